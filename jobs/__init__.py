@@ -1,0 +1,1 @@
+"""The nightly job, its parts, and the command line."""

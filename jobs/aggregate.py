@@ -1,0 +1,171 @@
+"""Bring the aggregate tables up to date: recompute the partitions whose inputs changed, and only those."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import NamedTuple
+
+import polars as pl
+
+from jobs.late import quarantine_late
+from jobs.progress import track
+from jobs.report import PartitionReport, Report, now
+from jobs.tables import usage_tables
+from lake import Lake
+from lake.admission import Rejected, admit, reject_unreadable
+from lake.copies import find_losers, settled_winners, touched
+from lake.dedup import CONFLICT, DATE
+from lake.events import ROW, Partition, fingerprint, list_events
+from lake.index import changed_hashes, drop_old_indexes
+from lake.planning import VANISHED, Change, changes
+from lake.publish import publish_partition, withdraw_partition
+from lake.quarantine import quarantine_rows
+from lake.state import MeterState, PartitionState, load_state, rebuild_state, save_state
+from lake.storage import Storage
+from schemas.errors import BadInputError, BrokenLakeError
+from schemas.meter import Meter
+
+COPIES_MOVED = "a copy in another partition"
+REBUILD = "rebuild"
+EVENT_COLUMNS = ("subject", "quantity", "timestamp", "received_at")
+
+
+class Plan(NamedTuple):
+    """What a run over one meter is to do: changed partitions and why, all open ones, and files not counted."""
+
+    changed: dict[dt.date, Change]
+    partitions: dict[dt.date, Partition]
+    rejected: Rejected
+
+
+def aggregate(lake: Lake, report: Report, *, meter: str | None = None, rebuild: bool = False) -> None:
+    """Deduplicate, and publish the tables of every partition that is out of date, of one meter or all.
+
+    `rebuild` forgets what was concluded before and computes every open partition anew. Files and rows that can't
+    be counted are reported, and end the run with exit code 1 after everything else was done.
+    """
+    for each in [lake.meter(meter)] if meter else lake.meters():
+        _aggregate_meter(lake.storage, each, report, rebuild=rebuild)
+    lake.storage.sweep()
+
+
+def _aggregate_meter(storage: Storage, meter: Meter, report: Report, *, rebuild: bool) -> None:
+    with report.stage("plan"):
+        state = (rebuild_state if rebuild else load_state)(storage, meter.name)
+        plan = _plan(storage, meter, state, report, rebuild=rebuild)
+    if plan.changed:
+        _recompute(storage, meter, state, plan, report)
+    save_state(storage, meter.name, state)
+    # Only now: until the state is saved, an interrupted run needs the index of what was there before.
+    drop_old_indexes(plan.partitions, storage, meter.name, plan.changed)
+    for record in state.partitions.values():
+        for said in record.rejected.values():
+            report.problem(BadInputError.from_dict(said))
+
+
+def _plan(storage: Storage, meter: Meter, state: MeterState, report: Report, *, rebuild: bool) -> Plan:
+    listing, strays = list_events(storage, meter.name)
+    for stray in strays:
+        report.problem(stray)
+    sealed = MeterState(partitions={date: state.partitions[date] for date in state.sealed})
+    changed = changes(listing, sealed if rebuild else state, meter.version)
+    if rebuild:
+        gone = state.partitions.keys() - listing.keys() - state.sealed
+        changed = {date: Change(REBUILD, change.added) for date, change in changed.items() if date not in sealed.partitions}
+        changed |= {date: Change(VANISHED) for date in gone}
+    quarantine_late(storage, meter, changed, report)
+    partitions, rejected = admit(storage, meter, listing, sealed if rebuild else state) if changed else ({}, {})
+    return Plan(changed, partitions, rejected)
+
+
+def _recompute(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> None:
+    while True:
+        try:
+            return _publish_all(storage, meter, state, plan, report)
+        except pl.exceptions.ComputeError as error:
+            # A footer may be whole while a page is not, which shows only on reading it.
+            if not reject_unreadable(plan.partitions, plan.rejected, set(plan.changed)):
+                raise BrokenLakeError(
+                    "the events can't be aggregated",
+                    where=f"meter {meter.name!r}",
+                    found=str(error).splitlines()[0],
+                    hint="the run report and `meterlake --debug aggregate` tell more; nothing was published",
+                ) from error
+
+
+def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> None:
+    with report.stage("index"):
+        moved = changed_hashes(storage, meter, plan.partitions, plan.changed, state)
+        others = {date: partition for date, partition in plan.partitions.items() if date not in plan.changed}
+        hit = set(others) if moved is None else touched(others, moved)
+    with report.stage("deduplicate"):
+        settled = settled_winners(storage, meter, state.sealed)
+        focus = (plan.changed.keys() | hit) & plan.partitions.keys()
+        losers = find_losers(meter, plan.partitions, settled, focus)
+    with report.stage("aggregate"):
+        for date in track(sorted(plan.changed.keys() | hit), f"aggregate {meter.name}"):
+            lost = losers.filter(pl.col(DATE) == date)
+            if date in hit and state.partitions[date].losers == _losers_fingerprint(lost):
+                continue
+            why = plan.changed[date].why if date in plan.changed else COPIES_MOVED
+            partition = plan.partitions.get(date, Partition(storage, meter, date))
+            record = _publish(partition, lost, plan.rejected.get(date, {}), why, report)
+            state.partitions.pop(date, None)
+            if record.files or record.rejected:
+                state.partitions[date] = record
+
+
+def _publish(
+    partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[str, str]], why: str, report: Report
+) -> PartitionState:
+    """Compute one partition and publish it, or withdraw it where no event is left; gives its record."""
+    storage, meter, date = partition.storage, partition.meter, partition.date
+    counting = partition.valid().filter(~pl.col(ROW).is_in(lost[ROW].implode()))
+    events = counting.select(*EVENT_COLUMNS, *meter.dimension_names).collect(engine="streaming")
+    rows = partition.rows().select(pl.len()).collect().item()
+    record = PartitionState(
+        meter_version=meter.version,
+        files=partition.identities,
+        rejected=rejected,
+        losers=_losers_fingerprint(lost),
+        fingerprint=fingerprint(partition.identities, meter.version, _losers_fingerprint(lost)),
+        events=events.height,
+        duplicates=lost.height,
+        conflicts=lost[CONFLICT].sum(),
+        invalid=_quarantine_invalid(partition, report) if rows > events.height + lost.height else {},
+        late_seconds=_late_seconds(events),
+        aggregated_at=now(),
+    )
+    done = PartitionReport(meter=meter.name, date=date, action="aggregated", why=why, events=record.events)
+    done.duplicates, done.conflicts = record.duplicates, record.conflicts
+    if events.is_empty():
+        done.action = "withdrawn"
+        withdraw_partition(storage, meter.name, date)
+    else:
+        tables = usage_tables(events.lazy(), meter)
+        done.rows_written = sum(table.height for table in tables.values())
+        done.bytes_written = publish_partition(storage, meter.name, date, tables, record)
+    report.events_read += rows
+    report.did(done)
+    return record
+
+
+def _quarantine_invalid(partition: Partition, report: Report) -> dict[str, int]:
+    """Keep the rows that break a rule, once a file; gives all of the partition by reason."""
+    for file in partition.files:
+        only = partition.only([file])
+        report.quarantine(quarantine_rows(only, file, only.invalid(), now()))
+    counts = partition.invalid().group_by("reason").len().sort("reason").collect(engine="streaming")
+    return dict(counts.iter_rows())
+
+
+def _losers_fingerprint(lost: pl.DataFrame) -> str:
+    return fingerprint({}, *lost.select(pl.col(ROW).cast(pl.String))[ROW])
+
+
+def _late_seconds(events: pl.DataFrame) -> tuple[float, float, float] | None:
+    late = (events["received_at"] - events["timestamp"]).dt.total_microseconds() / 1_000_000
+    if late.is_empty():
+        return None
+    p50, p95 = (late.quantile(share, "nearest") or 0.0 for share in (0.5, 0.95))
+    return p50, p95, float(late.max())

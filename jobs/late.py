@@ -1,0 +1,35 @@
+"""Files that appeared in sealed partitions: their rows go to quarantine, so that final numbers stay final."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import polars as pl
+
+from jobs.report import PartitionReport, Report, now
+from lake.events import Partition, check_file
+from lake.planning import LATE_IN_SEALED, Change
+from lake.quarantine import quarantine_rows
+from lake.storage import Storage
+from schemas.meter import Meter
+
+
+def quarantine_late(storage: Storage, meter: Meter, changed: dict[dt.date, Change], report: Report) -> None:
+    """Move every row of the late files to quarantine (`sealed_partition`), and take these dates out of `changed`.
+
+    A file that can't be read is reported and left where it is.
+    """
+    late = {date: change for date, change in changed.items() if change.why == LATE_IN_SEALED}
+    for date, change in late.items():
+        del changed[date]
+        for file in change.added:
+            error = check_file(storage, meter, file)
+            if error:
+                report.problem(error)
+                continue
+            partition = Partition(storage, meter, date, (file,))
+            said = pl.lit(f"the aggregates of {date} are final: {file.path}")
+            rows = partition.rows().with_columns(reason=pl.lit("sealed_partition"), detail=said)
+            report.quarantine(quarantine_rows(partition, file, rows, now()))
+            storage.delete(file.path)
+            report.did(PartitionReport(meter=meter.name, date=date, action="quarantined", why=change.why))

@@ -1,0 +1,107 @@
+"""The report of one run: what it read, decided, wrote and could not do, kept in the lake as JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from lake import Lake, paths
+from schemas.errors import MeterlakeError
+
+
+class PartitionReport(msgspec.Struct, kw_only=True):
+    """What a run did to one partition, and why."""
+
+    meter: str
+    date: dt.date
+    action: str
+    why: str
+    events: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    rows_written: int = 0
+    bytes_written: int = 0
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """Everything a run tells. Counts are of this run alone; `seconds` are by stage, of the wall clock."""
+
+    job: str
+    started_at: dt.datetime
+    finished_at: dt.datetime | None = None
+    exit_code: int = 0
+    dry_run: bool = False
+    inputs: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    partitions: list[PartitionReport] = msgspec.field(default_factory=list)
+    events_read: int = 0
+    events_landed: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    quarantined: dict[str, int] = msgspec.field(default_factory=dict)
+    rows_written: int = 0
+    bytes_written: int = 0
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    problems: list[dict[str, str]] = msgspec.field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds that the body takes to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+
+    def did(self, partition: PartitionReport) -> None:
+        """Note a partition, and add its counts to the run's."""
+        self.partitions.append(partition)
+        self.duplicates += partition.duplicates
+        self.conflicts += partition.conflicts
+        self.rows_written += partition.rows_written
+        self.bytes_written += partition.bytes_written
+
+    def quarantine(self, counts: dict[str, int]) -> None:
+        """Add rejected rows by reason; the run then ends with exit code 1."""
+        self.quarantined = dict(sorted((Counter(self.quarantined) + Counter(counts)).items()))
+        if any(counts.values()):
+            self.exit_code = max(self.exit_code, 1)
+
+    def problem(self, error: MeterlakeError) -> None:
+        """Note something that could not be done while the rest went on."""
+        self.problems.append(error.to_dict())
+        self.exit_code = max(self.exit_code, error.exit_code)
+
+    def to_json(self) -> bytes:
+        """The report as one indented JSON document."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+@contextmanager
+def reported(lake: Lake, job: str, *, dry_run: bool = False) -> Iterator[Report]:
+    """Run a job with a report that is kept in `runs/` however the job ends; a dry run keeps none."""
+    report = Report(job=job, started_at=now(), dry_run=dry_run)
+    try:
+        yield report
+    except MeterlakeError as error:
+        report.problem(error)
+        report.exit_code = error.exit_code
+        raise
+    except BaseException as error:
+        report.problems.append({"kind": "failure", "what": f"{type(error).__name__}: {error}"})
+        report.exit_code = 3
+        raise
+    finally:
+        report.finished_at = now()
+        if not dry_run:
+            lake.storage.publish(paths.run(report.started_at, job), report.to_json())
+
+
+def now() -> dt.datetime:
+    """The present moment, UTC."""
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,153 @@
+"""Drop the raw events of partitions that have expired, once their aggregates are sealed."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+import msgspec
+import polars as pl
+
+from jobs.report import PartitionReport, Report, now
+from jobs.tables import usage_tables
+from lake import Lake, paths
+from lake.copies import find_losers, settled_winners
+from lake.dedup import DATE
+from lake.events import ROW, Partition, event_columns, list_events
+from lake.index import drop_old_indexes
+from lake.planning import Change, changes, file_name
+from lake.publish import publish_partition, read_partition, read_records
+from lake.state import MeterState, PartitionState, load_state, save_state
+from lake.storage import Storage, StoredFile
+from schemas.errors import RefusedError
+from schemas.meter import Meter
+
+Listing = Mapping[dt.date, list[StoredFile]]
+
+
+def retain(lake: Lake, report: Report, *, as_of: dt.date | None = None, dry_run: bool = False) -> None:
+    """Seal and drop every partition whose date is before `as_of` (default today, UTC) minus the meter's retention.
+
+    A partition whose aggregates are not up to date with exactly the files that are there is kept, and the run
+    ends with exit code 1. With `dry_run` the report is the same, and nothing is touched.
+    """
+    for meter in lake.meters():
+        until = (as_of or now().date()) - dt.timedelta(days=meter.event_retention_days)
+        with report.stage("plan"):
+            listing, _ = list_events(lake.storage, meter.name)
+            state = load_state(lake.storage, meter.name)
+        _retain_meter(_MeterLake(lake.storage, meter, listing, state), until, report, dry_run=dry_run)
+
+
+class _MeterLake(msgspec.Struct, frozen=True):
+    """One meter's part of the lake: what is there, and what was concluded of it."""
+
+    storage: Storage
+    meter: Meter
+    listing: Listing
+    state: MeterState
+
+    def partition(self, date: dt.date) -> Partition:
+        files = self.state.partitions[date].files if date in self.state.partitions else {}
+        counted = [file for file in self.listing.get(date, ()) if files.get(file_name(file)) == file.identity]
+        return Partition(self.storage, self.meter, date, tuple(counted))
+
+
+def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: bool) -> None:
+    changed = changes(lake.listing, lake.state, lake.meter.version)
+    expired = [date for date in sorted(lake.listing.keys() | lake.state.partitions.keys()) if date < until]
+    doomed = []
+    for date in expired:
+        if date in lake.state.sealed:
+            continue
+        error = _objection(lake, date, changed.get(date))
+        if error:
+            report.problem(error)
+        else:
+            doomed.append(date)
+    if doomed and not dry_run:
+        with report.stage("seal"):
+            _seal(lake, doomed)
+    leftover = [date for date in sorted(lake.state.sealed) if date not in doomed and lake.partition(date).files]
+    for date in sorted({*doomed, *leftover}):
+        partition = lake.partition(date)
+        why = "interrupted before" if date in leftover else f"before {until}"
+        done = PartitionReport(meter=lake.meter.name, date=date, action="dropped", why=why)
+        done.events = lake.state.partitions[date].events
+        if not dry_run:
+            with report.stage("drop"):
+                _drop(partition)
+        report.did(done)
+
+
+def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> RefusedError | None:
+    """Why the partition must not be dropped, or None."""
+    record = lake.state.partitions.get(date)
+    if change or record is None:
+        found = change.why if change else "never aggregated"
+        hint = "run: meterlake aggregate"
+    elif record.rejected:
+        found, hint = f"files that can't be read: {', '.join(sorted(record.rejected))}", "replace or remove them"
+    elif record.events and set(read_records(lake.storage, lake.meter.name, date)) != {record.fingerprint}:
+        found, hint = "aggregate files that are missing or of other inputs", "run: meterlake aggregate --rebuild"
+    else:
+        return None
+    return RefusedError(
+        "the partition has expired but can't be dropped",
+        where=paths.events(lake.meter.name, date),
+        expected="aggregates up to date with exactly the files that are there",
+        found=found,
+        hint=hint,
+    )
+
+
+def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
+    """Make the aggregates of these dates final: first what open partitions lost to them, then the tables, then the state.
+
+    Until the state is saved nothing is final, and an interrupted run is simply done again.
+    """
+    for date, winners in _settled(lake, doomed).items():
+        local = lake.storage.scratch(".parquet")
+        winners.write_parquet(local)
+        lake.storage.publish_file(paths.settled(lake.meter.name, date), local)
+    for date in doomed:
+        record = msgspec.structs.replace(lake.state.partitions[date], sealed_at=now())
+        tables = read_partition(lake.storage, lake.meter.name, date) if record.events else _no_rows(lake.meter)
+        publish_partition(lake.storage, lake.meter.name, date, tables, record)
+        lake.state.partitions[date] = record
+    save_state(lake.storage, lake.meter.name, lake.state)
+
+
+def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFrame]:
+    """The winners in each of these partitions that have copies in a partition that outlives it.
+
+    Partitions are sealed in order of their dates, so of two that go together the later one outlives the earlier.
+    """
+    open_dates = lake.state.partitions.keys() - lake.state.sealed
+    partitions = {date: lake.partition(date) for date in sorted(open_dates)}
+    settled = settled_winners(lake.storage, lake.meter, lake.state.sealed)
+    lost = find_losers(lake.meter, partitions, settled, doomed)
+    found = {}
+    for date in doomed:
+        outlived = pl.col(DATE).is_in([d for d in open_dates if d not in doomed or d > date])
+        keys = lost.filter((pl.col("winner_date") == date) & outlived)["idempotency_key"].unique()
+        rows = lost.filter(pl.col(DATE) == date)[ROW]
+        if not keys.is_empty():
+            winners = partitions[date].valid().filter(
+                pl.col("idempotency_key").is_in(keys.implode()) & ~pl.col(ROW).is_in(rows.implode())
+            )
+            found[date] = winners.select(*event_columns(lake.meter)).sort("idempotency_key").collect()
+    return found
+
+
+def _no_rows(meter: Meter) -> dict[str, pl.DataFrame]:
+    return usage_tables(pl.LazyFrame(schema=event_columns(meter)), meter)
+
+
+def _drop(partition: Partition) -> None:
+    # Looked at once more: what was replaced since the plan is late data, not what the aggregates hold.
+    still = {*partition.storage.list(paths.events(partition.meter.name, partition.date))}
+    for file in partition.files:
+        if file in still:
+            partition.storage.delete(file.path)
+    drop_old_indexes({}, partition.storage, partition.meter.name, [partition.date])

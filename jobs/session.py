@@ -1,0 +1,133 @@
+"""One command line's settings, where its answer goes, and how its failure is told. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import MeterlakeError, StorageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lake import Lake
+
+DEFAULT_LAKE = "meterlake-data"
+EXIT_FAILED = 3
+LOG = logging.getLogger("meterlake")
+
+
+@dataclass
+class Session:
+    """What a command line asked for besides its command: the lake, and how to tell the answer."""
+
+    url: str = DEFAULT_LAKE
+    debug: bool = False
+    as_json: bool = False
+    # Where the report of the job that runs is kept, for the one who reads why it failed.
+    report_file: str | None = None
+
+    def lake(self) -> Lake:
+        """The lake of this command line. Raises BrokenLakeError if there is none."""
+        from lake import Lake
+
+        return Lake(self.url)
+
+    def answer(self, document: Any, show: Callable[[Console], None]) -> None:
+        """Write the answer to stdout: the document as JSON, or what `show` prints for people."""
+        write(as_json(document) if self.as_json else for_people(show))
+
+    def fail(self, error: BaseException) -> int:
+        """Tell a failure, the traceback only where asked for; gives the exit code."""
+        if self.debug:
+            traceback.print_exception(error)
+        if isinstance(error, MeterlakeError):
+            said, exit_code = error.to_dict(), error.exit_code
+            line = str(error)
+        else:
+            line = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+            said, exit_code = {"kind": "unexpected", "what": line}, EXIT_FAILED
+            said |= {} if self.debug else {"hint": "run again with --debug, and report what it prints"}
+        return self.refuse(line, said, exit_code)
+
+    def refuse(self, line: str, said: dict[str, str], exit_code: int) -> int:
+        """Tell on stderr why the command ends, and on stdout too where JSON was asked for."""
+        complain(line, said.get("hint", ""))
+        if self.report_file:
+            print(f"report: {plain(self.report_file)}", file=sys.stderr)
+        if self.as_json:
+            report = {"report_file": self.report_file} if self.report_file else {}
+            try:
+                write(as_json({"error": said} | report))
+            except StorageError as error:
+                complain(str(error))
+        return exit_code
+
+
+def complain(line: str, hint: str = "") -> None:
+    """One error line on stderr, and one for the hint."""
+    print(f"error: {plain(line)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {plain(hint)}", file=sys.stderr)
+
+
+def as_json(document: Any) -> str:
+    """One indented JSON document; dates as ISO text."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+
+
+def for_people(show: Callable[[Console], None]) -> str:
+    """What `show` prints, as text; coloured only where stdout is a terminal."""
+    from rich.console import Console
+
+    # Names come from users: no markup in them is obeyed.
+    console = Console(markup=False, highlight=False, emoji=False)
+    with console.capture() as captured:
+        show(console)
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+def write(text: str) -> None:
+    """Write to stdout now. A reader who has seen enough is no failure; a full disk is a StorageError."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What the command did is done. The interpreter's own last flush must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StorageError(
+            "could not write the answer", where="standard output", found=error.strerror or str(error)
+        ) from error
+
+
+def plain(text: str) -> str:
+    """The text with control characters escaped, so that a name can't steer a terminal or fake a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def log_to_stderr() -> None:
+    """Send the log to stderr as plain lines: time (UTC) and message."""
+    formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    LOG.handlers = [handler]
+    LOG.setLevel(logging.INFO)
+
+
+def steady_streams() -> None:
+    """Make sure that nothing printed can fail for its characters, or because a stream was closed by the caller."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - lives as long as we do
+        getattr(sys, name).reconfigure(errors="backslashreplace")

@@ -1,0 +1,251 @@
+"""What people see of meters, runs and the status: tables and lines for 80 columns, readable without colour."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+
+from jobs.define import Definition
+from jobs.report import PartitionReport, Report
+from jobs.session import complain, plain
+from jobs.status import MeterStatus, Status, outcome
+from schemas.errors import MeterlakeError
+from schemas.meter import Meter
+
+# Longer lists are cut for people, which is always said.
+MAX_LINES = 20
+MAX_DATES = 5
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+def definitions(console: Console, found: Sequence[Definition]) -> None:
+    """One line per definition file that was taken; what was refused is an error on stderr."""
+    for definition in found:
+        if definition.error:
+            _complain(definition.error, definition.error.get("hint", ""))
+        else:
+            _line(console, f"{definition.outcome:<9}  {definition.meter}  ({definition.file})")
+
+
+def meters(console: Console, found: Sequence[Meter]) -> None:
+    """One row per meter."""
+    if not found:
+        _line(console, "no meters yet; define one with: meterlake meter add FILE")
+        return
+    table = _table("meter", "unit", "aggregation", ">days kept", "dimensions")
+    for meter in found:
+        dimensions = ", ".join(meter.dimension_names)
+        _row(table, meter.name, meter.unit, meter.aggregation, meter.event_retention_days, dimensions)
+    console.print(table)
+
+
+def meter(console: Console, found: Meter) -> None:
+    """One meter, with a row per dimension."""
+    _line(
+        console,
+        f"{found.name}: {found.aggregation} of {found.unit}, raw events kept for "
+        f"{_number(found.event_retention_days)} days",
+    )
+    if found.description:
+        _line(console, found.description)
+    if not found.dimensions:
+        _line(console, "no dimensions")
+        return
+    table = _table("dimension", "type", "value", "description")
+    for dimension in found.dimensions:
+        value = "deprecated" if dimension.deprecated else "required" if dimension.required else "optional"
+        said = ": ".join(text for text in (dimension.display_name, dimension.description) if text)
+        _row(table, dimension.name, dimension.type, value, said)
+    console.print(table)
+
+
+def report(console: Console, run: Report, file: str | None) -> None:
+    """What a run did: a line per partition, the totals, where the report is; problems go to stderr."""
+    if run.partitions:
+        _partitions(console, run.partitions)
+    for given in run.inputs[:MAX_LINES]:
+        _line(console, _input(given))
+    _cut(console, run.inputs, MAX_LINES)
+    for line in _totals(run):
+        _line(console, line)
+    _problems(run.problems)
+    if file:
+        _line(console, f"report: {file}")
+
+
+def status(console: Console, found: Status) -> None:
+    """The lake's meters, what is wrong with them, and its last runs."""
+    _line(console, f"lake {found.lake}")
+    if found.meters:
+        _counted(console, found.meters)
+        _uncounted(console, found.meters)
+    else:
+        _line(console, "no meters yet; define one with: meterlake meter add FILE")
+    for meter_status in found.meters:
+        _out_of_date(console, meter_status)
+    _quarantined(console, found)
+    _problems([said for each in found.meters for said in each.rejected_files] + found.problems)
+    _runs(console, found)
+
+
+def _partitions(console: Console, partitions: Sequence[PartitionReport]) -> None:
+    table = _table("meter", "date", "did", "why", ">events")
+    for partition in partitions[:MAX_LINES]:
+        _row(table, partition.meter, partition.date, partition.action, partition.why, partition.events)
+    console.print(table)
+    _cut(console, partitions, MAX_LINES)
+
+
+def _input(given: Mapping[str, object]) -> str:
+    """One input of a run: its texts, then its counts with their names."""
+    texts = [str(value) for value in given.values() if isinstance(value, str)]
+    counts = [f"{name} {_number(count)}" for name, count in given.items() if isinstance(count, int)]
+    return "  ".join([*texts, ", ".join(counts)]).rstrip()
+
+
+def _totals(run: Report) -> Iterable[str]:
+    took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
+    done = f"{run.job}: {outcome(run)}{', a dry run: nothing was touched' if run.dry_run else ''}"
+    actions: dict[str, int] = {}
+    for partition in run.partitions:
+        actions[partition.action] = actions.get(partition.action, 0) + 1
+    said = [f"{_number(count)} {_plural('partition', count)} {action}" for action, count in actions.items()]
+    yield f"{done}; {', '.join(said) or 'no partition touched'}; {took:.1f} s"
+    for name, count in (("landed", run.events_landed), ("read", run.events_read)):
+        if count:
+            yield f"{name} {_number(count)} {_plural('event', count)}"
+    if run.duplicates:
+        yield f"duplicates {_number(run.duplicates)}, of them with another payload {_number(run.conflicts)}"
+    if run.quarantined:
+        yield f"quarantined {_number(sum(run.quarantined.values()))}: {_reasons(run.quarantined)}"
+    if run.rows_written:
+        yield f"wrote {_number(run.rows_written)} {_plural('row', run.rows_written)}, {_size(run.bytes_written)}"
+
+
+def _counted(console: Console, found: Sequence[MeterStatus]) -> None:
+    table = _table("meter", ">events", "newest", ">partitions", ">out of date", ">sealed")
+    for each in found:
+        stale = len(each.out_of_date)
+        _row(table, each.meter, each.events, each.newest or "-", each.partitions, stale, each.sealed)
+    console.print()
+    console.print(table)
+
+
+def _uncounted(console: Console, found: Sequence[MeterStatus]) -> None:
+    table = _table("not counted", ">quarantined", ">duplicates", ">conflicts", ">late p50", ">p95", ">max")
+    for each in found:
+        late = each.late
+        seconds = (late.median_seconds, late.p95_seconds, late.max_seconds) if late else ()
+        times = [duration(second) for second in seconds] or ["-"] * 3
+        _row(table, each.meter, sum(each.quarantined.values()), each.duplicates, each.conflicts, *times)
+    console.print()
+    console.print(table)
+
+
+def _out_of_date(console: Console, each: MeterStatus) -> None:
+    if not each.out_of_date:
+        return
+    _line(console, f"\nout of date: {each.meter}; the next aggregate recomputes")
+    for date, why in list(each.out_of_date.items())[-MAX_DATES:]:
+        _line(console, f"  {date}  {why}")
+    _cut(console, list(each.out_of_date), MAX_DATES)
+
+
+def _quarantined(console: Console, found: Status) -> None:
+    defined = [(f"quarantined: {each.meter}", each.quarantined) for each in found.meters]
+    for each in found.undefined:
+        name = "rows that name no meter" if each.meter is None else f"{each.meter}, which is no defined meter"
+        if each.event_files:
+            files = f"{_number(each.event_files)} {_plural('file', each.event_files)}"
+            _line(console, f"\nnot counted: {files} of events of {name}")
+        defined.append((f"quarantined: {name}", each.quarantined))
+    for what, reasons in defined:
+        if reasons:
+            _line(console, f"\n{what}")
+            for reason, count in reasons.items():
+                _line(console, f"  {_number(count):>9}  {reason}")
+
+
+def _runs(console: Console, found: Status) -> None:
+    if not found.runs:
+        return
+    table = _table("last runs (UTC)", "job", "outcome", ">seconds", ">partitions", ">quarantined")
+    for run in found.runs:
+        seconds = "-" if run.seconds is None else f"{run.seconds:.1f}"
+        start = f"{run.started_at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"
+        _row(table, start, run.job, run.outcome, seconds, run.partitions, run.quarantined)
+    console.print()
+    console.print(table)
+
+
+def _problems(problems: Sequence[Mapping[str, str]]) -> None:
+    shown = problems[:MAX_LINES]
+    for said, after in zip(shown, [*shown[1:], {}], strict=True):
+        # Of many alike the last one tells what to do.
+        _complain(said, hint="" if said.get("hint") == after.get("hint") else said.get("hint", ""))
+    if len(problems) > MAX_LINES:
+        complain(f"… and {_number(len(problems) - MAX_LINES)} more errors; --json has all")
+
+
+def _complain(said: Mapping[str, str], hint: str) -> None:
+    parts = {part: said.get(part, "") for part in ("what", "where", "expected", "found")}
+    complain(str(MeterlakeError(**parts)), hint)
+
+
+def _cut(console: Console, items: Sequence[object], shown: int) -> None:
+    if len(items) > shown:
+        _line(console, f"… and {_number(len(items) - shown)} more; --json has all")
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{_number(count)} {reason}" for reason, count in ordered)
+
+
+def _line(console: Console, text: str) -> None:
+    # Not wrapped, so that paths can be copied; a name in it can't make lines of its own.
+    start = "\n" if text.startswith("\n") else ""
+    console.print(start + plain(text.removeprefix("\n")), soft_wrap=True)
+
+
+def _table(*headings: str) -> Table:
+    """A table without lines; headings that begin with `>` are of numbers, on the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        # Numbers and dates stay whole; long names are folded, never cut.
+        number = heading.startswith(">")
+        justify: JustifyMethod = "right" if number else "left"
+        table.add_column(heading.removeprefix(">"), justify=justify, overflow="fold", no_wrap=number)
+    return table
+
+
+def _row(table: Table, *cells: object) -> None:
+    table.add_row(*(_number(cell) if isinstance(cell, int) else plain(str(cell)) for cell in cells))
+
+
+def _number(count: int) -> str:
+    return f"{count:,}"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _size(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """A span of time in its largest fitting unit: `45 s`, `12 min`, `3.5 h`, `2 d`; negative ones too."""
+    for unit_seconds, unit in UNITS:
+        if abs(seconds) >= unit_seconds:
+            return f"{seconds / unit_seconds:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{seconds:.1f}".removesuffix(".0") + " s"

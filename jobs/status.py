@@ -1,0 +1,221 @@
+"""The status of a lake: per meter what is counted, out of date, sealed and rejected, and the last runs.
+
+Reads listings, states, reports and the reasons of quarantined rows; no event data. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+import polars as pl
+
+from jobs.report import Report
+from lake import Lake, paths
+from lake.events import list_events
+from lake.planning import changes, file_name
+from lake.state import MeterState, load_state
+from lake.storage import Storage, StoredFile
+from schemas.errors import BrokenLakeError, MeterlakeError
+from schemas.meter import Meter
+
+Dates = Mapping[dt.date, Sequence[StoredFile]]
+
+
+class Late(msgspec.Struct, kw_only=True):
+    """How long after their timestamps counted events arrive: on the median date, and at most.
+
+    Percentiles of several dates can't be merged, so the first two are medians of the dates' own figures.
+    """
+
+    median_seconds: float
+    p95_seconds: float
+    max_seconds: float
+
+
+class MeterStatus(msgspec.Struct, kw_only=True):
+    """One meter as of its last aggregation, and what has changed since."""
+
+    meter: str
+    events: int = 0
+    newest: dt.date | None = None
+    partitions: int = 0
+    out_of_date: dict[dt.date, str] = msgspec.field(default_factory=dict)
+    sealed: int = 0
+    quarantined: dict[str, int] = msgspec.field(default_factory=dict)
+    duplicates: int = 0
+    conflicts: int = 0
+    late: Late | None = None
+    rejected_files: list[dict[str, str]] = msgspec.field(default_factory=list)
+
+
+class Undefined(msgspec.Struct, kw_only=True):
+    """What lies in the lake under a name that no meter has; no name at all is null."""
+
+    meter: str | None
+    event_files: int = 0
+    quarantined: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class RunStatus(msgspec.Struct, kw_only=True):
+    """One run, from its report; the outcome is in words."""
+
+    file: str
+    started_at: dt.datetime
+    job: str
+    outcome: str
+    seconds: float | None = None
+    partitions: int = 0
+    quarantined: int = 0
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """The whole lake. `problems` are what could not be read while the rest was."""
+
+    lake: str
+    meters: list[MeterStatus] = msgspec.field(default_factory=list)
+    undefined: list[Undefined] = msgspec.field(default_factory=list)
+    runs: list[RunStatus] = msgspec.field(default_factory=list)
+    problems: list[dict[str, str]] = msgspec.field(default_factory=list)
+    exit_code: int = 0
+
+    def problem(self, error: MeterlakeError) -> None:
+        """Note something that could not be read."""
+        self.problems.append(error.to_dict())
+        self.exit_code = max(self.exit_code, error.exit_code)
+
+
+def status(lake: Lake, runs: int) -> Status:
+    """The lake's status with its last `runs` runs, the newest first."""
+    found = Status(lake=lake.url)
+    quarantine = _by_meter(lake.storage.list(paths.QUARANTINE))
+    meters = {meter.name: meter for meter in lake.meters()}
+    for name, meter in meters.items():
+        try:
+            found.meters.append(_meter_status(lake.storage, meter))
+        except MeterlakeError as error:
+            found.meters.append(MeterStatus(meter=name))
+            found.problem(error)
+        found.meters[-1].quarantined = _reasons(lake.storage, quarantine.pop(name, []), found)
+    found.undefined = _undefined(lake.storage, meters.keys(), quarantine, found)
+    # Reports are listed by their paths, whose start sorts as text.
+    started = [(file.path, paths.split_run(file.path)) for file in lake.storage.list(paths.RUNS)]
+    reports = [(path, *split) for path, split in started if split]
+    found.runs = [_run_status(lake.storage, *run) for run in reversed(reports[-runs:] if runs else [])]
+    return found
+
+
+def meter_status(
+    meter: Meter, files: Dates, state: MeterState, strays: Iterable[MeterlakeError] = ()
+) -> MeterStatus:
+    """What a listing and a state say of one meter; pure."""
+    records = state.partitions
+    counted = [date for date, record in records.items() if record.events]
+    there = {date: {file_name(file) for file in listed} for date, listed in files.items()}
+    rejected = [
+        {part: text for part, text in said.items() if part != "identity"}
+        for date, record in sorted(records.items())
+        for name, said in sorted(record.rejected.items())
+        if name in there.get(date, ())
+    ]
+    return MeterStatus(
+        meter=meter.name,
+        events=sum(record.events for record in records.values()),
+        newest=max(counted, default=None),
+        partitions=len(records.keys() | files.keys()),
+        out_of_date={date: change.why for date, change in changes(files, state, meter.version).items()},
+        sealed=len(state.sealed),
+        duplicates=sum(record.duplicates for record in records.values()),
+        conflicts=sum(record.conflicts for record in records.values()),
+        late=_late([record.late_seconds for record in records.values() if record.late_seconds]),
+        rejected_files=rejected + [error.to_dict() for error in strays],
+    )
+
+
+def _meter_status(storage: Storage, meter: Meter) -> MeterStatus:
+    files, strays = list_events(storage, meter.name)
+    return meter_status(meter, files, load_state(storage, meter.name), strays)
+
+
+def _late(dates: Sequence[tuple[float, float, float]]) -> Late | None:
+    if not dates:
+        return None
+    medians, p95s, maxima = zip(*dates, strict=True)
+    return Late(
+        median_seconds=statistics.median(medians),
+        p95_seconds=statistics.median(p95s),
+        max_seconds=max(maxima),
+    )
+
+
+def _by_meter(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
+    found: dict[str, list[StoredFile]] = {}
+    for file in files:
+        place = paths.split_partition(file.path)
+        if place and place.file.endswith(".parquet"):
+            found.setdefault(place.meter, []).append(file)
+    return found
+
+
+def _reasons(storage: Storage, files: Sequence[StoredFile], found: Status) -> dict[str, int]:
+    """Quarantined rows by reason, the most frequent first. An unreadable file becomes a problem of the status."""
+    counts: Counter[str] = Counter()
+    for file in files:
+        try:
+            counts.update(_count_reasons(storage.uri(file.path)))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            found.problem(
+                BrokenLakeError(
+                    "unreadable quarantine file", where=file.path, found=str(error).splitlines()[0]
+                )
+            )
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _count_reasons(uri: str) -> dict[str, int]:
+    rows = pl.scan_parquet(uri, glob=False, hive_partitioning=False).group_by("reason").len().collect()
+    return dict(rows.iter_rows())
+
+
+def _undefined(
+    storage: Storage,
+    defined: Iterable[str],
+    quarantine: Mapping[str, Sequence[StoredFile]],
+    found: Status,
+) -> list[Undefined]:
+    events = _by_meter(storage.list(paths.EVENTS))
+    return [
+        Undefined(
+            meter=None if name == paths.NO_METER else name,
+            event_files=len(events.get(name, [])),
+            quarantined=_reasons(storage, quarantine.get(name, []), found),
+        )
+        for name in sorted((events.keys() | quarantine.keys()) - set(defined))
+    ]
+
+
+def _run_status(storage: Storage, path: str, started_at: dt.datetime, job: str) -> RunStatus:
+    try:
+        report = msgspec.json.decode(storage.read(path) or b"", type=Report)
+    except msgspec.DecodeError:
+        return RunStatus(file=path, started_at=started_at, job=job, outcome="unreadable report")
+    seconds = (report.finished_at - report.started_at).total_seconds() if report.finished_at else None
+    return RunStatus(
+        file=path,
+        started_at=started_at,
+        job=job,
+        outcome=outcome(report),
+        seconds=seconds,
+        partitions=len(report.partitions),
+        quarantined=sum(report.quarantined.values()),
+    )
+
+
+def outcome(report: Report) -> str:
+    """How a run ended, in a word; `incomplete` is done, but with rejected input or a refused step."""
+    if report.exit_code == 0:
+        return "done"
+    return "incomplete" if report.exit_code == 1 else "failed"

@@ -1,0 +1,141 @@
+"""Raw events as they lie in the lake: which files make up a partition, and their rows as one lazy frame."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from lake import paths
+from lake.storage import Storage, StoredFile
+from schemas.errors import BadInputError, MeterlakeError
+from schemas.meter import Meter
+from schemas.rules import Rule, detail, event_rules, normalised, partition_rule, reason
+from schemas.tables import Event, column_types
+
+ROW = "row"
+MAX_REASON_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Partition:
+    """All events of one meter on one UTC date: the Parquet files that make it up, in order of their names."""
+
+    storage: Storage
+    meter: Meter
+    date: dt.date
+    files: tuple[StoredFile, ...] = field(default=())
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """The identity of each file, by its name in the partition's folder."""
+        return {file.path.rsplit("/", 1)[-1]: file.identity for file in self.files}
+
+    def only(self, files: Iterable[StoredFile]) -> Partition:
+        """The same partition with some of its files."""
+        return Partition(self.storage, self.meter, self.date, tuple(files))
+
+    def rows(self) -> pl.LazyFrame:
+        """Every row, valid or not: the event columns, trimmed, and `row`, its position in the partition."""
+        if not self.files:
+            return pl.LazyFrame(schema={**event_columns(self.meter), ROW: pl.UInt32()})
+        return (
+            pl.scan_parquet(
+                [self.storage.uri(file.path) for file in self.files],
+                schema=event_columns(self.meter),
+                missing_columns="insert",
+                extra_columns="ignore",
+                hive_partitioning=False,
+                glob=False,
+                row_index_name=ROW,
+            )
+            .select(*event_columns(self.meter), ROW)
+            .with_columns(*normalised(self.meter))
+        )
+
+    def valid(self) -> pl.LazyFrame:
+        """The rows that keep every rule of an event, with `row`."""
+        return self.rows().filter(reason(self._rules).is_null())
+
+    def invalid(self) -> pl.LazyFrame:
+        """The rows that break a rule, with `row`, `reason` and `detail`."""
+        return self.rows().with_columns(reason(self._rules), detail(self._rules)).filter(
+            pl.col("reason").is_not_null()
+        )
+
+    @property
+    def _rules(self) -> list[Rule]:
+        return [*event_rules(self.meter), partition_rule(self.date)]
+
+
+def fingerprint(identities: Mapping[str, str], *more: str) -> str:
+    """Sixteen hex digits that change whenever one of these files does, or one of the further texts."""
+    said = [*more, *(f"{name}|{identity}" for name, identity in sorted(identities.items()))]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
+
+
+def event_columns(meter: Meter) -> dict[str, pl.DataType]:
+    """Columns and types of a meter's event files: `Event`'s, with the dimensions before `metadata`."""
+    columns = column_types(Event)
+    metadata = columns.pop("metadata")
+    return columns | meter.dimension_dtypes | {"metadata": metadata}
+
+
+def optional_columns(meter: Meter) -> set[str]:
+    """Columns that a producer may leave out of a file; they read as null."""
+    return {"metadata", *(d.name for d in meter.dimensions if not d.needs_value)}
+
+
+def check_file(storage: Storage, meter: Meter, file: StoredFile) -> MeterlakeError | None:
+    """What is wrong with the structure of a producer's file, or None. Reads its footer only."""
+    try:
+        found = pl.read_parquet_schema(storage.uri(file.path))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        return BadInputError(
+            "unreadable file",
+            where=file.path,
+            expected="a Parquet file",
+            found=f"{file.size_bytes} bytes: {str(error).splitlines()[0][:MAX_REASON_CHARS]}",
+            hint="replace or remove the file; it is left where it is and not counted",
+        )
+    for name, dtype in event_columns(meter).items():
+        if name not in found and name in optional_columns(meter):
+            continue
+        if found.get(name) != dtype:
+            return BadInputError(
+                f"column {name!r} is wrong",
+                where=file.path,
+                expected=str(dtype),
+                found=str(found.get(name, "no such column")),
+                hint="replace or remove the file; it is left where it is and not counted",
+            )
+    return None
+
+
+def list_events(storage: Storage, meter: str) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
+    """The event files of a meter by date, and a complaint for every file that no partition can hold.
+
+    Names that begin with `_` or `.` are other programs' markers and are passed over, as Hive readers do.
+    """
+    dates: dict[dt.date, list[StoredFile]] = {}
+    strays: list[MeterlakeError] = []
+    for file in storage.list(paths.events(meter)):
+        if file.path.rsplit("/", 1)[-1][0] in "_.":
+            continue
+        place = paths.split_partition(file.path)
+        if place and place.file.endswith(".parquet"):
+            dates.setdefault(place.date, []).append(file)
+        else:
+            strays.append(
+                BadInputError(
+                    "stray file",
+                    where=file.path,
+                    expected="date=YYYY-MM-DD/<name>.parquet below the meter's folder",
+                    found=file.path.rsplit("/", 1)[-1],
+                    hint="move or remove the file; it is left where it is and not counted",
+                )
+            )
+    return dates, strays

@@ -1,0 +1,117 @@
+"""A lake as people open it: its meters, its events, and its aggregate tables as lazy frames."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+
+import polars as pl
+
+from lake import paths, readers
+from lake.meters import load_meter, load_meters
+from lake.storage import Storage, open_storage
+from schemas.errors import BrokenLakeError
+from schemas.meter import Meter
+
+FORMAT = 1
+
+
+class Lake:
+    """A lake at a URL. Raises BrokenLakeError if there is none there; `Lake.init` makes one."""
+
+    def __init__(self, url: str) -> None:
+        """Open an existing lake."""
+        self.storage: Storage = open_storage(url)
+        self.url = self.storage.url
+        marker = self.storage.read(paths.MARKER)
+        if marker is None:
+            raise BrokenLakeError(
+                "no lake here", where=self.url, hint=f"make one with: meterlake --lake {self.url} init"
+            )
+        _check_format(marker, self.url)
+
+    @classmethod
+    def init(cls, url: str) -> Lake:
+        """Make an empty lake, or open the one that is there already."""
+        storage = open_storage(url)
+        storage.create(paths.MARKER, json.dumps({"meterlake": FORMAT}).encode() + b"\n")
+        return cls(url)
+
+    def meters(self) -> list[Meter]:
+        """All meter definitions, sorted by name."""
+        return load_meters(self.storage)
+
+    def meter(self, name: str) -> Meter:
+        """One meter definition. Raises BadInputError listing the known names if there is none."""
+        return load_meter(self.storage, name)
+
+    def raw_events(
+        self, meter: str, since: dt.date | None = None, until: dt.date | None = None
+    ) -> pl.LazyFrame:
+        """Every landed row of a meter with since <= date < until, copies and invalid rows of producers included.
+
+        `date`, then the columns of section "Events" of the README.
+        """
+        return readers.raw_events(self.storage, self.meter(meter), (since, until))
+
+    def events(self, meter: str, since: dt.date | None = None, until: dt.date | None = None) -> pl.LazyFrame:
+        """The events that count: valid, and one for each idempotency key. Columns as `raw_events`.
+
+        Copies are looked for over all dates when the frame is made, whatever dates it is asked for, so it is right
+        on a lake that has not been aggregated yet. Events of sealed partitions are gone.
+        """
+        return readers.events(self.storage, self.meter(meter), (since, until))
+
+    def duplicates(
+        self, meter: str, since: dt.date | None = None, until: dt.date | None = None
+    ) -> pl.LazyFrame:
+        """The copies that do not count, with `conflict` and what their winner says; conflicts are those with
+        another subject, quantity or dimension than the winner.
+        """
+        return readers.duplicates(self.storage, self.meter(meter), (since, until))
+
+    def usage(self, meter: str, since: dt.date | None = None, until: dt.date | None = None) -> pl.LazyFrame:
+        """Daily usage by subject and all dimensions: `date`, the keys, the measures; sorted by date and keys."""
+        return readers.aggregate_rows(self.storage, self.meter(meter), "usage", (since, until))
+
+    def usage_by_subject(
+        self, meter: str, since: dt.date | None = None, until: dt.date | None = None
+    ) -> pl.LazyFrame:
+        """Daily usage by subject: `date`, `subject`, the measures; sorted by date and subject."""
+        return readers.aggregate_rows(self.storage, self.meter(meter), "usage_by_subject", (since, until))
+
+    def usage_by_dimension(
+        self, meter: str, since: dt.date | None = None, until: dt.date | None = None
+    ) -> pl.LazyFrame:
+        """Daily usage by the values of each dimension: `date`, `dimension`, `value`, `subjects`, the measures."""
+        return readers.aggregate_rows(self.storage, self.meter(meter), "usage_by_dimension", (since, until))
+
+    def totals(
+        self,
+        meter: str,
+        by: Sequence[str] = (),
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+    ) -> pl.LazyFrame:
+        """Usage over all the dates together by subject or dimensions, merged exactly from the daily rows.
+
+        The columns of `by`, then the measures, with `quantity` as the meter's aggregation has it: the month of a
+        `max` meter is its greatest quantity. The bucket of a `rate` meter is all dates from the first to the last
+        that are asked for, or that have rows. Sorted by `by`.
+        """
+        return readers.totals(self.storage, self.meter(meter), list(by), (since, until))
+
+
+def _check_format(marker: bytes, url: str) -> None:
+    try:
+        found = json.loads(marker)["meterlake"]
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if found != FORMAT:
+        raise BrokenLakeError(
+            "this lake was made by another program or version",
+            where=f"{url}/{paths.MARKER}",
+            expected=f'{{"meterlake": {FORMAT}}}',
+            found=marker[:80].decode(errors="replace"),
+        )

@@ -1,0 +1,223 @@
+"""The lease: one job at a time changes a lake, and a job that no longer holds the lease can't publish.
+
+Leases are numbered files, and the highest number holds. The next number can be created only once, so of any
+number of contenders for a lease that ended exactly one gets it. Nobody ever removes or rewrites the lease of
+another, so there is no moment at which two hold it. Assumes clocks that agree to within `MAX_CLOCK_SKEW`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from lake import paths
+from lake.storage import Storage, StoredFile
+from schemas.errors import MeterlakeError, RefusedError, StorageError
+
+LEASE_TIME = dt.timedelta(seconds=60)
+MAX_CLOCK_SKEW = dt.timedelta(seconds=10)
+POLL_SECONDS = 1.0
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a lease, and until when; `released` once it is given back."""
+
+    owner: str
+    job: str
+    host: str
+    process: int
+    taken_at: dt.datetime
+    expires_at: dt.datetime
+    released: bool = False
+
+    def __str__(self) -> str:
+        """The holder as errors name it."""
+        return f"{self.job} of process {self.process} on {self.host} since {self.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class Lease:
+    """A lease that is held: renewed by a thread until `release`."""
+
+    def __init__(self, storage: Storage, number: int, holder: Holder, lease_time: dt.timedelta) -> None:
+        """Made by `take`."""
+        self._storage, self._number, self._holder, self._time = storage, number, holder, lease_time
+        self._ended = threading.Event()
+        self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._renewing.start()
+
+    def check(self) -> None:
+        """Raise RefusedError if the lease may have gone to another job, so that nothing more is published."""
+        if _now() >= self._holder.expires_at:
+            raise RefusedError(
+                "this job lost its lease of the lake and stops before it publishes anything more",
+                where=self._storage.url,
+                expected=f"a renewal before {self._holder.expires_at:%H:%M:%S} UTC",
+                found="none: the process was suspended, or the storage did not answer",
+                hint="run the job again; what it published is complete",
+            )
+
+    def release(self) -> None:
+        """Give the lease back at once, unless it was lost."""
+        self._ended.set()
+        self._renewing.join()
+        if _now() < self._holder.expires_at:
+            self._write(msgspec.structs.replace(self._holder, released=True))
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._time.total_seconds() / 4):
+            renewed = msgspec.structs.replace(self._holder, expires_at=_now() + self._time)
+            # Once it has expired, another may have taken over: it is not renewed then, but lost.
+            if _now() >= self._holder.expires_at:
+                return
+            try:
+                self._write(renewed)
+            except StorageError:
+                continue
+            self._holder = renewed
+
+    def _write(self, holder: Holder) -> None:
+        self._storage.publish(paths.lease(self._number), msgspec.json.encode(holder))
+
+
+@contextmanager
+def leased(
+    storage: Storage, job: str, *, wait: bool = False, lease_time: dt.timedelta = LEASE_TIME
+) -> Iterator[Storage]:
+    """Hold the lease of the lake, and give a storage that writes only while it is held.
+
+    Raises RefusedError naming the holder if another job has it; with `wait`, waits for it instead.
+    """
+    lease = _take(storage, job, lease_time, wait=wait)
+    try:
+        yield GuardedStorage(storage, lease)
+    finally:
+        lease.release()
+
+
+def current_holder(storage: Storage) -> Holder | None:
+    """Who holds the lease now; None if nobody does."""
+    _, holder = _highest(storage)
+    return holder if holder and not _over(holder) else None
+
+
+class GuardedStorage:
+    """A storage that checks the lease before each operation that changes something."""
+
+    def __init__(self, storage: Storage, lease: Lease) -> None:
+        """Wrap a storage."""
+        self._storage, self._lease, self.url = storage, lease, storage.url
+
+    def list(self, prefix: str) -> list[StoredFile]:
+        """As the storage."""
+        return self._storage.list(prefix)
+
+    def read(self, path: str) -> bytes | None:
+        """As the storage."""
+        return self._storage.read(path)
+
+    def publish(self, path: str, content: bytes) -> None:
+        """As the storage, while the lease is held."""
+        self._lease.check()
+        self._storage.publish(path, content)
+
+    def publish_file(self, path: str, local: Path) -> None:
+        """As the storage, while the lease is held."""
+        self._lease.check()
+        self._storage.publish_file(path, local)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """As the storage, while the lease is held."""
+        self._lease.check()
+        return self._storage.create(path, content)
+
+    def delete(self, path: str) -> None:
+        """As the storage, while the lease is held."""
+        self._lease.check()
+        self._storage.delete(path)
+
+    def exists(self, path: str) -> bool:
+        """As the storage."""
+        return self._storage.exists(path)
+
+    def uri(self, path: str) -> str:
+        """As the storage."""
+        return self._storage.uri(path)
+
+    def scratch(self, suffix: str) -> Path:
+        """As the storage."""
+        return self._storage.scratch(suffix)
+
+    def sweep(self) -> int:
+        """As the storage."""
+        return self._storage.sweep()
+
+
+def _take(storage: Storage, job: str, lease_time: dt.timedelta, *, wait: bool) -> Lease:
+    owner = uuid.uuid4().hex
+    while True:
+        number, holder = _highest(storage)
+        if holder and not _over(holder):
+            if not wait:
+                raise RefusedError(
+                    "another job is working on this lake",
+                    where=storage.url,
+                    found=str(holder),
+                    hint="wait for it with --wait; if it died, its lease ends "
+                    f"at {holder.expires_at:%H:%M:%S} UTC",
+                )
+            time.sleep(POLL_SECONDS)
+            continue
+        mine = _holder(owner, job, lease_time)
+        if storage.create(paths.lease(number + 1), msgspec.json.encode(mine)):
+            # While we looked and created, others may have taken, released and tidied away this very number.
+            if _highest(storage)[0] == number + 1:
+                _tidy(storage, number)
+                return Lease(storage, number + 1, mine, lease_time)
+            storage.delete(paths.lease(number + 1))
+
+
+def _highest(storage: Storage) -> tuple[int, Holder | None]:
+    numbers = [paths.lease_number(file.path) for file in storage.list(paths.LEASE)]
+    number = max(numbers, default=0)
+    body = storage.read(paths.lease(number)) if number else None
+    try:
+        return number, msgspec.json.decode(body, type=Holder) if body else None
+    except msgspec.DecodeError as error:
+        raise MeterlakeError(
+            "not a lease", where=paths.lease(number), found=str(error), hint="remove the file if no job runs"
+        ) from error
+
+
+def _over(holder: Holder) -> bool:
+    return holder.released or _now() > holder.expires_at + MAX_CLOCK_SKEW
+
+
+def _holder(owner: str, job: str, lease_time: dt.timedelta) -> Holder:
+    start = _now()
+    return Holder(
+        owner=owner,
+        job=job,
+        host=socket.gethostname(),
+        process=os.getpid(),
+        taken_at=start,
+        expires_at=start + lease_time,
+    )
+
+
+def _tidy(storage: Storage, below: int) -> None:
+    for file in storage.list(paths.LEASE):
+        if paths.lease_number(file.path) <= below:
+            storage.delete(file.path)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

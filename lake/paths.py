@@ -1,0 +1,145 @@
+"""Every path inside a lake, built and taken apart here and nowhere else. Pure: no input or output.
+
+All paths are relative to the lake's root and use `/`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from schemas.meter import encode_name
+
+MARKER = "lake.json"
+METERS = "meters/"
+EVENTS = "events/"
+AGGREGATES = "aggregates/"
+QUARANTINE = "quarantine/"
+INDEX = "index/"
+SETTLED = "settled/"
+STATE = "state/"
+LANDED = "landed/"
+RUNS = "runs/"
+LEASE = "lease/"
+TEMPORARY = ".tmp/"
+
+TABLES = ("usage", "usage_by_subject", "usage_by_dimension")
+# What Hive writes for a null partition value: rows that name no meter at all.
+NO_METER = "__HIVE_DEFAULT_PARTITION__"
+PART = "part.parquet"
+
+_RUN = re.compile(r"runs/(?P<start>\d{8}T\d{6}\.\d{6}Z)-(?P<job>.+)\.json")
+_PARTITION = re.compile(r"(?:.*/)?meter=(?P<meter>[^/]*)/date=(?P<date>\d{4}-\d{2}-\d{2})/(?P<file>[^/]+)")
+
+
+class Partitioned(NamedTuple):
+    """A path below `meter=…/date=…`, taken apart."""
+
+    meter: str
+    date: dt.date
+    file: str
+
+
+def meter_definition(meter: str) -> str:
+    """`meters/<encoded name>.json`."""
+    return f"{METERS}{encode_name(meter)}.json"
+
+
+def events(meter: str, date: dt.date | None = None) -> str:
+    """The folder of a meter's raw events, or of one partition of them."""
+    return f"{EVENTS}{_folder(meter, date)}"
+
+
+def aggregates(table: str, meter: str, date: dt.date | None = None) -> str:
+    """The folder of a meter's rows in one aggregate table."""
+    return f"{AGGREGATES}{table}/{_folder(meter, date)}"
+
+
+def aggregate(table: str, meter: str, date: dt.date) -> str:
+    """The one file of a partition in one aggregate table."""
+    return aggregates(table, meter, date) + PART
+
+
+def quarantine(meter: str | None, date: dt.date | None = None) -> str:
+    """The folder of rejected rows by landing date; `None` is for rows that name no meter."""
+    if meter is None:
+        return f"{QUARANTINE}meter={NO_METER}/" + (f"date={date.isoformat()}/" if date else "")
+    return f"{QUARANTINE}{_folder(meter, date)}"
+
+
+def indexes(meter: str, date: dt.date | None = None) -> str:
+    """The folder of a meter's key indexes, or of one partition's."""
+    return f"{INDEX}{_folder(meter, date)}"
+
+
+def index(meter: str, date: dt.date, fingerprint: str) -> str:
+    """The hashed idempotency keys of exactly these inputs of a partition; it can always be rebuilt."""
+    return f"{indexes(meter, date)}{fingerprint}.parquet"
+
+
+def settled(meter: str, date: dt.date | None = None) -> str:
+    """The folder, or with a date the file, of sealed winners that still have copies in open partitions."""
+    return f"{SETTLED}{_folder(meter, date)}" + (PART if date else "")
+
+
+def state(meter: str) -> str:
+    """What planning needs to know of one meter, rebuildable from the aggregates' own metadata."""
+    return f"{STATE}{encode_name(meter)}.json"
+
+
+def landed(sha256: str) -> str:
+    """The record of one landed input, by the hash of its content."""
+    return f"{LANDED}{sha256}.json"
+
+
+def run(start: dt.datetime, job: str) -> str:
+    """`runs/<start>-<job>.json`; the start sorts as text."""
+    return f"{RUNS}{start:%Y%m%dT%H%M%S.%fZ}-{job}.json"
+
+
+def lease(number: int) -> str:
+    """The lease of this number; the highest number there is holds."""
+    return f"{LEASE}{number:012d}.json"
+
+
+def lease_number(path: str) -> int:
+    """The number of a lease from its path; 0 for any other file."""
+    name = path.removeprefix(LEASE).removesuffix(".json")
+    return int(name) if path.startswith(LEASE) and name.isdigit() else 0
+
+
+def split_partition(path: str) -> Partitioned | None:
+    """The meter, date and file name of a path below `meter=…/date=…`; None if it is not such a path."""
+    match = _PARTITION.fullmatch(path)
+    if not match:
+        return None
+    try:
+        date = dt.date.fromisoformat(match["date"])
+    except ValueError:
+        return None
+    return Partitioned(unquote(match["meter"]), date, match["file"])
+
+
+def split_run(path: str) -> tuple[dt.datetime, str] | None:
+    """The start and the job of a run report's path; None for any other file."""
+    match = _RUN.fullmatch(path)
+    if not match:
+        return None
+    try:
+        start = dt.datetime.strptime(match["start"], "%Y%m%dT%H%M%S.%fZ")
+    except ValueError:
+        return None
+    return start.replace(tzinfo=dt.UTC), match["job"]
+
+
+def meter_of_definition(path: str) -> str | None:
+    """The meter's name from the path of its definition; None for any other file."""
+    name = path.removeprefix(METERS)
+    return unquote(name.removesuffix(".json")) if name.endswith(".json") and "/" not in name else None
+
+
+def _folder(meter: str, date: dt.date | None) -> str:
+    # %Y has no leading zeros for years before 1000 on every platform; isoformat has.
+    return f"meter={encode_name(meter)}/" + (f"date={date.isoformat()}/" if date else "")

@@ -1,0 +1,79 @@
+"""Which partitions of a meter are out of date, and why. Pure: it compares a listing with the state, nothing else."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from lake.state import MeterState, PartitionState
+from lake.storage import StoredFile
+
+NEW = "new"
+VANISHED = "vanished"
+DEFINITION_CHANGED = "definition changed"
+FILES_ADDED = "files added"
+FILES_REMOVED = "files removed"
+FILES_REPLACED = "files replaced"
+LATE_IN_SEALED = "late files in sealed partition"
+
+
+class Change(NamedTuple):
+    """Why a partition is out of date, and the files that differ from its last aggregation.
+
+    `why` joins several causes with a comma. A replaced file is in both lists: `added` as it is now, `removed` by
+    its name. In a sealed partition `added` are the late files, and nothing is ever removed.
+    """
+
+    why: str
+    added: tuple[StoredFile, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+def changes(
+    files: Mapping[dt.date, Sequence[StoredFile]], state: MeterState, meter_version: str
+) -> dict[dt.date, Change]:
+    """The partitions whose listed files, or whose meter, differ from their record, sorted by date.
+
+    A sealed partition is among them only for files it was not sealed with; those it was sealed with are leftovers
+    of a retention that was interrupted. A file that was rejected before and is the same still is no change.
+    """
+    found: dict[dt.date, Change] = {}
+    for date in sorted(files.keys() | state.partitions.keys()):
+        change = _change(files.get(date, ()), state.partitions.get(date), meter_version)
+        if change:
+            found[date] = change
+    return found
+
+
+def known_files(record: PartitionState) -> dict[str, str]:
+    """The identity of every file a partition's record knows by name, counted or rejected."""
+    return record.files | {name: said["identity"] for name, said in record.rejected.items()}
+
+
+def file_name(file: StoredFile) -> str:
+    """The name of a file in its partition's folder."""
+    return file.path.rsplit("/", 1)[-1]
+
+
+def _change(listed: Sequence[StoredFile], record: PartitionState | None, meter_version: str) -> Change | None:
+    if record is None:
+        return Change(NEW, tuple(listed)) if listed else None
+    known = known_files(record)
+    added = tuple(file for file in listed if known.get(file_name(file)) != file.identity)
+    if record.sealed_at:
+        return Change(LATE_IN_SEALED, added) if added else None
+    now = {file_name(file) for file in listed}
+    before = {file_name(file) for file in added} & known.keys()
+    gone = known.keys() - now
+    removed = tuple(sorted(before | gone))
+    if not listed:
+        return Change(VANISHED, (), removed) if removed else None
+    causes = {
+        DEFINITION_CHANGED: record.meter_version != meter_version,
+        FILES_ADDED: len(added) > len(before),
+        FILES_REMOVED: bool(gone),
+        FILES_REPLACED: bool(before),
+    }
+    why = ", ".join(cause for cause, applies in causes.items() if applies)
+    return Change(why, added, removed) if why else None

@@ -1,0 +1,52 @@
+"""Publishing a partition's aggregate rows: three files, each replaced at once, each with the partition's record."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+import msgspec
+import polars as pl
+
+from lake import paths
+from lake.state import METADATA_KEY, PartitionState, read_record
+from lake.storage import Storage
+
+# `usage` last: its record is the one that a lost state is rebuilt from, so it must imply the other two.
+PUBLISH_ORDER = ("usage_by_dimension", "usage_by_subject", "usage")
+
+
+def publish_partition(
+    storage: Storage, meter: str, date: dt.date, tables: Mapping[str, pl.DataFrame], record: PartitionState
+) -> int:
+    """Replace the partition's rows in all tables; gives the bytes written. Rows are written in their order."""
+    metadata = {METADATA_KEY: msgspec.json.encode(record).decode()}
+    size_bytes = 0
+    for table in PUBLISH_ORDER:
+        local = storage.scratch(".parquet")
+        tables[table].write_parquet(local, compression="zstd", metadata=metadata)
+        size_bytes += local.stat().st_size
+        storage.publish_file(paths.aggregate(table, meter, date), local)
+    return size_bytes
+
+
+def withdraw_partition(storage: Storage, meter: str, date: dt.date) -> None:
+    """Remove the partition's rows from all tables."""
+    for table in reversed(PUBLISH_ORDER):
+        storage.delete(paths.aggregate(table, meter, date))
+
+
+def read_partition(storage: Storage, meter: str, date: dt.date) -> dict[str, pl.DataFrame]:
+    """The partition's rows in all tables that have a file for it."""
+    found = {}
+    for table in PUBLISH_ORDER:
+        path = paths.aggregate(table, meter, date)
+        if storage.exists(path):
+            found[table] = pl.read_parquet(storage.uri(path), glob=False, hive_partitioning=False)
+    return found
+
+
+def read_records(storage: Storage, meter: str, date: dt.date) -> list[str]:
+    """The fingerprint in the record of each of the partition's three files; empty text where there is none."""
+    records = [read_record(storage, paths.aggregate(table, meter, date)) for table in PUBLISH_ORDER]
+    return [record.fingerprint if record else "" for record in records]

@@ -1,0 +1,143 @@
+"""The tables of a lake as lazy frames: raw events, deduplicated events, the copies that lost, and the aggregates."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import polars as pl
+
+from lake import paths
+from lake.admission import admit
+from lake.copies import find_losers, settled_winners
+from lake.dedup import DATE
+from lake.events import ROW, Partition, event_columns, list_events
+from lake.measures import SECONDS_PER_DAY, merge, with_quantity
+from lake.state import load_state
+from lake.storage import Storage
+from schemas.errors import BadInputError
+from schemas.meter import Meter
+from schemas.tables import QUANTITY, Measures, UsageByDimension, UsageBySubject, column_types
+
+Dates = tuple[dt.date | None, dt.date | None]
+
+
+def raw_events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
+    """Every row of the readable event files, valid or not, copies included: `date`, then the event columns."""
+    open_partitions = _chosen(_partitions(storage, meter), dates)
+    frames = [partition.rows().select(*_event_columns(partition)) for partition in open_partitions.values()]
+    return pl.concat([_no_events(meter), *frames])
+
+
+def events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
+    """The events that count: `date`, then the event columns, in order of date and file.
+
+    The lazy frame holds which copies lose; they are looked for when it is made, over all partitions of the meter.
+    """
+    partitions = _partitions(storage, meter)
+    chosen = _chosen(partitions, dates)
+    lost = _lost(storage, meter, partitions, chosen)
+    frames = []
+    for date, partition in chosen.items():
+        rows = lost.filter(pl.col(DATE) == date)[ROW]
+        counting = partition.valid().filter(~pl.col(ROW).is_in(rows.implode()))
+        frames.append(counting.select(*_event_columns(partition)))
+    return pl.concat([_no_events(meter), *frames])
+
+
+def duplicates(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
+    """The copies that do not count: `date`, the event columns, `conflict`, and what the winner says.
+
+    `conflict` is whether subject, quantity or a dimension differs from the winner's; `winner_subject`,
+    `winner_quantity`, `winner_timestamp` and `winner_date` are the winner's. Sorted by date and file.
+    """
+    partitions = _partitions(storage, meter)
+    chosen = _chosen(partitions, dates)
+    lost = _lost(storage, meter, partitions, chosen)
+    return lost.lazy().filter(pl.col(DATE).is_in(list(chosen))).select(DATE, pl.exclude(DATE, ROW))
+
+
+def aggregate_rows(storage: Storage, meter: Meter, table: str, dates: Dates) -> pl.LazyFrame:
+    """The rows of one aggregate table: `date`, then its keys and measures, in order of date and keys."""
+    schema = aggregate_columns(meter, table)
+    frames = [pl.LazyFrame(schema={DATE: pl.Date, **schema})]
+    for file in storage.list(paths.aggregates(table, meter.name)):
+        place = paths.split_partition(file.path)
+        if place and _within(place.date, dates):
+            rows = pl.scan_parquet(
+                storage.uri(file.path),
+                schema=schema,
+                missing_columns="insert",
+                extra_columns="ignore",
+                glob=False,
+                hive_partitioning=False,
+            )
+            frames.append(rows.select(pl.lit(place.date).alias(DATE), *schema))
+    return pl.concat(frames)
+
+
+def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.LazyFrame:
+    """The rows of all dates merged by some of the keys of `usage`: the keys, then the measures, sorted by keys."""
+    unknown = set(by) - {"subject", *meter.dimension_names}
+    if unknown:
+        raise BadInputError(
+            f"meter {meter.name!r} can't be grouped by {', '.join(sorted(unknown))}",
+            expected=f"some of subject, {', '.join(meter.dimension_names)}",
+            found=", ".join(by),
+        )
+    table = "usage" if set(by) - {"subject"} else "usage_by_subject"
+    rows = aggregate_rows(storage, meter, table, dates)
+    merged = with_quantity(merge(rows, by), meter, _seconds(storage, meter, dates))
+    return merged.sort(by) if by else merged
+
+
+def aggregate_columns(meter: Meter, table: str) -> dict[str, pl.DataType]:
+    """Columns and types of one aggregate table for a meter, in order."""
+    keys = {
+        "usage": column_types(UsageBySubject) | meter.dimension_dtypes,
+        "usage_by_subject": column_types(UsageBySubject),
+        "usage_by_dimension": column_types(UsageByDimension),
+    }
+    double = meter.aggregation in ("avg", "rate")
+    return keys[table] | column_types(Measures) | {"quantity": pl.Float64() if double else QUANTITY}
+
+
+def _seconds(storage: Storage, meter: Meter, dates: Dates) -> int:
+    """The length of the bucket that the dates make up; an open end is the first or last date with rows."""
+    files = storage.list(paths.aggregates("usage", meter.name))
+    places = (paths.split_partition(file.path) for file in files)
+    held = [place.date for place in places if place and _within(place.date, dates)]
+    if not held:
+        return SECONDS_PER_DAY
+    since, until = dates
+    days = (until or max(held) + dt.timedelta(days=1)) - (since or min(held))
+    return days.days * SECONDS_PER_DAY
+
+
+def _partitions(storage: Storage, meter: Meter) -> dict[dt.date, Partition]:
+    listing, _ = list_events(storage, meter.name)
+    partitions, _ = admit(storage, meter, listing, load_state(storage, meter.name))
+    return partitions
+
+
+def _chosen(partitions: dict[dt.date, Partition], dates: Dates) -> dict[dt.date, Partition]:
+    return {date: partition for date, partition in partitions.items() if _within(date, dates)}
+
+
+def _within(date: dt.date, dates: Dates) -> bool:
+    since, until = dates
+    return (since is None or date >= since) and (until is None or date < until)
+
+
+def _lost(
+    storage: Storage, meter: Meter, partitions: dict[dt.date, Partition], chosen: dict[dt.date, Partition]
+) -> pl.DataFrame:
+    settled = settled_winners(storage, meter, load_state(storage, meter.name).sealed)
+    return find_losers(meter, partitions, settled, chosen)
+
+
+def _event_columns(partition: Partition) -> list[pl.Expr | str]:
+    return [pl.lit(partition.date).alias(DATE), *event_columns(partition.meter)]
+
+
+def _no_events(meter: Meter) -> pl.LazyFrame:
+    return pl.LazyFrame(schema={DATE: pl.Date, **event_columns(meter)})

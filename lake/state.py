@@ -1,0 +1,102 @@
+"""What the lake has concluded about each partition of a meter: one small file a meter, which planning reads.
+
+The same record is in the metadata of every aggregate file, so the state can be rebuilt from those.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import msgspec
+import polars as pl
+
+from lake import paths
+from lake.storage import Storage
+from schemas.errors import BrokenLakeError
+
+# The key of a Parquet file's key-value metadata under which the record of its partition stands.
+METADATA_KEY = "meterlake"
+
+
+class PartitionState(msgspec.Struct, kw_only=True, frozen=True):
+    """The record of one partition as of its last aggregation: its inputs, and what was made of them."""
+
+    meter_version: str
+    # Identity of each file that was read, by its name in the partition's folder.
+    files: dict[str, str]
+    # Files that could not be read, by name, with what was wrong; they are not counted.
+    rejected: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    # The inputs as sixteen hex digits: files and meter version.
+    fingerprint: str
+    # Which of the rows lost to a copy, here or in another partition, as sixteen hex digits.
+    losers: str
+    # Counted events, copies that lost, those of them with another payload, and rows that broke a rule.
+    events: int
+    duplicates: int = 0
+    conflicts: int = 0
+    invalid: dict[str, int] = msgspec.field(default_factory=dict)
+    # received_at minus timestamp of the counted events: median, 95th percentile and maximum.
+    late_seconds: tuple[float, float, float] | None = None
+    aggregated_at: dt.datetime
+    # Set once retention has decided to drop the raw events; the aggregates are final from then on.
+    sealed_at: dt.datetime | None = None
+
+
+class MeterState(msgspec.Struct, kw_only=True):
+    """The records of a meter's partitions by date."""
+
+    partitions: dict[dt.date, PartitionState] = msgspec.field(default_factory=dict)
+
+    @property
+    def sealed(self) -> set[dt.date]:
+        """Dates whose aggregates are final."""
+        return {date for date, partition in self.partitions.items() if partition.sealed_at}
+
+
+def load_state(storage: Storage, meter: str) -> MeterState:
+    """The state of a meter; rebuilt from the aggregates' metadata where its file is missing.
+
+    Raises BrokenLakeError if the file is there but is not a state.
+    """
+    path = paths.state(meter)
+    body = storage.read(path)
+    if body is None:
+        return rebuild_state(storage, meter)
+    try:
+        return msgspec.json.decode(body, type=MeterState)
+    except msgspec.DecodeError as error:
+        raise BrokenLakeError(
+            "not a state file",
+            where=path,
+            found=str(error),
+            hint="remove it; the next run rebuilds it from the aggregates",
+        ) from error
+
+
+def save_state(storage: Storage, meter: str, state: MeterState) -> None:
+    """Publish the state of a meter; nothing is written if it is the same as before."""
+    state.partitions = dict(sorted(state.partitions.items()))
+    body = msgspec.json.encode(state)
+    if storage.read(paths.state(meter)) != body:
+        storage.publish(paths.state(meter), body)
+
+
+def rebuild_state(storage: Storage, meter: str) -> MeterState:
+    """The state as the metadata of the `usage` files tells it; reads footers only."""
+    state = MeterState()
+    for file in storage.list(paths.aggregates("usage", meter)):
+        place = paths.split_partition(file.path)
+        record = read_record(storage, file.path)
+        if place and record:
+            state.partitions[place.date] = record
+    return state
+
+
+def read_record(storage: Storage, path: str) -> PartitionState | None:
+    """The record in the metadata of an aggregate file; None if the file has none or can't be read."""
+    try:
+        metadata = pl.read_parquet_metadata(storage.uri(path))
+    except (pl.exceptions.PolarsError, OSError):
+        return None
+    body = metadata.get(METADATA_KEY)
+    return msgspec.json.decode(body, type=PartitionState) if body else None

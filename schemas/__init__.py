@@ -1,0 +1,1 @@
+"""What a meter, an event and an aggregate row are."""

@@ -1,0 +1,68 @@
+"""The one family of errors that Meterlake raises on purpose."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+
+class MeterlakeError(Exception):
+    """Something a person can act on: what happened, where, what was expected, what was found, and a hint.
+
+    `str(error)` is one line without the hint; `exit_code` is what the command line ends with.
+    """
+
+    exit_code: ClassVar[int] = 3
+    kind: ClassVar[str] = "error"
+
+    def __init__(
+        self, what: str, *, where: str = "", expected: str = "", found: str = "", hint: str = ""
+    ) -> None:
+        """Keep each part by its name, so that reports can store them apart."""
+        self.what, self.where, self.expected, self.found, self.hint = what, where, expected, found, hint
+        super().__init__(self._line())
+
+    def _line(self) -> str:
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        found = f"found {self.found}" if self.found else ""
+        expected = f"expected {self.expected}" if self.expected else ""
+        both = ", ".join(part for part in (expected, found) if part)
+        return " ".join(f"{line}: {both}".split("\n")) if both else " ".join(line.split("\n"))
+
+    def to_dict(self) -> dict[str, str]:
+        """The parts that are not empty, for run reports and `--json`."""
+        parts = {"kind": self.kind, "what": self.what, "where": self.where}
+        parts |= {"expected": self.expected, "found": self.found, "hint": self.hint}
+        return {name: text for name, text in parts.items() if text}
+
+
+    @classmethod
+    def from_dict(cls, parts: dict[str, str]) -> Self:
+        """The error that `to_dict` gave these parts of; further parts are passed over."""
+        names = ("where", "expected", "found", "hint")
+        return cls(parts["what"], **{name: parts[name] for name in names if name in parts})
+
+
+class BadInputError(MeterlakeError):
+    """A definition, a file or a row that somebody gave us is not what the contract asks for."""
+
+    exit_code = 1
+    kind = "bad input"
+
+
+class RefusedError(MeterlakeError):
+    """A step that is possible but would make a number wrong, so it is not taken."""
+
+    exit_code = 1
+    kind = "refused"
+
+
+class StorageError(MeterlakeError):
+    """The storage below the lake failed or denied an operation."""
+
+    kind = "storage failure"
+
+
+class BrokenLakeError(MeterlakeError):
+    """The lake itself is missing, incomplete or contradicts itself."""
+
+    kind = "broken lake"

@@ -1,0 +1,212 @@
+"""What a meter is: the JSON body of its definition, its rules, and which changes of it are allowed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Literal, get_args
+
+import msgspec
+import polars as pl
+
+from schemas.errors import BadInputError, RefusedError
+from schemas.tables import RESERVED_NAMES
+
+Aggregation = Literal["sum", "count", "avg", "min", "max", "first", "last", "rate"]
+DimensionType = Literal["string", "number", "boolean"]
+
+AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+# An event of these must add something; the others are gauges, of which 0 is a fact.
+POSITIVE_AGGREGATIONS = frozenset({"sum", "count", "rate"})
+DIMENSION_DTYPES: dict[str, pl.DataType] = {
+    "string": pl.String(),
+    "number": pl.Float64(),
+    "boolean": pl.Boolean(),
+}
+DEFAULT_RETENTION_DAYS = 90
+MAX_RETENTION_DAYS = 3650
+# `meter=<encoded>` and `<encoded>.json` are names of folders and files, of at most 255 bytes on common disks.
+MAX_ENCODED_NAME_BYTES = 240
+PATH_UNSAFE = re.compile(r"""[\x00-\x1f\x7f"#%'*/:=?\\{\[\]^]""")
+DIMENSION_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+class Dimension(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A declared, typed metadata field that usage is grouped by."""
+
+    name: str
+    type: DimensionType
+    required: bool = True
+    display_name: str | None = None
+    description: str | None = None
+    deprecated: bool = False
+
+    @property
+    def dtype(self) -> pl.DataType:
+        """The column type of this dimension in events and in the `usage` table."""
+        return DIMENSION_DTYPES[self.type]
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether an event without this dimension is invalid; a deprecated dimension needs no value."""
+        return self.required and not self.deprecated
+
+
+class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The definition of one product signal. Made by `parse_meter`, which checks and normalises it."""
+
+    name: str
+    unit: str
+    description: str | None = None
+    aggregation: Aggregation = "sum"
+    event_retention_days: int = DEFAULT_RETENTION_DAYS
+    dimensions: tuple[Dimension, ...] = ()
+
+    @property
+    def dimension_names(self) -> list[str]:
+        """Names of the declared dimensions, in declared order."""
+        return [dimension.name for dimension in self.dimensions]
+
+    @property
+    def dimension_dtypes(self) -> dict[str, pl.DataType]:
+        """Column types of the declared dimensions, in declared order."""
+        return {dimension.name: dimension.dtype for dimension in self.dimensions}
+
+    @property
+    def version(self) -> str:
+        """Twelve hex digits that change exactly when the numbers may: unit, aggregation, dimensions."""
+        said = [self.name, self.unit, self.aggregation]
+        said += [f"{d.name}:{d.type}:{d.needs_value}" for d in self.dimensions]
+        return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]
+
+    def to_json(self) -> bytes:
+        """The JSON body of this meter, indented, as the lake stores it."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def parse_meter(body: bytes, where: str) -> Meter:
+    """Give the meter that a JSON body defines: trimmed, defaults filled in.
+
+    Raises BadInputError naming `where` and the field, what was expected and what was found.
+    """
+    try:
+        raw = msgspec.json.decode(body, type=Meter)
+    except msgspec.ValidationError as error:
+        raise BadInputError(
+            f"not a meter definition: {error}", where=where, hint=_field_hint(str(error))
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInputError(
+            "not a meter definition", where=where, expected="one JSON object", found=str(error)
+        ) from None
+    meter = msgspec.structs.replace(
+        raw,
+        name=raw.name.strip(),
+        unit=raw.unit.strip(),
+        event_retention_days=raw.event_retention_days or DEFAULT_RETENTION_DAYS,
+    )
+    _check_texts(meter, where)
+    _check_retention(raw.event_retention_days, where)
+    _check_dimensions(meter, where)
+    return meter
+
+
+def check_change(old: Meter, new: Meter) -> None:
+    """Refuse a change of definition that would contradict data the meter already has.
+
+    Allowed: description, retention, adding an optional dimension, asking less of an existing one, order of
+    dimensions. Raises RefusedError with the reason for anything else.
+    """
+    for field in ("unit", "aggregation"):
+        if getattr(old, field) != getattr(new, field):
+            raise _change_refused(old, field, getattr(old, field), getattr(new, field))
+    after = {dimension.name: dimension for dimension in new.dimensions}
+    for before in old.dimensions:
+        now = after.pop(before.name, None)
+        if now is None:
+            raise _change_refused(old, f"dimension {before.name}", "to stay", "it removed")
+        if now.type != before.type:
+            raise _change_refused(old, f"type of dimension {before.name}", before.type, now.type)
+        if now.needs_value and not before.needs_value:
+            raise _change_refused(old, f"dimension {before.name}", "to stay optional", "it required")
+    for added in after.values():
+        if added.needs_value:
+            raise _change_refused(
+                old, f"new dimension {added.name}", "an optional one", "a required one, which old events lack"
+            )
+
+
+def encode_name(name: str) -> str:
+    """The meter's name as a part of a path: percent-encoded as Hive and Spark do; `unquote` decodes it.
+
+    Encoded are the ASCII characters that Hive's `FileUtils.escapePathName` lists, and a leading dot, which
+    would hide the file. Spaces and Unicode stay as they are.
+    """
+    encoded = PATH_UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", name)
+    return f"%2E{encoded[1:]}" if encoded.startswith(".") else encoded
+
+
+def _check_texts(meter: Meter, where: str) -> None:
+    for field, text in (("name", meter.name), ("unit", meter.unit)):
+        if not text:
+            raise BadInputError(f"{field} is empty", where=where, expected=f"a {field}", found="no text")
+    size_bytes = len(encode_name(meter.name).encode())
+    if size_bytes > MAX_ENCODED_NAME_BYTES:
+        raise BadInputError(
+            "name is too long for a path",
+            where=where,
+            expected=f"at most {MAX_ENCODED_NAME_BYTES} bytes when percent-encoded",
+            found=f"{size_bytes} bytes",
+        )
+
+
+def _check_retention(days: int, where: str) -> None:
+    if not 0 <= days <= MAX_RETENTION_DAYS:
+        raise BadInputError(
+            "event_retention_days is out of range",
+            where=where,
+            expected=f"1 to {MAX_RETENTION_DAYS}, or 0 for {DEFAULT_RETENTION_DAYS}",
+            found=str(days),
+        )
+
+
+def _check_dimensions(meter: Meter, where: str) -> None:
+    seen: set[str] = set()
+    for name in meter.dimension_names:
+        if not DIMENSION_NAME.fullmatch(name):
+            raise BadInputError(
+                "dimension name is not allowed",
+                where=where,
+                expected="letters, digits, _ and -, in parts joined by single dots",
+                found=repr(name),
+            )
+        # DuckDB and most SQL readers do not tell column names apart by case.
+        if name.lower() in RESERVED_NAMES:
+            raise BadInputError(
+                f"dimension name {name!r} is reserved",
+                where=where,
+                expected=f"none of {', '.join(sorted(RESERVED_NAMES))}",
+                found=repr(name),
+            )
+        if name in seen:
+            raise BadInputError(
+                f"dimension {name!r} is declared twice", where=where, expected="once", found="twice"
+            )
+        seen.add(name)
+
+
+def _change_refused(meter: Meter, what: str, expected: str, found: str) -> RefusedError:
+    return RefusedError(
+        f"the meter has data, so its {what} can't be changed",
+        where=f"meter {meter.name!r}",
+        expected=expected,
+        found=found,
+        hint="define a new meter for the new meaning; description, retention and optional dimensions may change",
+    )
+
+
+def _field_hint(message: str) -> str:
+    if "unknown field" not in message:
+        return ""
+    known = Dimension.__struct_fields__ if "$.dimensions" in message else Meter.__struct_fields__
+    return f"known fields: {', '.join(known)}"
