@@ -71,10 +71,16 @@ def _plan(storage: Storage, meter: Meter, state: MeterState, report: Report, *, 
     changed = changes(listing, sealed if rebuild else state, meter.version)
     if rebuild:
         gone = state.partitions.keys() - listing.keys() - state.sealed
-        changed = {date: Change(REBUILD, change.added) for date, change in changed.items() if date not in sealed.partitions}
+        changed = {
+            date: Change(REBUILD, change.added)
+            for date, change in changed.items()
+            if date not in sealed.partitions
+        }
         changed |= {date: Change(VANISHED) for date in gone}
     quarantine_late(storage, meter, changed, report)
-    partitions, rejected = admit(storage, meter, listing, sealed if rebuild else state) if changed else ({}, {})
+    partitions, rejected = (
+        admit(storage, meter, listing, sealed if rebuild else state) if changed else ({}, {})
+    )
     return Plan(changed, partitions, rejected)
 
 
@@ -131,7 +137,7 @@ def _publish(
         fingerprint=fingerprint(partition.identities, meter.version, _losers_fingerprint(lost)),
         events=events.height,
         duplicates=lost.height,
-        conflicts=lost[CONFLICT].sum(),
+        conflicts=lost.filter(CONFLICT).height,
         invalid=_quarantine_invalid(partition, report) if rows > events.height + lost.height else {},
         late_seconds=_late_seconds(events),
         aggregated_at=now(),
@@ -164,8 +170,8 @@ def _losers_fingerprint(lost: pl.DataFrame) -> str:
 
 
 def _late_seconds(events: pl.DataFrame) -> tuple[float, float, float] | None:
-    late = (events["received_at"] - events["timestamp"]).dt.total_microseconds() / 1_000_000
-    if late.is_empty():
-        return None
-    p50, p95 = (late.quantile(share, "nearest") or 0.0 for share in (0.5, 0.95))
-    return p50, p95, float(late.max())
+    late = pl.col("received_at") - pl.col("timestamp")
+    p50, p95, most = events.select(
+        late.quantile(share, "nearest").dt.total_microseconds().alias(str(share)) for share in (0.5, 0.95, 1.0)
+    ).row(0)
+    return (p50 / 1e6, p95 / 1e6, most / 1e6) if events.height else None

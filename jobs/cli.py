@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.session import DEFAULT_LAKE, Session, log_to_stderr, steady_streams
+from jobs.cli_meter import meter_app
+from jobs.options import EXIT_USAGE, PLAIN, PROGRAM, AsOf, Format, Json, help_if_bare, session_of
+from jobs.session import DEFAULT_LAKE, Session, log_to_stderr, plain, steady_streams
 from schemas.errors import RefusedError
 
 if TYPE_CHECKING:
     from jobs.report import Report
     from lake import Lake
 
-PROGRAM = "meterlake"
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 DEFAULT_RUNS = 5
 DEMO_FOLDER = "demo-lake"
 # Stands in a folder that `demo` has made, and only such a folder is ever replaced by it.
 DEMO_MARKER = "meterlake-demo"
 
-# Plain help: it fits 80 columns, needs no rich, and starts fast.
-PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
 app = typer.Typer(name=PROGRAM, **PLAIN)
-meter_app = typer.Typer(name="meter", **PLAIN)
 app.add_typer(meter_app)
 
 
@@ -59,27 +55,16 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _date(text: str) -> dt.date:
-    try:
-        return dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).date()
-    except ValueError:
-        raise typer.BadParameter(f"expected a date like 2026-06-19, found {text!r}") from None
-
-
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from importlib import metadata
 
-        typer.echo(f"{PROGRAM} {version(PROGRAM)}")
+        try:
+            version = metadata.version(PROGRAM)
+        except metadata.PackageNotFoundError:
+            version = "of a source folder that is not installed"
+        typer.echo(f"{PROGRAM} {version}")
         raise typer.Exit
-
-
-# Only declares the option: `run` has looked for it.
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
-AsOf = Annotated[
-    dt.date | None,
-    typer.Option("--as-of", parser=_date, metavar="DATE", help="The date to count from; default today, UTC."),
-]
 
 
 @app.callback(invoke_without_command=True, epilog="Example: meterlake --lake usage-lake status")
@@ -108,15 +93,9 @@ def _options(
     """
     if not lake.strip():
         raise typer.BadParameter("expected a folder or a URL, found empty text", param_hint="--lake")
-    session = _session(context)
+    session = session_of(context)
     session.url, session.debug = lake, debug
-    return _help_if_bare(context)
-
-
-@meter_app.callback(invoke_without_command=True)
-def _meter_options(context: typer.Context) -> int | None:
-    """Add, list and show meter definitions."""
-    return _help_if_bare(context)
+    return help_if_bare(context)
 
 
 @app.command(epilog="Example: meterlake --lake usage-lake init")
@@ -125,54 +104,13 @@ def init(context: typer.Context, _json: Json = False) -> int:
     from lake import Lake, paths
     from lake.storage import open_storage
 
-    session = _session(context)
+    session = session_of(context)
     made = not open_storage(session.url).exists(paths.MARKER)
     lake = Lake.init(session.url)
     said = f"{'made a lake' if made else 'there is a lake already'}: {lake.url}"
-    session.answer({"lake": lake.url, "made": made}, lambda console: console.print(said, soft_wrap=True))
-    return 0
-
-
-@meter_app.command("add", epilog="Example: meterlake meter add active_users.json seats.json")
-def meter_add(
-    context: typer.Context,
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="JSON definitions; - reads stdin.")],
-    _json: Json = False,
-) -> int:
-    """Add meters, or change their definitions. A bad file does not stop the others."""
-    session = _session(context)
-    lake = session.lake()
-    from jobs import show
-    from jobs.define import define
-
-    found = define(lake, files)
-    session.answer({"meters": found}, lambda console: show.definitions(console, found))
-    return max(definition.exit_code for definition in found)
-
-
-@meter_app.command("list", epilog="Example: meterlake meter list --json")
-def meter_list(context: typer.Context, _json: Json = False) -> int:
-    """List the meters of the lake."""
-    session = _session(context)
-    found = session.lake().meters()
-    from jobs import show
-
-    session.answer({"meters": found}, lambda console: show.meters(console, found))
-    return 0
-
-
-@meter_app.command("show", epilog="Example: meterlake meter show active_users --json > active_users.json")
-def meter_show(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The meter's name.")],
-    _json: Json = False,
-) -> int:
-    """Show one meter. With --json it is a definition that `meter add` takes."""
-    session = _session(context)
-    found = session.lake().meter(name)
-    from jobs import show
-
-    session.answer(found, lambda console: show.meter(console, found))
+    session.answer(
+        {"lake": lake.url, "made": made}, lambda console: console.print(plain(said), soft_wrap=True)
+    )
     return 0
 
 
@@ -181,10 +119,7 @@ def land(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files of events; - reads stdin.")],
     file_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format", metavar="FORMAT", help="Take the files as this format, whatever their names."
-        ),
+        Format | None, typer.Option("--format", help="What the files are, whatever their names say.")
     ] = None,
     _json: Json = False,
 ) -> int:
@@ -256,16 +191,16 @@ def status(
 ) -> int:
     """Show what is fresh, late or rejected.
 
-    Per meter: events, newest date, partitions out of date and sealed, quarantined rows, duplicates, and how late
-    events arrive (the percentiles of the median date). Then the last runs. Reads no event data.
+    Per meter: events, newest date, partitions out of date and sealed, quarantined rows, duplicates, and how
+    late events arrive (the percentiles of the median date). Then the last runs. Reads no event data.
     """
-    session = _session(context)
+    session = session_of(context)
     lake = session.lake()
     from jobs import show
     from jobs.status import status as gather
 
     found = gather(lake, runs)
-    session.answer(found, lambda console: show.status(console, found))
+    session.answer(found, lambda console: show.status(console, found), found.all_problems)
     return found.exit_code
 
 
@@ -283,7 +218,7 @@ def demo(
 
     from jobs.demo import demo as job
 
-    session = _session(context)
+    session = session_of(context)
     _fresh_demo_folder(Path(folder))
     # People watch the demo as it goes; with --json that is progress, and belongs on stderr.
     job(folder, Console(stderr=session.as_json))
@@ -295,7 +230,7 @@ def demo(
 def _run_job(
     context: typer.Context, job: str, work: Callable[[Lake, Report], None], *, dry_run: bool = False
 ) -> int:
-    session = _session(context)
+    session = session_of(context)
     lake = session.lake()
     import msgspec
 
@@ -308,23 +243,10 @@ def _run_job(
             session.report_file = lake.storage.uri(paths.run(report.started_at, job))
         work(lake, report)
     document = msgspec.to_builtins(report) | {"report_file": session.report_file}
-    session.answer(document, lambda console: show.report(console, report, session.report_file))
+    session.answer(
+        document, lambda console: show.report(console, report, session.report_file), report.problems
+    )
     return report.exit_code
-
-
-def _session(context: typer.Context) -> Session:
-    session = context.find_root().obj
-    assert isinstance(session, Session)  # noqa: S101 - `run` gives it
-    return session
-
-
-def _help_if_bare(context: typer.Context) -> int | None:
-    if context.invoked_subcommand is not None:
-        return None
-    if _session(context).as_json:
-        raise typer.TyperException("a command is missing")
-    typer.echo(context.get_help(), err=True)
-    return EXIT_USAGE
 
 
 def _wrong_usage(session: Session, error: typer.TyperException) -> int:

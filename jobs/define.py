@@ -1,4 +1,4 @@
-"""Adding and changing meter definitions from files, one after the other; a bad file does not stop the others."""
+"""Adding and changing meter definitions from files; a bad file does not stop the others."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -20,7 +20,7 @@ LOG_EVERY_SECONDS = 10.0
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Pass the items on, and show how many are done and how many are left."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     shown = _bar(items, what, total) if sys.stderr.isatty() else _lines(items, what, total)
     yield from shown
@@ -38,5 +38,7 @@ def _lines(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
     for done, item in enumerate(items):
         if time.monotonic() - said >= LOG_EVERY_SECONDS and done:
             said = time.monotonic()
-            LOG.info("%s: %d of %s after %.0f s", what, done, total if total is not None else "?", said - start)
+            LOG.info(
+                "%s: %d of %s after %.0f s", what, done, total if total is not None else "?", said - start
+            )
         yield item

@@ -17,7 +17,7 @@ from lake.events import ROW, Partition, event_columns, list_events
 from lake.index import drop_old_indexes
 from lake.planning import Change, changes, file_name
 from lake.publish import publish_partition, read_partition, read_records
-from lake.state import MeterState, PartitionState, load_state, save_state
+from lake.state import MeterState, load_state, save_state
 from lake.storage import Storage, StoredFile
 from schemas.errors import RefusedError
 from schemas.meter import Meter
@@ -68,7 +68,9 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: 
     if doomed and not dry_run:
         with report.stage("seal"):
             _seal(lake, doomed)
-    leftover = [date for date in sorted(lake.state.sealed) if date not in doomed and lake.partition(date).files]
+    leftover = [
+        date for date in sorted(lake.state.sealed) if date not in doomed and lake.partition(date).files
+    ]
     for date in sorted({*doomed, *leftover}):
         partition = lake.partition(date)
         why = "interrupted before" if date in leftover else f"before {until}"
@@ -87,9 +89,15 @@ def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> Refuse
         found = change.why if change else "never aggregated"
         hint = "run: meterlake aggregate"
     elif record.rejected:
-        found, hint = f"files that can't be read: {', '.join(sorted(record.rejected))}", "replace or remove them"
+        found, hint = (
+            f"files that can't be read: {', '.join(sorted(record.rejected))}",
+            "replace or remove them",
+        )
     elif record.events and set(read_records(lake.storage, lake.meter.name, date)) != {record.fingerprint}:
-        found, hint = "aggregate files that are missing or of other inputs", "run: meterlake aggregate --rebuild"
+        found, hint = (
+            "aggregate files that are missing or of other inputs",
+            "run: meterlake aggregate --rebuild",
+        )
     else:
         return None
     return RefusedError(
@@ -112,7 +120,9 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
         lake.storage.publish_file(paths.settled(lake.meter.name, date), local)
     for date in doomed:
         record = msgspec.structs.replace(lake.state.partitions[date], sealed_at=now())
-        tables = read_partition(lake.storage, lake.meter.name, date) if record.events else _no_rows(lake.meter)
+        tables = (
+            read_partition(lake.storage, lake.meter.name, date) if record.events else _no_rows(lake.meter)
+        )
         publish_partition(lake.storage, lake.meter.name, date, tables, record)
         lake.state.partitions[date] = record
     save_state(lake.storage, lake.meter.name, lake.state)
@@ -133,8 +143,10 @@ def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFr
         keys = lost.filter((pl.col("winner_date") == date) & outlived)["idempotency_key"].unique()
         rows = lost.filter(pl.col(DATE) == date)[ROW]
         if not keys.is_empty():
-            winners = partitions[date].valid().filter(
-                pl.col("idempotency_key").is_in(keys.implode()) & ~pl.col(ROW).is_in(rows.implode())
+            winners = (
+                partitions[date]
+                .valid()
+                .filter(pl.col("idempotency_key").is_in(keys.implode()) & ~pl.col(ROW).is_in(rows.implode()))
             )
             found[date] = winners.select(*event_columns(lake.meter)).sort("idempotency_key").collect()
     return found

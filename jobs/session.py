@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 DEFAULT_LAKE = "meterlake-data"
 EXIT_FAILED = 3
+MIN_WIDTH = 80
+# Longer lists are cut for people, which is always said.
+MAX_LINES = 20
 LOG = logging.getLogger("meterlake")
 
 
@@ -39,9 +43,16 @@ class Session:
 
         return Lake(self.url)
 
-    def answer(self, document: Any, show: Callable[[Console], None]) -> None:
-        """Write the answer to stdout: the document as JSON, or what `show` prints for people."""
+    def answer(
+        self, document: Any, show: Callable[[Console], None], problems: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        """Write the answer to stdout: the document as JSON, or what `show` prints for people.
+
+        People are then told the problems on stderr; the document has them itself.
+        """
         write(as_json(document) if self.as_json else for_people(show))
+        if not self.as_json:
+            complain_of_all(problems)
 
     def fail(self, error: BaseException) -> int:
         """Tell a failure, the traceback only where asked for; gives the exit code."""
@@ -77,6 +88,18 @@ def complain(line: str, hint: str = "") -> None:
         print(f"hint: {plain(hint)}", file=sys.stderr)
 
 
+def complain_of_all(problems: Sequence[Mapping[str, str]]) -> None:
+    """The problems on stderr, each as a line; a hint that the next one has too is told only there."""
+    shown = problems[:MAX_LINES]
+    for number, said in enumerate(shown, 1):
+        parts = {part: said.get(part, "") for part in ("what", "where", "expected", "found")}
+        hint = said.get("hint", "")
+        again = number < len(shown) and shown[number].get("hint", "") == hint
+        complain(str(MeterlakeError(**parts)), "" if again else hint)
+    if len(problems) > MAX_LINES:
+        complain(f"… and {len(problems) - MAX_LINES:,} more errors; --json has all")
+
+
 def as_json(document: Any) -> str:
     """One indented JSON document; dates as ISO text."""
     import msgspec
@@ -88,11 +111,16 @@ def for_people(show: Callable[[Console], None]) -> str:
     """What `show` prints, as text; coloured only where stdout is a terminal."""
     from rich.console import Console
 
+    # Into memory first, since rich has its own ideas of what to do when stdout fails.
+    text = io.StringIO()
     # Names come from users: no markup in them is obeyed.
-    console = Console(markup=False, highlight=False, emoji=False)
-    with console.capture() as captured:
-        show(console)
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    console = Console(
+        file=text, force_terminal=sys.stdout.isatty(), markup=False, highlight=False, emoji=False
+    )
+    # On a narrower terminal lines wrap, which is better than numbers cut short.
+    console.width = max(console.width, MIN_WIDTH)
+    show(console)
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
 def write(text: str) -> None:
@@ -126,8 +154,8 @@ def log_to_stderr() -> None:
 
 
 def steady_streams() -> None:
-    """Make sure that nothing printed can fail for its characters, or because a stream was closed by the caller."""
+    """Make sure that printing can't fail for its characters, or for a stream that the caller has closed."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - lives as long as we do
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
         getattr(sys, name).reconfigure(errors="backslashreplace")

@@ -1,32 +1,28 @@
-"""What people see of meters, runs and the status: tables and lines for 80 columns, readable without colour."""
+"""What people see of meters, runs and the status: tables and lines for 80 columns, without colour too."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.table import Table
 
 from jobs.define import Definition
 from jobs.report import PartitionReport, Report
-from jobs.session import complain, plain
+from jobs.session import MAX_LINES, plain
 from jobs.status import MeterStatus, Status, outcome
-from schemas.errors import MeterlakeError
 from schemas.meter import Meter
 
-# Longer lists are cut for people, which is always said.
-MAX_LINES = 20
+# Of many dates, those that people look for are the newest.
 MAX_DATES = 5
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def definitions(console: Console, found: Sequence[Definition]) -> None:
-    """One line per definition file that was taken; what was refused is an error on stderr."""
+    """One line per definition file that was taken."""
     for definition in found:
-        if definition.error:
-            _complain(definition.error, definition.error.get("hint", ""))
-        else:
+        if not definition.error:
             _line(console, f"{definition.outcome:<9}  {definition.meter}  ({definition.file})")
 
 
@@ -63,21 +59,20 @@ def meter(console: Console, found: Meter) -> None:
 
 
 def report(console: Console, run: Report, file: str | None) -> None:
-    """What a run did: a line per partition, the totals, where the report is; problems go to stderr."""
-    if run.partitions:
-        _partitions(console, run.partitions)
+    """What a run did: a line per partition, the totals, and where the report is."""
+    for action, partitions in _by_action(run).items():
+        _partitions(console, f"would be {action}" if run.dry_run else action, partitions)
     for given in run.inputs[:MAX_LINES]:
         _line(console, _input(given))
     _cut(console, run.inputs, MAX_LINES)
     for line in _totals(run):
         _line(console, line)
-    _problems(run.problems)
     if file:
         _line(console, f"report: {file}")
 
 
 def status(console: Console, found: Status) -> None:
-    """The lake's meters, what is wrong with them, and its last runs."""
+    """The lake's meters, what of them is not counted and why, and its last runs."""
     _line(console, f"lake {found.lake}")
     if found.meters:
         _counted(console, found.meters)
@@ -87,16 +82,23 @@ def status(console: Console, found: Status) -> None:
     for meter_status in found.meters:
         _out_of_date(console, meter_status)
     _quarantined(console, found)
-    _problems([said for each in found.meters for said in each.rejected_files] + found.problems)
     _runs(console, found)
 
 
-def _partitions(console: Console, partitions: Sequence[PartitionReport]) -> None:
-    table = _table("meter", "date", "did", "why", ">events")
+def _by_action(run: Report) -> dict[str, list[PartitionReport]]:
+    found: dict[str, list[PartitionReport]] = {}
+    for partition in run.partitions:
+        found.setdefault(partition.action, []).append(partition)
+    return found
+
+
+def _partitions(console: Console, heading: str, partitions: Sequence[PartitionReport]) -> None:
+    table = _table(heading, "date", ">events", "why")
     for partition in partitions[:MAX_LINES]:
-        _row(table, partition.meter, partition.date, partition.action, partition.why, partition.events)
+        _row(table, partition.meter, partition.date, partition.events, partition.why)
     console.print(table)
     _cut(console, partitions, MAX_LINES)
+    console.print()
 
 
 def _input(given: Mapping[str, object]) -> str:
@@ -108,12 +110,13 @@ def _input(given: Mapping[str, object]) -> str:
 
 def _totals(run: Report) -> Iterable[str]:
     took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
-    done = f"{run.job}: {outcome(run)}{', a dry run: nothing was touched' if run.dry_run else ''}"
-    actions: dict[str, int] = {}
-    for partition in run.partitions:
-        actions[partition.action] = actions.get(partition.action, 0) + 1
-    said = [f"{_number(count)} {_plural('partition', count)} {action}" for action, count in actions.items()]
-    yield f"{done}; {', '.join(said) or 'no partition touched'}; {took:.1f} s"
+    note = " (a dry run: nothing was touched)" if run.dry_run else ""
+    would = "would be " if run.dry_run else ""
+    said = [
+        f"{_number(len(those))} {_plural('partition', len(those))} {would}{action}"
+        for action, those in _by_action(run).items()
+    ]
+    yield f"{run.job}: {outcome(run)}{note}; {', '.join(said) or 'no partition touched'}; {took:.1f} s"
     for name, count in (("landed", run.events_landed), ("read", run.events_read)):
         if count:
             yield f"{name} {_number(count)} {_plural('event', count)}"
@@ -122,7 +125,8 @@ def _totals(run: Report) -> Iterable[str]:
     if run.quarantined:
         yield f"quarantined {_number(sum(run.quarantined.values()))}: {_reasons(run.quarantined)}"
     if run.rows_written:
-        yield f"wrote {_number(run.rows_written)} {_plural('row', run.rows_written)}, {_size(run.bytes_written)}"
+        rows = f"{_number(run.rows_written)} {_plural('row', run.rows_written)}"
+        yield f"wrote {rows}, {_size(run.bytes_written)}"
 
 
 def _counted(console: Console, found: Sequence[MeterStatus]) -> None:
@@ -148,7 +152,7 @@ def _uncounted(console: Console, found: Sequence[MeterStatus]) -> None:
 def _out_of_date(console: Console, each: MeterStatus) -> None:
     if not each.out_of_date:
         return
-    _line(console, f"\nout of date: {each.meter}; the next aggregate recomputes")
+    _line(console, f"\nout of date: {each.meter}")
     for date, why in list(each.out_of_date.items())[-MAX_DATES:]:
         _line(console, f"  {date}  {why}")
     _cut(console, list(each.out_of_date), MAX_DATES)
@@ -157,7 +161,9 @@ def _out_of_date(console: Console, each: MeterStatus) -> None:
 def _quarantined(console: Console, found: Status) -> None:
     defined = [(f"quarantined: {each.meter}", each.quarantined) for each in found.meters]
     for each in found.undefined:
-        name = "rows that name no meter" if each.meter is None else f"{each.meter}, which is no defined meter"
+        name = "rows that name no meter"
+        if each.meter is not None:
+            name = f"{each.meter}, which is no defined meter"
         if each.event_files:
             files = f"{_number(each.event_files)} {_plural('file', each.event_files)}"
             _line(console, f"\nnot counted: {files} of events of {name}")
@@ -181,20 +187,6 @@ def _runs(console: Console, found: Status) -> None:
     console.print(table)
 
 
-def _problems(problems: Sequence[Mapping[str, str]]) -> None:
-    shown = problems[:MAX_LINES]
-    for said, after in zip(shown, [*shown[1:], {}], strict=True):
-        # Of many alike the last one tells what to do.
-        _complain(said, hint="" if said.get("hint") == after.get("hint") else said.get("hint", ""))
-    if len(problems) > MAX_LINES:
-        complain(f"… and {_number(len(problems) - MAX_LINES)} more errors; --json has all")
-
-
-def _complain(said: Mapping[str, str], hint: str) -> None:
-    parts = {part: said.get(part, "") for part in ("what", "where", "expected", "found")}
-    complain(str(MeterlakeError(**parts)), hint)
-
-
 def _cut(console: Console, items: Sequence[object], shown: int) -> None:
     if len(items) > shown:
         _line(console, f"… and {_number(len(items) - shown)} more; --json has all")
@@ -215,10 +207,11 @@ def _table(*headings: str) -> Table:
     """A table without lines; headings that begin with `>` are of numbers, on the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
-        # Numbers and dates stay whole; long names are folded, never cut.
-        number = heading.startswith(">")
-        justify: JustifyMethod = "right" if number else "left"
-        table.add_column(heading.removeprefix(">"), justify=justify, overflow="fold", no_wrap=number)
+        if heading.startswith(">"):
+            table.add_column(heading[1:], justify="right", no_wrap=True)
+        else:
+            # Long names are folded, never cut.
+            table.add_column(heading, overflow="fold")
     return table
 
 

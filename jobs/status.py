@@ -82,6 +82,11 @@ class Status(msgspec.Struct, kw_only=True):
     problems: list[dict[str, str]] = msgspec.field(default_factory=list)
     exit_code: int = 0
 
+    @property
+    def all_problems(self) -> list[dict[str, str]]:
+        """The rejected files of every meter, then what could not be read."""
+        return [said for each in self.meters for said in each.rejected_files] + self.problems
+
     def problem(self, error: MeterlakeError) -> None:
         """Note something that could not be read."""
         self.problems.append(error.to_dict())
@@ -161,7 +166,7 @@ def _by_meter(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
 
 
 def _reasons(storage: Storage, files: Sequence[StoredFile], found: Status) -> dict[str, int]:
-    """Quarantined rows by reason, the most frequent first. An unreadable file becomes a problem of the status."""
+    """Quarantined rows by reason, the most frequent first; an unreadable file becomes a problem."""
     counts: Counter[str] = Counter()
     for file in files:
         try:

@@ -11,7 +11,7 @@ from lake.events import Partition, check_file
 from lake.planning import file_name
 from lake.state import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
-from schemas.errors import BadInputError
+from schemas.errors import BadInputError, MeterlakeError
 from schemas.meter import Meter
 
 # Of each date, the files that are not counted: their identity and the parts of the error, by name.
@@ -81,5 +81,5 @@ def _read_through(partition: Partition) -> BadInputError | None:
     return None
 
 
-def _said(file: StoredFile, error: BadInputError) -> dict[str, str]:
+def _said(file: StoredFile, error: MeterlakeError) -> dict[str, str]:
     return {"identity": file.identity, **error.to_dict()}

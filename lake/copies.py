@@ -51,7 +51,9 @@ def touched(partitions: Mapping[dt.date, Partition], changed: pl.Series) -> set[
     return {date for date, partition in partitions.items() if _holds(partition, changed)}
 
 
-def _candidates(partitions: Mapping[dt.date, Partition], settled: pl.DataFrame, focus: set[dt.date]) -> pl.Series:
+def _candidates(
+    partitions: Mapping[dt.date, Partition], settled: pl.DataFrame, focus: set[dt.date]
+) -> pl.Series:
     near = [hashes(partition) for date, partition in partitions.items() if date in focus]
     if not near:
         return pl.Series(HASH, dtype=pl.UInt64)

@@ -42,7 +42,9 @@ def losers(copies: pl.DataFrame, meter: Meter) -> pl.DataFrame:
     differs = pl.any_horizontal(pl.col(name).ne_missing(winner[name]) for name in payload)
     said = [winner[name].alias(f"winner_{name}") for name in ("subject", "quantity", "timestamp", DATE)]
     return (
-        ranked.with_columns(differs.alias(CONFLICT), *said, wins=pl.col("idempotency_key").is_first_distinct())
+        ranked.with_columns(
+            differs.alias(CONFLICT), *said, wins=pl.col("idempotency_key").is_first_distinct()
+        )
         .filter(~pl.col("wins") & ~pl.col(SETTLED))
         .drop("wins", SETTLED)
         .sort(DATE, ROW)

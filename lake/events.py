@@ -62,8 +62,10 @@ class Partition:
 
     def invalid(self) -> pl.LazyFrame:
         """The rows that break a rule, with `row`, `reason` and `detail`."""
-        return self.rows().with_columns(reason(self._rules), detail(self._rules)).filter(
-            pl.col("reason").is_not_null()
+        return (
+            self.rows()
+            .with_columns(reason(self._rules), detail(self._rules))
+            .filter(pl.col("reason").is_not_null())
         )
 
     @property

@@ -59,7 +59,9 @@ def changed_hashes(
     return pl.concat(found).unique()
 
 
-def drop_old_indexes(partitions: Mapping[dt.date, Partition], storage: Storage, meter: str, dates: Iterable[dt.date]) -> None:
+def drop_old_indexes(
+    partitions: Mapping[dt.date, Partition], storage: Storage, meter: str, dates: Iterable[dt.date]
+) -> None:
     """Remove from the folders of these dates what is not the index of the partition's files."""
     for date in dates:
         keep = _path(meter, date, partitions[date].identities) if date in partitions else ""

@@ -66,8 +66,9 @@ class Lake:
     def duplicates(
         self, meter: str, since: dt.date | None = None, until: dt.date | None = None
     ) -> pl.LazyFrame:
-        """The copies that do not count, with `conflict` and what their winner says; conflicts are those with
-        another subject, quantity or dimension than the winner.
+        """The copies that do not count, with what their winner says.
+
+        `conflict` marks those with another subject, quantity or dimension than the winner.
         """
         return readers.duplicates(self.storage, self.meter(meter), (since, until))
 

@@ -41,7 +41,9 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         """The holder as errors name it."""
-        return f"{self.job} of process {self.process} on {self.host} since {self.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+        return (
+            f"{self.job} of process {self.process} on {self.host} since {self.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+        )
 
 
 class Lease:

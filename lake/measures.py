@@ -60,6 +60,9 @@ def billed(meter: Meter, seconds: int = SECONDS_PER_DAY) -> pl.Expr:
 
     avg is double(quantity_sum) / events; rate is events / `seconds`, the length of the bucket.
     """
+    # A column of equal numbers: Polars divides by a single one as a product with its reciprocal, which is wrong
+    # in the last digit at times.
+    bucket = pl.col("events") * 0 + seconds
     numbers = {
         "sum": pl.col("quantity_sum"),
         "count": pl.col("events").cast(QUANTITY),
@@ -68,7 +71,7 @@ def billed(meter: Meter, seconds: int = SECONDS_PER_DAY) -> pl.Expr:
         "max": pl.col("quantity_max"),
         "first": pl.col("quantity_first"),
         "last": pl.col("quantity_last"),
-        "rate": pl.col("events") / pl.lit(seconds, pl.Float64),
+        "rate": pl.col("events") / bucket,
     }
     return numbers[meter.aggregation].alias("quantity")
 

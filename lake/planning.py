@@ -1,4 +1,4 @@
-"""Which partitions of a meter are out of date, and why. Pure: it compares a listing with the state, nothing else."""
+"""Which partitions of a meter are out of date, and why. Pure: it only compares a listing with the state."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LATE_IN_SEALED = "late files in sealed partition"
 class Change(NamedTuple):
     """Why a partition is out of date, and the files that differ from its last aggregation.
 
-    `why` joins several causes with a comma. A replaced file is in both lists: `added` as it is now, `removed` by
-    its name. In a sealed partition `added` are the late files, and nothing is ever removed.
+    `why` joins several causes with a comma. A replaced file is in both lists: `added` as it is now, `removed`
+    by its name. In a sealed partition `added` are the late files, and nothing is ever removed.
     """
 
     why: str
@@ -35,8 +35,8 @@ def changes(
 ) -> dict[dt.date, Change]:
     """The partitions whose listed files, or whose meter, differ from their record, sorted by date.
 
-    A sealed partition is among them only for files it was not sealed with; those it was sealed with are leftovers
-    of a retention that was interrupted. A file that was rejected before and is the same still is no change.
+    A sealed partition is among them only for files it was not sealed with; those it was sealed with are
+    leftovers of an interrupted retention. A file that was rejected before and is the same still is no change.
     """
     found: dict[dt.date, Change] = {}
     for date in sorted(files.keys() | state.partitions.keys()):

@@ -12,7 +12,9 @@ from lake.storage import Storage, StoredFile
 from schemas.tables import INSTANT, Quarantine, column_types
 
 
-def quarantine_rows(partition: Partition, file: StoredFile, rows: pl.LazyFrame, now: dt.datetime) -> dict[str, int]:
+def quarantine_rows(
+    partition: Partition, file: StoredFile, rows: pl.LazyFrame, now: dt.datetime
+) -> dict[str, int]:
     """Keep rows of a producer's file that can't count, once; gives how many by reason.
 
     `rows` are events with `row`, `reason` and `detail`. Asked again for the same file, nothing is added and an
@@ -41,5 +43,6 @@ def quarantine_rows(partition: Partition, file: StoredFile, rows: pl.LazyFrame, 
 def publish_rejected(storage: Storage, path: str, rejected: pl.DataFrame) -> None:
     """Write quarantined rows as one file with exactly the columns of `Quarantine`."""
     local = storage.scratch(".parquet")
-    rejected.select(*column_types(Quarantine)).cast(column_types(Quarantine)).write_parquet(local)
+    columns = pl.Schema(column_types(Quarantine))
+    rejected.select(columns.names()).cast(columns).write_parquet(local)
     storage.publish_file(path, local)

@@ -166,7 +166,7 @@ def open_storage(url: str) -> Storage:
     if "://" in url:
         raise StorageError(
             "this kind of lake URL is not supported yet",
-            where=url.split("://")[0] + "://",
+            where=url.split("://", maxsplit=1)[0] + "://",
             expected="a local path or file://",
         )
     return LocalStorage(url)

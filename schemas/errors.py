@@ -34,7 +34,6 @@ class MeterlakeError(Exception):
         parts |= {"expected": self.expected, "found": self.found, "hint": self.hint}
         return {name: text for name, text in parts.items() if text}
 
-
     @classmethod
     def from_dict(cls, parts: dict[str, str]) -> Self:
         """The error that `to_dict` gave these parts of; further parts are passed over."""

@@ -1,0 +1,47 @@
+# Every target works on a clean checkout with Python 3.11 or later, make, and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST_ARGS ?= -n 2
+
+.PHONY: help setup demo test lint format bench lock check-lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/ready ## make .venv with the locked versions and the meterlake command
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: setup ## make a small lake, run the nightly job on it, print the answers
+	@$(BIN)/meterlake demo
+
+test: lint ## lint, types, lock file, tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup check-lock ## ruff, mypy, lock file
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+
+format: setup ## let ruff mend what it can
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+bench: setup ## time Meterlake and its peers on generated events
+	$(BIN)/python -m benchmarks
+
+check-lock: setup # what the lock installs satisfies pyproject.toml
+	$(BIN)/python -m pip check --quiet --disable-pip-version-check
+
+lock: ## choose the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-emit-index-url --no-header \
+		--no-annotate --upgrade --quiet --output-file requirements.lock pyproject.toml
+	@{ echo '# What `make setup` installs; `make lock` chooses the versions anew from pyproject.toml.'; cat requirements.lock; } > .venv/lock && mv .venv/lock requirements.lock
+
+clean: ## remove what was made
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-lake

@@ -1,0 +1,61 @@
+"""The command line's `meter` group. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs.options import PLAIN, Json, help_if_bare, session_of
+
+meter_app = typer.Typer(name="meter", **PLAIN)
+
+
+@meter_app.callback(invoke_without_command=True)
+def _meter_options(context: typer.Context) -> int | None:
+    """Add, list and show meter definitions."""
+    return help_if_bare(context)
+
+
+@meter_app.command("add", epilog="Example: meterlake meter add active_users.json seats.json")
+def meter_add(
+    context: typer.Context,
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="JSON definitions; - reads stdin.")],
+    _json: Json = False,
+) -> int:
+    """Add meters, or change their definitions. A bad file does not stop the others."""
+    session = session_of(context)
+    lake = session.lake()
+    from jobs import show
+    from jobs.define import define
+
+    found = define(lake, files)
+    refused = [definition.error for definition in found if definition.error]
+    session.answer({"meters": found}, lambda console: show.definitions(console, found), refused)
+    return max(definition.exit_code for definition in found)
+
+
+@meter_app.command("list", epilog="Example: meterlake meter list --json")
+def meter_list(context: typer.Context, _json: Json = False) -> int:
+    """List the meters of the lake."""
+    session = session_of(context)
+    found = session.lake().meters()
+    from jobs import show
+
+    session.answer({"meters": found}, lambda console: show.meters(console, found))
+    return 0
+
+
+@meter_app.command("show", epilog="Example: meterlake meter show active_users --json > active_users.json")
+def meter_show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The meter's name.")],
+    _json: Json = False,
+) -> int:
+    """Show one meter. With --json it is a definition that `meter add` takes."""
+    session = session_of(context)
+    found = session.lake().meter(name)
+    from jobs import show
+
+    session.answer(found, lambda console: show.meter(console, found))
+    return 0

@@ -1,0 +1,47 @@
+"""Options that several commands have, and what a command takes from its context. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+import typer
+
+from jobs.session import Session
+
+PROGRAM = "meterlake"
+EXIT_USAGE = 2
+# Plain help: it fits 80 columns, needs no rich, and starts fast.
+PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).date()
+    except ValueError:
+        raise typer.BadParameter(f"expected a date like 2026-06-19, found {text!r}") from None
+
+
+# Only declares the option: `run` has looked for it.
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
+Format = Literal["json", "jsonl", "parquet"]
+AsOf = Annotated[
+    dt.date | None,
+    typer.Option("--as-of", parser=_date, metavar="DATE", help="The date to count from; default today, UTC."),
+]
+
+
+def session_of(context: typer.Context) -> Session:
+    """The session that `run` has given to the program."""
+    session: Session = context.find_root().obj
+    return session
+
+
+def help_if_bare(context: typer.Context) -> int | None:
+    """Where no command is named, the help on stderr and the exit code of a wrong usage."""
+    if context.invoked_subcommand is not None:
+        return None
+    if session_of(context).as_json:
+        raise typer.TyperException("a command is missing")
+    typer.echo(context.get_help(), err=True)
+    return EXIT_USAGE

@@ -1,0 +1,97 @@
+"""Every path of a lake, pinned: a lake that an older release wrote must stay readable."""
+
+import datetime as dt
+
+import pytest
+
+from lake import paths
+from lake.paths import Partitioned
+
+DAY = dt.date(2026, 6, 19)
+START = dt.datetime(2026, 6, 19, 3, 0, 0, 1234, tzinfo=dt.UTC)
+NO_METER = "__HIVE_DEFAULT_PARTITION__"
+
+
+@pytest.mark.parametrize(
+    ("built", "pinned"),
+    [
+        (paths.MARKER, "lake.json"),
+        (paths.TEMPORARY, ".tmp/"),
+        (paths.meter_definition("a/b"), "meters/a%2Fb.json"),
+        (paths.events("m"), "events/meter=m/"),
+        (paths.events("a=b", DAY), "events/meter=a%3Db/date=2026-06-19/"),
+        (paths.events("m", dt.date(987, 1, 2)), "events/meter=m/date=0987-01-02/"),
+        (paths.aggregates("usage", "m"), "aggregates/usage/meter=m/"),
+        (paths.aggregates("usage", "m", DAY), "aggregates/usage/meter=m/date=2026-06-19/"),
+        (
+            paths.aggregate("usage_by_subject", "..", DAY),
+            "aggregates/usage_by_subject/meter=%2E./date=2026-06-19/part.parquet",
+        ),
+        (paths.quarantine("m"), "quarantine/meter=m/"),
+        (paths.quarantine("m", DAY), "quarantine/meter=m/date=2026-06-19/"),
+        (paths.quarantine(None), f"quarantine/meter={NO_METER}/"),
+        (paths.quarantine(None, DAY), f"quarantine/meter={NO_METER}/date=2026-06-19/"),
+        (paths.index("m", DAY, "00ff"), "index/meter=m/date=2026-06-19/00ff.parquet"),
+        (paths.settled("m"), "settled/meter=m/"),
+        (paths.settled("m", DAY), "settled/meter=m/date=2026-06-19/part.parquet"),
+        (paths.state("a:b"), "state/a%3Ab.json"),
+        (paths.landed("ab12"), "landed/ab12.json"),
+        (paths.run(START, "nightly"), "runs/20260619T030000.001234Z-nightly.json"),
+    ],
+)
+def test_the_path(built: str, pinned: str) -> None:
+    assert built == pinned
+
+
+def test_the_tables() -> None:
+    assert paths.TABLES == ("usage", "usage_by_subject", "usage_by_dimension")
+
+
+@pytest.mark.parametrize("name", ["m", "a/b", "a=b", "..", "meter=x", "100%", "日本 x", "date=2026-01-01/"])
+def test_a_partition_is_taken_apart_again(name: str) -> None:
+    assert paths.split_partition(paths.aggregate("usage", name, DAY)) == Partitioned(
+        name, DAY, "part.parquet"
+    )
+    assert paths.meter_of_definition(paths.meter_definition(name)) == name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "events/meter=m/a.parquet",
+        "events/meter=m/date=2026-06-19/",
+        "events/meter=m/date=2026-06-19/deeper/a.parquet",
+        "events/meter=m/date=2026-06-19/part.parquet/",
+        "events/meter=m/date=2026-6-19/a.parquet",
+        "events/meter=m/date=2026-06-31/a.parquet",
+        "events/meter=m/date=/a.parquet",
+        "events/m/date=2026-06-19/a.parquet",
+        "events/date=2026-06-19/a.parquet",
+        "lake.json",
+        "",
+    ],
+)
+def test_what_is_no_partition(path: str) -> None:
+    assert paths.split_partition(path) is None
+
+
+@pytest.mark.parametrize("path", ["meters/m", "meters/a/b.json", "meters/m.txt"])
+def test_what_is_no_definition(path: str) -> None:
+    assert paths.meter_of_definition(path) is None
+
+
+def test_a_run_is_taken_apart_again() -> None:
+    assert paths.split_run(paths.run(START, "nightly")) == (START, "nightly")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["runs/notes.json", "runs/20261399T030000.001234Z-x.json", "runs/20260619T030000.001234Z-x.txt", ""],
+)
+def test_what_is_no_run(path: str) -> None:
+    assert paths.split_run(path) is None
+
+
+def test_runs_sort_by_their_start() -> None:
+    starts = [START + dt.timedelta(seconds=2, microseconds=-1234), START, START + dt.timedelta(days=200)]
+    assert sorted(paths.run(start, "x") for start in starts) == [paths.run(s, "x") for s in sorted(starts)]

@@ -1,0 +1,102 @@
+"""Which partitions are out of date: every cause, alone and together."""
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from lake.planning import Change, changes
+from lake.state import MeterState, PartitionState
+from lake.storage import StoredFile
+
+DAY = dt.date(2026, 6, 19)
+NEXT = dt.date(2026, 6, 20)
+SEALED_AT = dt.datetime(2026, 9, 1, tzinfo=dt.UTC)
+VERSION = "aaaaaaaaaaaa"
+
+
+def stored(name: str, identity: str = "1", day: dt.date = DAY) -> StoredFile:
+    return StoredFile(f"events/meter=m/date={day}/{name}", 1, identity)
+
+
+def record(**more: Any) -> PartitionState:
+    facts: dict[str, Any] = {
+        "meter_version": VERSION,
+        "files": {"a.parquet": "1"},
+        "fingerprint": "0" * 16,
+        "losers": "0" * 16,
+        "events": 1,
+        "aggregated_at": SEALED_AT,
+    }
+    return PartitionState(**facts | more)
+
+
+def change_of(listed: list[StoredFile], known: PartitionState | None) -> Change | None:
+    state = MeterState(partitions={DAY: known} if known else {})
+    found = changes({DAY: listed} if listed else {}, state, VERSION)
+    assert set(found) <= {DAY}
+    return found.get(DAY)
+
+
+A, B, A2 = stored("a.parquet"), stored("b.parquet"), stored("a.parquet", "2")
+REJECTED = {"b.parquet": {"identity": "1", "what": "unreadable file"}}
+
+
+@pytest.mark.parametrize(
+    ("listed", "known", "expected"),
+    [
+        ([A, B], None, Change("new", (A, B))),
+        ([A, B], record(), Change("files added", (B,))),
+        (
+            [A],
+            record(files={"a.parquet": "1", "b.parquet": "1"}),
+            Change("files removed", (), ("b.parquet",)),
+        ),
+        ([A2], record(), Change("files replaced", (A2,), ("a.parquet",))),
+        ([B], record(), Change("files added, files removed", (B,), ("a.parquet",))),
+        ([A2, B], record(), Change("files added, files replaced", (A2, B), ("a.parquet",))),
+        ([A], record(meter_version="b"), Change("definition changed")),
+        ([A, B], record(meter_version="b"), Change("definition changed, files added", (B,))),
+        ([], record(), Change("vanished", (), ("a.parquet",))),
+        ([], record(meter_version="b"), Change("vanished", (), ("a.parquet",))),
+        ([], record(files={}, rejected=REJECTED), Change("vanished", (), ("b.parquet",))),
+        ([A, B], record(sealed_at=SEALED_AT), Change("late files in sealed partition", (B,))),
+        ([A2], record(sealed_at=SEALED_AT), Change("late files in sealed partition", (A2,))),
+        (
+            [A2],
+            record(files={}, rejected={"a.parquet": {"identity": "1"}}),
+            Change("files replaced", (A2,), ("a.parquet",)),
+        ),
+    ],
+)
+def test_a_partition_is_out_of_date(
+    listed: list[StoredFile], known: PartitionState | None, expected: Change
+) -> None:
+    assert change_of(listed, known) == expected
+
+
+@pytest.mark.parametrize(
+    ("listed", "known"),
+    [
+        ([], None),
+        ([A], record()),
+        ([A, B], record(rejected=REJECTED)),
+        ([], record(files={})),
+        # Sealed: whether its files are dropped, left over, or of a meter that was changed since.
+        ([], record(sealed_at=SEALED_AT)),
+        ([A], record(sealed_at=SEALED_AT)),
+        ([], record(sealed_at=SEALED_AT, meter_version="b")),
+        ([A, B], record(sealed_at=SEALED_AT, rejected=REJECTED)),
+    ],
+)
+def test_a_partition_is_up_to_date(listed: list[StoredFile], known: PartitionState | None) -> None:
+    assert change_of(listed, known) is None
+
+
+def test_partitions_are_sorted_and_kept_apart() -> None:
+    state = MeterState(partitions={NEXT: record(), DAY: record()})
+    found = changes({NEXT: [stored("b.parquet", day=NEXT)], DAY: [A]}, state, VERSION)
+    assert found == {
+        NEXT: Change("files added, files removed", (stored("b.parquet", day=NEXT),), ("a.parquet",))
+    }
+    assert list(changes({}, state, VERSION)) == [DAY, NEXT]
