@@ -172,6 +172,7 @@ def _losers_fingerprint(lost: pl.DataFrame) -> str:
 def _late_seconds(events: pl.DataFrame) -> tuple[float, float, float] | None:
     late = pl.col("received_at") - pl.col("timestamp")
     p50, p95, most = events.select(
-        late.quantile(share, "nearest").dt.total_microseconds().alias(str(share)) for share in (0.5, 0.95, 1.0)
+        late.quantile(share, "nearest").dt.total_microseconds().alias(str(share))
+        for share in (0.5, 0.95, 1.0)
     ).row(0)
     return (p50 / 1e6, p95 / 1e6, most / 1e6) if events.height else None

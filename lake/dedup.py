@@ -11,6 +11,8 @@ HASH = "key_hash"
 # Where a copy lies: its partition, and whether that partition is sealed (then only its winners are known).
 DATE, SETTLED = "date", "settled"
 CONFLICT = "conflict"
+# What a losing copy tells of its winner.
+WINNER = ("subject", "quantity", "timestamp", DATE)
 
 
 def key_hash() -> pl.Expr:
@@ -37,16 +39,16 @@ def losers(copies: pl.DataFrame, meter: Meter) -> pl.DataFrame:
     # Copies alike in all of these count alike; metadata only makes the reader's choice of one the same always.
     order = ["idempotency_key", SETTLED, "received_at", "timestamp", *_reordered(payload), "metadata"]
     ranked = copies.sort(order, descending=[name == SETTLED for name in order], nulls_last=False)
-    # `first().over(key)` on sorted rows is the winner's value.
-    winner = {name: pl.col(name).first().over("idempotency_key") for name in (*payload, "timestamp", DATE)}
-    differs = pl.any_horizontal(pl.col(name).ne_missing(winner[name]) for name in payload)
-    said = [winner[name].alias(f"winner_{name}") for name in ("subject", "quantity", "timestamp", DATE)]
+    key = ranked["idempotency_key"]
+    wins = (key != key.shift(1)).fill_null(value=True)
+    said = ranked.filter(wins).select(pl.col(*payload, "timestamp", DATE).name.prefix("winner_"))
+    # The copies of a key stand in a row, the winner first: the running count of winners leads to it.
+    both = ranked.hstack(said[wins.cum_sum() - 1])
+    differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"winner_{name}")) for name in payload)
     return (
-        ranked.with_columns(
-            differs.alias(CONFLICT), *said, wins=pl.col("idempotency_key").is_first_distinct()
-        )
-        .filter(~pl.col("wins") & ~pl.col(SETTLED))
-        .drop("wins", SETTLED)
+        both.filter(~wins & ~both[SETTLED])
+        .select(*ranked.columns, differs.alias(CONFLICT), *(f"winner_{name}" for name in WINNER))
+        .drop(SETTLED)
         .sort(DATE, ROW)
     )
 

@@ -128,10 +128,10 @@ def split_run(path: str) -> tuple[dt.datetime, str] | None:
     if not match:
         return None
     try:
-        start = dt.datetime.strptime(match["start"], "%Y%m%dT%H%M%S.%fZ")
+        start = dt.datetime.strptime(match["start"], "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=dt.UTC)
     except ValueError:
         return None
-    return start.replace(tzinfo=dt.UTC), match["job"]
+    return start, match["job"]
 
 
 def meter_of_definition(path: str) -> str | None:

@@ -188,11 +188,14 @@ def _check_dimensions(meter: Meter, where: str) -> None:
                 expected=f"none of {', '.join(sorted(RESERVED_NAMES))}",
                 found=repr(name),
             )
-        if name in seen:
+        if name.lower() in seen:
             raise BadInputError(
-                f"dimension {name!r} is declared twice", where=where, expected="once", found="twice"
+                f"dimension {name!r} is declared twice",
+                where=where,
+                expected="names that differ in more than case",
+                found="two alike",
             )
-        seen.add(name)
+        seen.add(name.lower())
 
 
 def _change_refused(meter: Meter, what: str, expected: str, found: str) -> RefusedError:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -123,10 +122,11 @@ def test_help_starts_fast_and_loads_nothing_heavy() -> None:
     code = (
         "import sys; from jobs.cli import run; run(['--help']); print(sorted(sys.modules), file=sys.stderr)"
     )
-    start = time.perf_counter()
+    before = os.times()
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    # Five times what is measured on two idle cores.
-    assert time.perf_counter() - start < 1.0
+    # Seconds of the processor, so that a busy machine fails no test; about six times what is measured.
+    after = os.times()
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
     assert not {"polars", "pandera", "pyarrow", "fsspec", "pandas", "numpy"} & set(eval(ran.stderr))  # noqa: S307
 
 

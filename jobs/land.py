@@ -1,0 +1,189 @@
+"""Land events from files: what keeps the rules goes into partitions, what does not into quarantine."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import polars as pl
+
+from jobs.landing.batches import Batch
+from jobs.landing.exact import parse_exact
+from jobs.landing.fast import parse_fast
+from jobs.landing.inputs import STDIN, Input, open_input
+from jobs.landing.judge import judge
+from jobs.landing.parsed import LINE, Parsed, Rejected
+from jobs.progress import track
+from jobs.report import Report, now
+from lake import Lake, paths
+from lake.quarantine import publish_rejected
+from lake.state import load_state
+from lake.storage import Storage
+from schemas.errors import MeterlakeError
+from schemas.meter import MAX_ENCODED_NAME_BYTES, Meter, encode_name
+from schemas.tables import INSTANT, Quarantine, column_types
+
+# How many lines are held before they are written. It is part of the names of landed files: another number would
+# land an interrupted input twice.
+FLUSH_LINES = 1_000_000
+
+
+class LandedInput(msgspec.Struct, kw_only=True):
+    """The record of one input in the lake, by the hash of its content."""
+
+    source: str
+    landed_at: dt.datetime
+    complete: bool = False
+    events: int = 0
+    quarantined: dict[str, int] = msgspec.field(default_factory=dict)
+    files: list[str] = msgspec.field(default_factory=list)
+
+
+def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | None = None) -> None:
+    """Land each input, a path or `-` for standard input; one that can't be read does not stop the others.
+
+    An input that was landed before adds nothing. One that was interrupted is gone on with: names of files and the
+    landing time are those of the first attempt, so that the end is the same. Invalid rows are kept in quarantine,
+    and end the run with exit code 1.
+    """
+    meters = {meter.name: meter for meter in lake.meters()}
+    for source in inputs:
+        try:
+            with report.stage("read"):
+                opened = open_input(source, lake.storage, file_format, meters)
+            try:
+                _land_input(lake.storage, opened, meters, report)
+            finally:
+                if source == STDIN:
+                    opened.path.unlink()
+        except MeterlakeError as error:
+            report.inputs.append({"source": source, "status": "rejected"})
+            report.problem(error)
+
+
+def _land_input(storage: Storage, source: Input, meters: dict[str, Meter], report: Report) -> None:
+    record = _begun(storage, source)
+    said = {"source": source.name, "sha256": source.sha256, "format": source.file_format}
+    # An input of which nothing could be landed is tried again: its meter may be defined by now.
+    if record.complete and (record.events or not record.quarantined):
+        status = f"already landed at {record.landed_at:%Y-%m-%d %H:%M:%S} UTC"
+        report.inputs.append(said | {"status": status, "events": 0, "quarantined": 0})
+        return
+    landing = _Landing(storage, source, meters, record.landed_at, report)
+    for batch in track(source.batches(meters), f"land {source.name}"):
+        landing.add(batch)
+    landing.flush()
+    done = msgspec.structs.replace(
+        record, complete=True, events=landing.events, quarantined=dict(landing.reasons), files=landing.files
+    )
+    storage.publish(paths.landed(source.sha256), msgspec.json.encode(done))
+    quarantined = sum(landing.reasons.values())
+    report.inputs.append(said | {"status": "landed", "events": landing.events, "quarantined": quarantined})
+    report.events_landed += landing.events
+    report.quarantine(landing.reasons)
+
+
+def _begun(storage: Storage, source: Input) -> LandedInput:
+    """The record of the input, made now if there is none."""
+    path = paths.landed(source.sha256)
+    record = LandedInput(source=source.name, landed_at=now())
+    if storage.create(path, msgspec.json.encode(record)):
+        return record
+    return msgspec.json.decode(storage.read(path) or b"", type=LandedInput)
+
+
+class _Landing:
+    """One input on its way into the lake: what is held until it is written, and what was written."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        source: Input,
+        meters: dict[str, Meter],
+        landed_at: dt.datetime,
+        report: Report,
+    ) -> None:
+        self.storage, self.source, self.meters = storage, source, meters
+        self.landed_at, self.report = landed_at, report
+        self.events, self.files = 0, list[str]()
+        self.reasons: Counter[str] = Counter()
+        self._sealed = {name: load_state(storage, name).sealed for name in meters}
+        self._held: dict[str, list[pl.DataFrame]] = {}
+        self._rejected: dict[str | None, list[pl.DataFrame]] = {}
+        self._lines, self._flushes = 0, 0
+
+    def add(self, batch: Batch) -> None:
+        """Parse and judge a batch; write what is held once it is much."""
+        with self.report.stage("parse"):
+            parsed = self._parsed(batch)
+            lines = batch.lines.split(b"\n") if parsed.rejected else []
+            rejected = pl.DataFrame(
+                parsed.rejected,
+                schema={LINE: pl.UInt32, "meter": pl.String, "reason": pl.String, "detail": pl.String},
+                orient="row",
+            )
+            for meter, df in parsed.events:
+                judged = judge(df, meter, self.landed_at, self._sealed[meter.name])
+                self._held.setdefault(meter.name, []).append(judged.events.drop(LINE))
+                rejected = pl.concat(
+                    [rejected, judged.rejected.with_columns(meter=pl.lit(meter.name))], how="diagonal"
+                )
+            if rejected.height:
+                self._reject(rejected, lines or batch.lines.split(b"\n"), batch.position)
+        self._lines += batch.lines.count(b"\n") + 1
+        if self._lines >= FLUSH_LINES:
+            self.flush()
+
+    def _parsed(self, batch: Batch) -> Parsed:
+        if batch.too_large:
+            return Parsed(
+                [], [Rejected(0, None, "too_large", "the line is longer than 16 MiB; this is its start")]
+            )
+        lines = batch.lines.replace(b"\r\n", b"\n").rstrip(b"\n")
+        return parse_fast(lines, self.meters) or parse_exact(batch.lines, self.meters)
+
+    def _reject(self, rejected: pl.DataFrame, lines: list[bytes], position: int) -> None:
+        """Hold rejected rows with their original text, by the meter they name."""
+        numbers = rejected[LINE].to_list()
+        rows = rejected.with_columns(
+            pl.Series(
+                "raw", [lines[number].decode(errors="backslashreplace") for number in numbers], pl.String
+            ),
+            pl.lit(self.source.name).alias("source"),
+            (pl.col(LINE).cast(pl.Int64) + position).alias("position"),
+            pl.lit(self.landed_at, INSTANT).alias("landed_at"),
+        )
+        for (name,), group in rows.partition_by("meter", as_dict=True).items():
+            folder = name if name and len(encode_name(name).encode()) <= MAX_ENCODED_NAME_BYTES else None
+            self._rejected.setdefault(folder, []).append(group.select(*column_types(Quarantine)))
+
+    def flush(self) -> None:
+        """Write what is held, one file a partition; files that an earlier attempt wrote are left as they are."""
+        file = f"land-{self.source.sha256[:16]}-{self._flushes:04}.parquet"
+        with self.report.stage("write"):
+            for name, frames in sorted(self._held.items()):
+                self._write_events(name, pl.concat(frames), file)
+            for folder, frames in self._rejected.items():
+                rows = pl.concat(frames).sort("position")
+                self.reasons.update(dict(rows["reason"].value_counts().iter_rows()))
+                path = paths.quarantine(folder, self.landed_at.date()) + file
+                if not self.storage.exists(path):
+                    publish_rejected(self.storage, path, rows)
+        self._held, self._rejected = {}, {}
+        self._lines, self._flushes = 0, self._flushes + 1
+
+    def _write_events(self, meter: str, events: pl.DataFrame, file: str) -> None:
+        self.events += events.height
+        dated = events.with_columns(pl.col("timestamp").dt.date().alias("#date"))
+        for (date,), rows in sorted(dated.partition_by("#date", as_dict=True, include_key=False).items()):
+            path = paths.events(meter, date) + file
+            self.files.append(path)
+            if self.storage.exists(path):
+                continue
+            local = self.storage.scratch(".parquet")
+            rows.write_parquet(local, compression="zstd")
+            self.report.rows_written += rows.height
+            self.report.bytes_written += local.stat().st_size
+            self.storage.publish_file(path, local)

@@ -1,0 +1,225 @@
+"""The careful way from lines of JSON to typed columns, line by line, for batches that the fast way refuses.
+
+It alone knows what is wrong with a line, keeps undeclared metadata as it was written, and reads CloudEvents.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from typing import Any
+
+import polars as pl
+
+from jobs.landing.cloudevents import is_cloudevent, usage_body
+from jobs.landing.parsed import LINE, Parsed, Rejected, parsed_columns
+from schemas.meter import Dimension, Meter
+
+MAX_DEPTH = 64
+MAX_FOUND_CHARS = 120
+FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "received_at", "metadata")
+_NUMERIC = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_SCALE = Decimal("1e-9")
+_EXACT = Context(prec=38, rounding=ROUND_HALF_EVEN)
+# No quantity of 38 digits needs more, and the time to read longer ones is no longer linear.
+MAX_QUANTITY_CHARS = 400
+
+
+class Number(str):
+    """A JSON number as its text."""
+
+    __slots__ = ()
+
+
+class NotAnEvent(Exception):  # noqa: N818 - it is no error, but the answer for a line
+    """Why a line is no event: a reason code and what was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """Keep both parts; the detail is cut."""
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail[: MAX_FOUND_CHARS * 3]
+
+
+def parse_exact(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
+    """The events of the lines by meter, and every other line with its reason; blank lines are passed over."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    rejected: list[Rejected] = []
+    for number, line in enumerate(lines.split(b"\n")):
+        if not line.strip():
+            continue
+        name: str | None = None
+        try:
+            body = _decoded(line)
+            name = _meter_name(body)
+            event = {LINE: number, **_event(body, _known(name, meters))}
+            rows.setdefault(name, []).append(event)
+        except NotAnEvent as said:
+            rejected.append(Rejected(number, name, said.reason, said.detail))
+    events = [
+        (meters[name], pl.DataFrame(rows[name], schema=parsed_columns(meters[name]))) for name in sorted(rows)
+    ]
+    return Parsed(events, rejected)
+
+
+def _decoded(line: bytes) -> dict[str, Any]:
+    try:
+        body = _DECODER.decode(line.decode().strip(" \t\r"))
+    except RecursionError:
+        raise NotAnEvent("too_large", f"nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise NotAnEvent("not_json", str(error)) from None
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+        raise NotAnEvent("too_large", f"nested deeper than {MAX_DEPTH} levels")
+    if b"\\u" in line and not _is_unicode(body):
+        raise NotAnEvent("not_json", "half of a surrogate pair")
+    if not isinstance(body, dict):
+        raise NotAnEvent("not_an_object", f"expected an object, found {_kind(body)}")
+    return usage_body(body) if is_cloudevent(body) else body
+
+
+def _meter_name(body: dict[str, Any]) -> str:
+    name = body.get("meter")
+    if type(name) is not str or not name.strip():
+        raise NotAnEvent("meter_missing", f"expected the name of a meter, found {_found(name)}")
+    return name.strip()
+
+
+def _known(name: str, meters: Mapping[str, Meter]) -> Meter:
+    if name not in meters:
+        known = ", ".join(repr(known) for known in sorted(meters)) or "none"
+        raise NotAnEvent("unknown_meter", f"expected one of {known}, found {_found(name)}")
+    return meters[name]
+
+
+def _event(body: dict[str, Any], meter: Meter) -> dict[str, Any]:
+    for field in body:
+        if field not in FIELDS:
+            raise NotAnEvent("unknown_field", f"expected {', '.join(FIELDS)}, found {_found(field)}")
+    metadata = body.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise NotAnEvent("metadata_invalid", f"expected an object, found {_kind(metadata)}")
+    rest = metadata or {}
+    return {
+        "idempotency_key": _text(body, "idempotency_key", "idempotency_key_invalid"),
+        "subject": _text(body, "subject", "subject_invalid"),
+        "quantity": _quantity(body.get("quantity")),
+        "timestamp": _text(body, "timestamp", "timestamp_invalid"),
+        "received_at": _text(body, "received_at", "received_at_invalid"),
+        **{dimension.name: _dimension(rest, dimension, meter) for dimension in meter.dimensions},
+        "metadata": _written(rest) if rest else None,
+    }
+
+
+def _text(body: dict[str, Any], field: str, reason: str) -> str | None:
+    value = body.get(field)
+    if value is None or type(value) is str:
+        return value
+    raise NotAnEvent(reason, f"expected text, found {_found(value)}")
+
+
+def _quantity(value: Any) -> Decimal | None:
+    if value is None:
+        return None
+    text = value.strip() if isinstance(value, str) else ""
+    if len(text) <= MAX_QUANTITY_CHARS and _NUMERIC.fullmatch(text):
+        try:
+            return Decimal(text).quantize(_SCALE, context=_EXACT)
+        except InvalidOperation:
+            pass
+    raise NotAnEvent(
+        "quantity_invalid", f"expected a number of at most 29 digits before the point, found {_found(value)}"
+    )
+
+
+def _dimension(rest: dict[str, Any], dimension: Dimension, meter: Meter) -> str | float | bool | None:
+    """The value of a dimension, taken out of the metadata: the flat key if it has a value, else the nested path."""
+    path = dimension.name.split(".")
+    value = rest.pop(dimension.name, None)
+    if value is None and len(path) > 1:
+        value = _nested(rest, path, meter)
+    if value is None:
+        return None
+    if isinstance(value, dict) and any(
+        name.startswith(f"{dimension.name}.") for name in meter.dimension_names
+    ):
+        raise NotAnEvent("metadata_conflict", f"{dimension.name} is a dimension and the parent of another")
+    if dimension.type == "number" and isinstance(value, Number) and abs(float(value)) < float("inf"):
+        return float(value)
+    if dimension.type == "boolean" and isinstance(value, bool):
+        return value
+    if dimension.type == "string" and isinstance(value, str) and not isinstance(value, Number):
+        return value
+    raise NotAnEvent(
+        "dimension_type", f"expected {dimension.type} in {dimension.name}, found {_found(value)}"
+    )
+
+
+def _nested(rest: dict[str, Any], path: list[str], meter: Meter) -> Any:
+    """Take the value at a nested path out, and objects that it leaves empty."""
+    branch, tail = path[0], path[1:]
+    if not tail:
+        return rest.pop(branch, None)
+    inner = rest.get(branch)
+    if inner is None:
+        return None
+    if not isinstance(inner, dict):
+        raise NotAnEvent(
+            "metadata_conflict",
+            f"expected an object at {branch}, the parent of {'.'.join(tail)}, found {_found(inner)}",
+        )
+    value = _nested(inner, tail, meter)
+    if not inner:
+        del rest[branch]
+    return value
+
+
+def _written(value: Any) -> str:
+    """Compact JSON; numbers as they were written."""
+    if type(value) is Number:
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_written(key)}:{_written(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_written, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise NotAnEvent("not_json", "a key stands twice in one object")
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise NotAnEvent("not_json", f"{name} is no JSON number")
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0) if isinstance(value, dict | list) else 0
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        _written(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "an array", str: "text", Number: "a number", bool: "a truth value"}
+    return kinds.get(type(value), "null")
+
+
+def _found(value: Any) -> str:
+    text = _written(value)
+    return text if len(text) <= MAX_FOUND_CHARS else f"{text[:MAX_FOUND_CHARS]}… ({len(text)} characters)"
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=Number, parse_int=Number, parse_constant=_no_constant
+)

@@ -1,0 +1,143 @@
+"""The usual way from lines of JSON to typed columns: many lines at once, strict, or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.json
+
+from jobs.landing.parsed import LINE, Parsed
+from schemas.meter import Dimension, Meter
+
+_NAMES = re.compile(rb'"meter"\s*:\s*"([^"\\]*)"')
+# A quantity that is anything but a short plain number. pyarrow lets digits beyond 38 overflow unseen.
+_ODD_QUANTITY = re.compile(rb'"quantity"\s*+:\s*+"?+(?![-+]?\d{0,18}(?:\.\d{0,9})?"?\s*[,}])')
+# An escape in a key, which would hide the key from these patterns.
+_ESCAPED_KEY = re.compile(rb'"[^"\\]*\\u[^"]*"\s*:')
+_ARROW = {"string": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
+
+
+def parse_fast(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
+    """The events of the lines with their dimensions; None if any line is not plainly right, or needs a closer look.
+
+    pyarrow's reader is strict where it counts: a number is no text nor the reverse, decimals are read from their
+    text, unknown and repeated fields are errors. What it lets pass is looked for here before and after.
+    """
+    if not _one_object_a_line(lines) or _ODD_QUANTITY.search(lines):
+        return None
+    if b"\\u" in lines and _ESCAPED_KEY.search(lines):
+        return None
+    named = {name.decode(errors="replace") for name in set(_NAMES.findall(lines))}
+    present = [meters[name] for name in sorted(named & meters.keys())]
+    schema = _schema(present)
+    if schema is None:
+        return None
+    try:
+        lines.decode()
+        table = pyarrow.json.read_json(
+            pa.BufferReader(lines),
+            read_options=pyarrow.json.ReadOptions(block_size=len(lines) + 1),
+            parse_options=pyarrow.json.ParseOptions(
+                explicit_schema=schema, unexpected_field_behavior="error"
+            ),
+        )
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    df = pl.DataFrame(table)
+    if df.height != lines.count(b"\n") + 1:
+        return None
+    return _settled(df, present)
+
+
+def _one_object_a_line(lines: bytes) -> bool:
+    # A line that is `null` crashes pyarrow's reader, two objects on a line would be two events of one line.
+    ends = lines.count(b"\n")
+    whole = lines.startswith(b"{") and lines.endswith(b"}")
+    return whole and lines.count(b"\n{") == ends and lines.count(b"}\n") == ends
+
+
+def _schema(meters: list[Meter]) -> pa.Schema | None:
+    """The fields of an event, with all dimensions of these meters in `metadata`, flat and nested."""
+    tree: dict[str, Any] = {}
+    for meter in meters:
+        for dimension in meter.dimensions:
+            leaf = _ARROW[dimension.type]
+            if tree.setdefault(dimension.name, leaf) != leaf or not _graft(
+                tree, dimension.name.split("."), leaf
+            ):
+                return None
+    text = [
+        (name, pa.string()) for name in ("idempotency_key", "subject", "meter", "timestamp", "received_at")
+    ]
+    fields = [*text, ("quantity", pa.decimal128(38, 9)), ("metadata", _struct(tree))]
+    return pa.schema(fields)
+
+
+def _graft(tree: dict[str, Any], path: list[str], leaf: pa.DataType) -> bool:
+    """Add a leaf at a nested path; False if a leaf stands where the path needs a branch, or the reverse."""
+    *branches, last = path
+    for branch in branches:
+        inner = tree.setdefault(branch, {})
+        if not isinstance(inner, dict):
+            return False
+        tree = inner
+    return bool(tree.setdefault(last, leaf) == leaf)
+
+
+def _struct(tree: dict[str, Any]) -> pa.DataType:
+    return pa.struct(
+        [(name, _struct(node) if isinstance(node, dict) else node) for name, node in tree.items()]
+    )
+
+
+def _settled(df: pl.DataFrame, meters: list[Meter]) -> Parsed | None:
+    """The events by meter; None if a row has another meter or its dimensions, or says one of its own twice."""
+    df = df.with_row_index(LINE)
+    named = df.get_column("meter")
+    counts = dict(named.value_counts().iter_rows())
+    groups = [
+        (meter, df if counts.get(meter.name) == df.height else df.filter(named == meter.name))
+        for meter in meters
+    ]
+    if sum(group.height for _, group in groups) < df.height:
+        return None
+    declared = {path for meter in meters for path in _leaves(meter)}
+    for meter, group in groups:
+        mine = _leaves(meter)
+        odd = [_at(path).is_not_null() for path in sorted(declared - mine)]
+        odd += [_at((d.name,)).is_not_null() & _at(d.name.split(".")).is_not_null() for d in _dotted(meter)]
+        odd += [~_value(d).is_finite() for d in meter.dimensions if d.type == "number"]
+        if group.select(pl.any_horizontal(pl.lit(value=False), *odd).any()).item():
+            return None
+    return Parsed([(meter, _columns(group, meter)) for meter, group in groups if group.height], [])
+
+
+def _columns(group: pl.DataFrame, meter: Meter) -> pl.DataFrame:
+    values = [_value(dimension).alias(dimension.name) for dimension in meter.dimensions]
+    names = ("idempotency_key", "subject", "quantity", "timestamp", "received_at")
+    return group.select(LINE, *names, *values, pl.lit(None, pl.String).alias("metadata"))
+
+
+def _value(dimension: Dimension) -> pl.Expr:
+    flat = _at((dimension.name,))
+    return pl.coalesce(flat, _at(dimension.name.split("."))) if "." in dimension.name else flat
+
+
+def _dotted(meter: Meter) -> list[Dimension]:
+    return [dimension for dimension in meter.dimensions if "." in dimension.name]
+
+
+def _leaves(meter: Meter) -> set[tuple[str, ...]]:
+    flat: set[tuple[str, ...]] = {(name,) for name in meter.dimension_names}
+    return flat | {tuple(dimension.name.split(".")) for dimension in _dotted(meter)}
+
+
+def _at(path: Sequence[str]) -> pl.Expr:
+    found = pl.col("metadata")
+    for part in path:
+        found = found.struct.field(part)
+    return found
