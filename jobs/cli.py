@@ -221,9 +221,9 @@ def demo(
     session = session_of(context)
     _fresh_demo_folder(Path(folder))
     # People watch the demo as it goes; with --json that is progress, and belongs on stderr.
-    job(folder, Console(stderr=session.as_json))
+    answers = job(folder, Console(stderr=session.as_json))
     if session.as_json:
-        session.answer({"lake": str(Path(folder).absolute())}, lambda _: None)
+        session.answer(answers, lambda _: None)
     return 0
 
 

@@ -606,10 +606,10 @@ def demo_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     class Stub:
         @staticmethod
-        def demo(folder: str, console: Any) -> None:
+        def demo(folder: str, console: Any) -> dict[str, str]:
             made.append(folder)
             console.print("the demo")
-            Lake.init(folder)
+            return {"lake": Lake.init(folder).url}
 
     monkeypatch.setitem(sys.modules, "jobs.demo", Stub)
     return made

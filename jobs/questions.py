@@ -1,0 +1,47 @@
+"""The questions of the active-users use case, answered from the aggregate tables; pure functions of frames."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import polars as pl
+
+
+def active_customers(usage_by_subject: pl.LazyFrame, today: dt.date) -> pl.DataFrame:
+    """User-days of activity by customer: `subject`, `week` (the last seven days), `month` (so far), most first."""
+    date, events = pl.col("date"), pl.col("quantity_sum").cast(pl.Int64)
+    week = (date > today - dt.timedelta(days=7)) & (date <= today)
+    month = (date >= today.replace(day=1)) & (date <= today)
+    return (
+        usage_by_subject.group_by("subject")
+        .agg(week=events.filter(week).sum(), month=events.filter(month).sum())
+        .filter(pl.col("month") + pl.col("week") > 0)
+        .sort("month", "subject", descending=[True, False])
+        .collect()
+    )
+
+
+def ranked(totals: pl.LazyFrame, by: str) -> pl.DataFrame:
+    """Usage by the values of a dimension: `by`, `quantity`, and `share` of all from 0 to 1, most first."""
+    return (
+        totals.select(
+            by,
+            "quantity",
+            share=pl.col("quantity").cast(pl.Float64) / pl.col("quantity").sum().cast(pl.Float64),
+        )
+        .sort("quantity", by, descending=[True, False])
+        .collect()
+    )
+
+
+def to_bill(seats_by_workspace: pl.LazyFrame) -> pl.DataFrame:
+    """Seats and workspaces by customer: the last snapshot of each workspace, added up; workspaces that have seats.
+
+    Columns `subject`, `workspaces`, `seats`; most seats first.
+    """
+    return (
+        seats_by_workspace.group_by("subject")
+        .agg(workspaces=(pl.col("quantity") > 0).sum(), seats=pl.col("quantity").sum().cast(pl.Int64))
+        .sort("seats", "subject", descending=[True, False])
+        .collect()
+    )
