@@ -102,8 +102,8 @@ def _partitions(console: Console, heading: str, partitions: Sequence[PartitionRe
 
 
 def _input(given: Mapping[str, object]) -> str:
-    """One input of a run: its texts, then its counts with their names."""
-    texts = [str(value) for value in given.values() if isinstance(value, str)]
+    """One input of a run: its texts but the hash, then its counts with their names."""
+    texts = [str(value) for name, value in given.items() if isinstance(value, str) and name != "sha256"]
     counts = [f"{name} {_number(count)}" for name, count in given.items() if isinstance(count, int)]
     return "  ".join([*texts, ", ".join(counts)]).rstrip()
 
