@@ -26,6 +26,8 @@ class Model:
         self.files: dict[date, dict[str, list[Event]]] = {}
         self.sealed: dict[date, list[Event]] = {}
         self.settled: dict[str, Event] = {}
+        # Rows of a sealed date are final: a dimension that is declared later has no row there.
+        self.declared_when_sealed: dict[date, dict[str, str]] = {}
 
     def put(self, day: date, name: str, events: Iterable[Event]) -> None:
         """Land a file in a partition, in place of one of the same name; ignored where the date is sealed."""
@@ -49,6 +51,7 @@ class Model:
         if day in self.sealed:
             return
         winners = self._open_winners()
+        self.declared_when_sealed[day] = dict(self.dimensions)
         self.files.pop(day, None)
         self.sealed[day] = [event for event in winners if _date(event) == day]
         remaining = {_key(event) for event in self._open_events()}
@@ -126,7 +129,7 @@ class Model:
         return [
             {**event, "dimension": name, "value": _text(event.get(name), kind)}
             for event in events
-            for name, kind in self.dimensions.items()
+            for name, kind in self.declared_when_sealed.get(_date(event), self.dimensions).items()
         ]
 
     def _keys(self, *names: str) -> Key:
