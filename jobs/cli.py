@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.cli_meter import meter_app
-from jobs.options import EXIT_USAGE, PLAIN, PROGRAM, AsOf, Format, Json, help_if_bare, session_of
+from jobs.options import EXIT_USAGE, PLAIN, PROGRAM, AsOf, Format, Json, Wait, help_if_bare, session_of
 from jobs.session import DEFAULT_LAKE, Session, log_to_stderr, plain, steady_streams
 from schemas.errors import RefusedError
 
@@ -138,6 +138,7 @@ def aggregate(
     context: typer.Context,
     meter: Annotated[str | None, typer.Option("--meter", metavar="M", help="Only this meter.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every open partition anew.")] = False,
+    wait: Wait = False,
     _json: Json = False,
 ) -> int:
     """Deduplicate, and bring the aggregate tables up to date."""
@@ -147,7 +148,7 @@ def aggregate(
 
         job(lake, report, meter=meter, rebuild=rebuild)
 
-    return _run_job(context, "aggregate", work)
+    return _run_job(context, "aggregate", work, wait=wait)
 
 
 @app.command(epilog="Example: meterlake retain --dry-run --as-of 2026-12-31")
@@ -157,6 +158,7 @@ def retain(
         bool, typer.Option("--dry-run", help="Print the same plan, and touch nothing.")
     ] = False,
     as_of: AsOf = None,
+    wait: Wait = False,
     _json: Json = False,
 ) -> int:
     """Drop expired raw events. Their aggregates stay."""
@@ -166,11 +168,11 @@ def retain(
 
         job(lake, report, as_of=as_of, dry_run=dry_run)
 
-    return _run_job(context, "retain", work, dry_run=dry_run)
+    return _run_job(context, "retain", work, dry_run=dry_run, wait=wait)
 
 
 @app.command(epilog="Example, in a crontab: 0 3 * * * meterlake --lake /srv/usage-lake nightly")
-def nightly(context: typer.Context, as_of: AsOf = None, _json: Json = False) -> int:
+def nightly(context: typer.Context, as_of: AsOf = None, wait: Wait = False, _json: Json = False) -> int:
     """Aggregate, then retain: what cron calls."""
 
     def work(lake: Lake, report: Report) -> None:
@@ -178,7 +180,7 @@ def nightly(context: typer.Context, as_of: AsOf = None, _json: Json = False) -> 
 
         job(lake, report, as_of=as_of)
 
-    return _run_job(context, "nightly", work)
+    return _run_job(context, "nightly", work, wait=wait)
 
 
 @app.command(epilog="Example: meterlake status --runs 20")
@@ -228,8 +230,14 @@ def demo(
 
 
 def _run_job(
-    context: typer.Context, job: str, work: Callable[[Lake, Report], None], *, dry_run: bool = False
+    context: typer.Context,
+    job: str,
+    work: Callable[[Lake, Report], None],
+    *,
+    dry_run: bool = False,
+    wait: bool | None = None,
 ) -> int:
+    """Run a job with a report, and with the lake's lease unless `wait` is None or nothing will be touched."""
     session = session_of(context)
     lake = session.lake()
     import msgspec
@@ -237,11 +245,16 @@ def _run_job(
     from jobs import show
     from jobs.report import reported
     from lake import paths
+    from lake.lease import leased
 
     with reported(lake, job, dry_run=dry_run) as report:
         if not dry_run:
             session.report_file = lake.storage.uri(paths.run(report.started_at, job))
-        work(lake, report)
+        if wait is not None and not dry_run:
+            with leased(lake.storage, job, wait=wait) as storage:
+                work(lake.over(storage), report)
+        else:
+            work(lake, report)
     document = msgspec.to_builtins(report) | {"report_file": session.report_file}
     session.answer(
         document, lambda console: show.report(console, report, session.report_file), report.problems

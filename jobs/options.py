@@ -25,6 +25,9 @@ def _date(text: str) -> dt.date:
 # Only declares the option: `run` has looked for it.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 Format = Literal["json", "jsonl", "csv", "parquet"]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait while another job works on this lake, rather than end.")
+]
 AsOf = Annotated[
     dt.date | None,
     typer.Option("--as-of", parser=_date, metavar="DATE", help="The date to count from; default today, UTC."),

@@ -74,6 +74,8 @@ def report(console: Console, run: Report, file: str | None) -> None:
 def status(console: Console, found: Status) -> None:
     """The lake's meters, what of them is not counted and why, and its last runs."""
     _line(console, f"lake {found.lake}")
+    if found.working:
+        _line(console, f"at work: {found.working}")
     if found.meters:
         _counted(console, found.meters)
         _uncounted(console, found.meters)

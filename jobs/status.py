@@ -16,6 +16,7 @@ import polars as pl
 from jobs.report import Report
 from lake import Lake, paths
 from lake.events import list_events
+from lake.lease import current_holder
 from lake.planning import changes, file_name
 from lake.state import MeterState, load_state
 from lake.storage import Storage, StoredFile
@@ -73,13 +74,14 @@ class RunStatus(msgspec.Struct, kw_only=True):
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """The whole lake. `problems` are what could not be read while the rest was."""
+    """The whole lake. `problems` are what could not be read while the rest was; `working` is who holds the lease."""
 
     lake: str
     meters: list[MeterStatus] = msgspec.field(default_factory=list)
     undefined: list[Undefined] = msgspec.field(default_factory=list)
     runs: list[RunStatus] = msgspec.field(default_factory=list)
     problems: list[dict[str, str]] = msgspec.field(default_factory=list)
+    working: str | None = None
     exit_code: int = 0
 
     @property
@@ -95,7 +97,8 @@ class Status(msgspec.Struct, kw_only=True):
 
 def status(lake: Lake, runs: int) -> Status:
     """The lake's status with its last `runs` runs, the newest first."""
-    found = Status(lake=lake.url)
+    holder = current_holder(lake.storage)
+    found = Status(lake=lake.url, working=str(holder) if holder else None)
     quarantine = _by_meter(lake.storage.list(paths.QUARANTINE))
     meters = {meter.name: meter for meter in lake.meters()}
     for name, meter in meters.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import json
 from collections.abc import Sequence
@@ -37,6 +38,12 @@ class Lake:
         storage = open_storage(url)
         storage.create(paths.MARKER, json.dumps({"meterlake": FORMAT}).encode() + b"\n")
         return cls(url)
+
+    def over(self, storage: Storage) -> Lake:
+        """The same lake, written through another storage: one that holds a lease."""
+        other = copy.copy(self)
+        other.storage = storage
+        return other
 
     def meters(self) -> list[Meter]:
         """All meter definitions, sorted by name."""

@@ -192,7 +192,7 @@ def _highest(storage: Storage) -> tuple[int, Holder | None]:
     number = max(numbers, default=0)
     body = storage.read(paths.lease(number)) if number else None
     try:
-        return number, msgspec.json.decode(body, type=Holder) if body else None
+        return number, None if body is None else msgspec.json.decode(body, type=Holder)
     except msgspec.DecodeError as error:
         raise MeterlakeError(
             "not a lease", where=paths.lease(number), found=str(error), hint="remove the file if no job runs"

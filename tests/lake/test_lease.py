@@ -1,0 +1,173 @@
+"""The lease: one job at a time, exactly one successor of a dead holder, and no publishing without it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lake import Lake, paths
+from lake.lease import Holder, current_holder, leased
+from lake.storage import LocalStorage
+from schemas.errors import MeterlakeError, RefusedError
+from support import a_lake, aggregated, event, put, usage
+
+SHORT = dt.timedelta(seconds=1)
+LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+CONTENDER = """
+import sys, time
+from pathlib import Path
+from lake.lease import leased
+from lake.storage import LocalStorage
+from schemas.errors import RefusedError
+folder, name = sys.argv[1:]
+while not (Path(folder) / "go").exists():
+    time.sleep(0.001)
+try:
+    with leased(LocalStorage(folder), name) as storage:
+        storage.publish(f"got/{name}", b"")
+        time.sleep(3)
+except RefusedError:
+    pass
+"""
+HOLDER = """
+import datetime as dt, sys, time
+from lake.lease import leased
+from lake.storage import LocalStorage
+from schemas.errors import RefusedError
+with leased(LocalStorage(sys.argv[1]), "slow", lease_time=dt.timedelta(seconds=1)) as storage:
+    storage.publish("before", b"")
+    while True:
+        time.sleep(0.05)
+        try:
+            storage.publish("beat", str(time.time()).encode())
+        except RefusedError as error:
+            print(error, flush=True)
+            break
+"""
+
+
+def started(program: str, *arguments: str) -> subprocess.Popen[str]:
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.01)
+
+
+def a_dead_holders_lease(folder: Path, number: int = 1) -> None:
+    holder = Holder(
+        owner="x", job="nightly", host="h", process=1, taken_at=LONG_AGO, expires_at=LONG_AGO + SHORT
+    )
+    LocalStorage(folder).publish(paths.lease(number), msgspec.json.encode(holder))
+
+
+def test_a_second_job_is_told_who_works_and_until_when(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    with leased(storage, "nightly"):
+        holder = current_holder(storage)
+        assert holder is not None
+        assert (holder.job, holder.process) == ("nightly", os.getpid())
+        with (
+            pytest.raises(RefusedError, match=f"nightly of process {os.getpid()} on") as caught,
+            leased(storage, "x"),
+        ):
+            pass
+        assert f"{holder.expires_at:%H:%M:%S}" in caught.value.hint
+    assert current_holder(storage) is None
+
+
+def test_a_lease_that_was_given_back_is_free_at_once_and_leaves_one_file(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    for number in range(1, 4):
+        with leased(storage, "nightly"):
+            assert [file.path for file in storage.list(paths.LEASE)] == [paths.lease(number)]
+
+
+def test_ten_contenders_for_a_dead_holders_lease_and_exactly_one_gets_it(tmp_path: Path) -> None:
+    a_dead_holders_lease(tmp_path, number=7)
+    contenders = [started(CONTENDER, str(tmp_path), str(number)) for number in range(10)]
+    time.sleep(2)
+    (tmp_path / "go").touch()
+    for contender in contenders:
+        _, errors = contender.communicate(timeout=60)
+        assert (contender.returncode, errors) == (0, "")
+    assert len(list((tmp_path / "got").iterdir())) == 1
+
+
+def test_a_holder_keeps_its_lease_for_longer_than_one_lease_time(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    with leased(storage, "nightly", lease_time=SHORT) as held:
+        time.sleep(2.5 * SHORT.total_seconds())
+        held.publish("x", b"")
+        assert current_holder(storage) is not None
+
+
+def test_a_suspended_holder_publishes_nothing_once_another_has_taken_over(tmp_path: Path) -> None:
+    holder = started(HOLDER, str(tmp_path))
+    try:
+        wait_for(tmp_path / "beat")
+        holder.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        (tmp_path / "beat").unlink()
+        holder.send_signal(signal.SIGCONT)
+        said, errors = holder.communicate(timeout=60)
+    finally:
+        holder.kill()
+    assert said.startswith(f"{tmp_path}: this job lost its lease")
+    assert (holder.returncode, errors) == (0, "")
+    assert not (tmp_path / "beat").exists()
+
+
+def test_waiting_ends_when_the_other_job_does(tmp_path: Path) -> None:
+    waiting = started(CONTENDER, str(tmp_path), "a")
+    storage = LocalStorage(tmp_path)
+    (tmp_path / "go").touch()
+    wait_for(tmp_path / "got" / "a")
+    with leased(storage, "b", wait=True):
+        pass
+    waiting.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff"])
+def test_a_file_that_is_no_lease_is_named(tmp_path: Path, body: bytes) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.publish(paths.lease(1), body)
+    with pytest.raises(MeterlakeError, match="not a lease") as caught, leased(storage, "nightly"):
+        pass
+    assert caught.value.where == paths.lease(1)
+
+
+def test_what_lands_during_a_run_waits_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, meter = a_lake(tmp_path)
+    put(lake, meter, "a.parquet", event("a"))
+    listed = LocalStorage.list
+
+    def list_then_land(self: LocalStorage, prefix: str) -> list[object]:
+        found = listed(self, prefix)
+        if prefix == paths.events(meter.name):
+            put(lake, meter, "during.parquet", event("b"))
+            put(lake, meter, "a.parquet", event("a", quantity="5"))
+            monkeypatch.undo()
+        return list(found)
+
+    monkeypatch.setattr(LocalStorage, "list", list_then_land)
+    aggregated(lake)
+    report = aggregated(Lake(lake.url))
+    assert [partition.why for partition in report.partitions] == ["files added, files replaced"]
+    assert [str(quantity) for *_, quantity in usage(lake, meter)] == ["6.000000000"]
