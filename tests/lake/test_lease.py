@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -34,7 +35,8 @@ while not (Path(folder) / "go").exists():
 try:
     with leased(LocalStorage(folder), name) as storage:
         storage.publish(f"got/{name}", b"")
-        time.sleep(3)
+        while not (Path(folder) / "end").exists():
+            time.sleep(0.01)
 except RefusedError:
     pass
 """
@@ -102,6 +104,10 @@ def test_ten_contenders_for_a_dead_holders_lease_and_exactly_one_gets_it(tmp_pat
     contenders = [started(CONTENDER, str(tmp_path), str(number)) for number in range(10)]
     time.sleep(2)
     (tmp_path / "go").touch()
+    until = time.monotonic() + 100
+    while sum(contender.poll() is None for contender in contenders) > 1 and time.monotonic() < until:
+        time.sleep(0.05)
+    (tmp_path / "end").touch()
     for contender in contenders:
         _, errors = contender.communicate(timeout=60)
         assert (contender.returncode, errors) == (0, "")
@@ -137,8 +143,9 @@ def test_waiting_ends_when_the_other_job_does(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     (tmp_path / "go").touch()
     wait_for(tmp_path / "got" / "a")
+    threading.Timer(1, (tmp_path / "end").touch).start()
     with leased(storage, "b", wait=True):
-        pass
+        assert (tmp_path / "end").exists()
     waiting.communicate(timeout=60)
 
 
