@@ -35,12 +35,15 @@ format: setup ## let ruff mend what it can
 bench: setup ## time Meterlake and its peers on generated events
 	$(BIN)/python -m benchmarks
 
-check-lock: setup # what the lock installs satisfies pyproject.toml
-	$(BIN)/python -m pip check --quiet --disable-pip-version-check
+# A dry run without an index: what the lock installed must do for every requirement of pyproject.toml, those of
+# `dev` and of the build backend too (`pip check` looks at neither).
+check-lock: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --no-index --no-build-isolation \
+		--check-build-dependencies --editable '.[dev]' || { echo 'requirements.lock does not satisfy pyproject.toml: make lock' >&2; exit 1; }
 
-lock: ## choose the newest versions that pyproject.toml allows
+lock: setup ## choose the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-emit-index-url --no-header \
-		--no-annotate --upgrade --quiet --output-file requirements.lock pyproject.toml
+		--no-annotate --generate-hashes --upgrade --quiet --output-file requirements.lock pyproject.toml
 	@{ echo '# What `make setup` installs; `make lock` chooses the versions anew from pyproject.toml.'; cat requirements.lock; } > .venv/lock && mv .venv/lock requirements.lock
 
 clean: ## remove what was made

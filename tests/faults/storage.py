@@ -1,0 +1,55 @@
+"""A storage that fails, or breaks off, before or after one of its operations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lake.storage import LocalStorage
+from schemas.errors import StorageError
+
+OPERATIONS = ("list", "read", "publish", "publish_file", "create", "delete", "exists")
+
+
+class BrokenOffError(BaseException):
+    """The process is gone: nothing that handles errors may handle this."""
+
+
+class FaultyStorage(LocalStorage):
+    """Counts its operations; the one with the number `fails_at` raises, before or after it has done its work.
+
+    Reports of runs do not count: they are written whatever happens.
+    """
+
+    def __init__(self, root: str | Path, fails_at: int, *, after: bool, error: type[BaseException]) -> None:
+        super().__init__(root)
+        self.done, self._fails_at, self._after, self._error = 0, fails_at, after, error
+        self._inside = False
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return self._counted(found) if name in OPERATIONS else found
+
+    def _counted(self, operation: Any) -> Any:
+        def counted(path: str, *more: Any) -> Any:
+            # What an operation calls itself is part of it.
+            if self._inside or path.startswith("runs/"):
+                return operation(path, *more)
+            self.done += 1
+            if self.done == self._fails_at and not self._after:
+                raise self._failure(path)
+            self._inside = True
+            try:
+                result = operation(path, *more)
+            finally:
+                self._inside = False
+            if self.done == self._fails_at:
+                raise self._failure(path)
+            return result
+
+        return counted
+
+    def _failure(self, path: str) -> BaseException:
+        if self._error is StorageError:
+            return StorageError("the test says no", where=path)
+        return self._error(path)

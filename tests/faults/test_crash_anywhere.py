@@ -1,0 +1,218 @@
+"""A job that fails or dies at any of its operations leaves whole partitions, and the next run ends as if nothing was."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from faults.storage import BrokenOffError, FaultyStorage
+from jobs.aggregate import aggregate
+from jobs.land import land
+from jobs.nightly import nightly
+from jobs.report import Report, reported
+from jobs.retain import retain
+from lake import Lake, paths
+from lake.meters import save_meter
+from lake.state import load_state
+from lake.storage import LocalStorage
+from oracle.generate import Spec, generate, meter_body, write_lake
+from schemas.errors import MeterlakeError, StorageError
+from schemas.meter import parse_meter
+from support import DAY, METER, a_lake, aggregated, event, put, retained
+
+FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+DAYS = [DAY + dt.timedelta(days=number) for number in range(4)]
+# DAYS[0] has been dropped before; on this day DAYS[1] has expired too.
+AS_OF = DAYS[1] + dt.timedelta(days=31)
+NAME = METER["name"]
+Job = Callable[[Lake, Report], None]
+
+
+def prepared(folder: Path) -> None:
+    """A lake with everything in it that a job can meet."""
+    lake, meter = a_lake(folder)
+    for number, day in enumerate(DAYS):
+        copies = [event("k", quantity=str(number + 1), day=day), event(f"own {number}", day=day)]
+        put(lake, meter, "a.parquet", *copies, event("bad", quantity="-1", day=day), day=day)
+    aggregated(lake)
+    retained(lake, DAYS[0] + dt.timedelta(days=31))
+    put(lake, meter, "late.parquet", event("too late"), day=DAYS[0])
+    earlier = event("k", day=DAYS[2], received_at=event("k")["received_at"])
+    put(lake, meter, "more.parquet", event("new", day=DAYS[2]), earlier, day=DAYS[2])
+    put(lake, meter, "replaced.parquet", event("old", day=DAYS[3]), day=DAYS[3])
+    (folder / paths.events(NAME, DAYS[3]) / "a.parquet").unlink()
+    bodies = [
+        {
+            "idempotency_key": key,
+            "subject": "s",
+            "meter": NAME,
+            "quantity": quantity,
+            "timestamp": f"{day}T10:00:00Z",
+        }
+        for key, quantity, day in [
+            ("l1", 1, DAYS[1]),
+            ("l2", 0, DAYS[1]),
+            ("l3", 1, DAYS[2]),
+            ("l4", 1, DAYS[0]),
+        ]
+    ]
+    times = {"received_at": f"{DAYS[2]}T11:00:00Z"}
+    (folder / "input.jsonl").write_text("".join(json.dumps(body | times) + "\n" for body in bodies))
+
+
+def _land(lake: Lake, report: Report) -> None:
+    land(lake, [f"{lake.url}/input.jsonl"], report)
+
+
+def _retain(lake: Lake, report: Report) -> None:
+    retain(lake, report, as_of=AS_OF)
+
+
+def _nightly(lake: Lake, report: Report) -> None:
+    nightly(lake, report, as_of=AS_OF)
+
+
+JOBS: dict[str, Job] = {"land": _land, "aggregate": aggregate, "retain": _retain, "nightly": _nightly}
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir=FOLDER))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def ended(lake: Lake) -> dict[str, Any]:
+    """All that a lake says, but for moments and names that depend on them."""
+    rejected = sorted((Path(lake.url) / paths.QUARANTINE).rglob("*.parquet"))
+    rows = [
+        row for file in rejected for row in pl.read_parquet(file).select("reason", "raw", "position").rows()
+    ]
+    state = load_state(lake.storage, NAME)
+    return {
+        "tables": {t: getattr(lake, t)(NAME).collect().to_dicts() for t in paths.TABLES},
+        "events": lake.events(NAME).drop("received_at").collect().to_dicts(),
+        "files": [file.path for file in lake.storage.list(paths.EVENTS)],
+        "sealed": state.sealed,
+        "counts": {d: (p.events, p.duplicates, p.conflicts) for d, p in state.partitions.items()},
+        "quarantined": Counter(rows),
+        "settled": [file.path for file in lake.storage.list(paths.SETTLED)],
+    }
+
+
+def published(lake: Lake) -> dict[tuple[str, dt.date], list[dict[str, Any]]]:
+    """The rows of every partition in every table, as a reader sees them now."""
+    found = {}
+    for file in lake.storage.list(paths.AGGREGATES):
+        place = paths.split_partition(file.path)
+        assert place, file
+        rows = pl.read_parquet(lake.storage.uri(file.path), hive_partitioning=False).to_dicts()
+        found[file.path, place.date] = rows
+    return found
+
+
+def run(lake: Lake, job: Job) -> None:
+    with suppress(MeterlakeError, BrokenOffError), reported(lake, "job") as report:
+        job(lake, report)
+
+
+@pytest.mark.parametrize(
+    ("after", "error"),
+    [(False, StorageError), (True, BrokenOffError)],
+    ids=["fails before", "breaks off after"],
+)
+@pytest.mark.parametrize("name", JOBS)
+def test_every_single_operation_may_fail(
+    scratch: Path, name: str, *, after: bool, error: type[BaseException]
+) -> None:
+    prepared(scratch / "prepared")
+    before = published(Lake(str(scratch / "prepared")))
+    shutil.copytree(scratch / "prepared", scratch / "undisturbed")
+    undisturbed = Lake(str(scratch / "undisturbed"))
+    run(undisturbed, JOBS[name])
+    after_it = published(undisturbed)
+    for follow in (JOBS[name], _nightly):
+        run(undisturbed, follow)
+    expected = ended(undisturbed)
+    fails_at, last = 0, 1
+    while fails_at < last:
+        fails_at += 1
+        folder = scratch / "disturbed"
+        shutil.copytree(scratch / "prepared", folder)
+        lake = Lake(str(folder))
+        faulty = FaultyStorage(folder, fails_at, after=after, error=error)
+        run(lake.over(faulty), JOBS[name])
+        last = faulty.done + 1 if faulty.done >= fails_at else fails_at
+        for place, rows in published(lake).items():
+            assert rows in (before.get(place), after_it.get(place)), (fails_at, place)
+        _nothing_is_lost(lake, expected)
+        for follow in (JOBS[name], _nightly):
+            run(lake, follow)
+        assert ended(lake) == expected, f"operation {fails_at}"
+        shutil.rmtree(folder)
+    assert fails_at >= 5
+
+
+def _nothing_is_lost(lake: Lake, expected: dict[str, Any]) -> None:
+    """What is missing of the raw events is in the aggregates, sealed."""
+    held = {place.date for f in lake.storage.list(paths.EVENTS) if (place := paths.split_partition(f.path))}
+    for date in set(DAYS) - held:
+        rows = lake.usage(NAME, date, date + dt.timedelta(days=1)).collect().to_dicts()
+        assert date in load_state(lake.storage, NAME).sealed
+        assert rows == [row for row in expected["tables"]["usage"] if row["date"] == date]
+
+
+def test_killed_at_fifty_random_moments(scratch: Path) -> None:
+    """The real process, kill -9, over a million events, each time with something new to aggregate."""
+    chance, body = random.Random(3), meter_body("sum", NAME)
+    folder, other = scratch / "lake", scratch / "other"
+    lakes = [Lake.init(str(folder)), Lake.init(str(other))]
+    for lake in lakes:
+        save_meter(lake.storage, parse_meter(json.dumps(body).encode(), "test"))
+    spec = Spec(events=1_000_000, dates=20)
+    write_lake(folder, NAME, generate(spec), 1, seed=1)
+    aggregated(lakes[0])
+    small = generate(Spec(events=2_000, dates=20, seed=2, subjects=50))
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "jobs.cli", "--lake", str(folder), "aggregate", "--wait"]
+    killed = 0
+    for number in range(50):
+        (date,) = chance.sample(range(20), 1)
+        rows = small.filter(pl.col("timestamp").dt.date() == spec.first_date + dt.timedelta(days=date))
+        target = (
+            folder / paths.events(NAME, spec.first_date + dt.timedelta(days=date)) / f"late-{number}.parquet"
+        )
+        rows.sample(20, seed=number).write_parquet(target)
+        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.3, 1.5))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        for lease in (folder / paths.LEASE).glob("*"):
+            # A dead holder's lease would hold the next run up for a minute.
+            lease.unlink()
+        for file in lakes[0].storage.list(paths.AGGREGATES):
+            pl.read_parquet(lakes[0].storage.uri(file.path), columns=["events"])
+    assert killed > 25
+    assert subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    shutil.copytree(folder / "events", other / "events")
+    aggregated(lakes[1])
+    for table in paths.TABLES:
+        found, expected = (getattr(lake, table)(NAME).collect() for lake in lakes)
+        assert found.equals(expected), table
+    assert LocalStorage(folder).list(paths.TEMPORARY) == []
