@@ -61,6 +61,13 @@ class UsageByDimension(pa.DataFrameModel):
     subjects: pl.Int64 = pa.Field(ge=1)
 
 
+class Answer(pa.DataFrameModel):
+    """Bounds of an answer's bucket; the fields that it is grouped by follow, then the measures."""
+
+    bucket_start: Instant
+    bucket_end: Instant
+
+
 class Quarantine(pa.DataFrameModel):
     """One rejected row: why, what was wrong in words, its original text, and where it came from."""
 
