@@ -29,6 +29,24 @@ class PartitionReport(msgspec.Struct, kw_only=True):
     bytes_written: int = 0
 
 
+class ExportReport(msgspec.Struct, kw_only=True):
+    """What a run did to one period of one meter's exports."""
+
+    meter: str
+    period: str
+    # `exported`, `unchanged`, or `nothing used`.
+    action: str
+    folder: str
+    # The newest revision there is now, 0 for none, and whether the period is final.
+    revision: int = 0
+    closed: bool = False
+    rows: int = 0
+    adjustments: int = 0
+    bytes_written: int = 0
+    # Dates whose files differ from those that were aggregated, and exported, last; and why.
+    out_of_date: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class Report(msgspec.Struct, kw_only=True):
     """Everything a run tells. Counts are of this run alone; `seconds` are by stage, of the wall clock."""
 
@@ -39,6 +57,7 @@ class Report(msgspec.Struct, kw_only=True):
     dry_run: bool = False
     inputs: list[dict[str, Any]] = msgspec.field(default_factory=list)
     partitions: list[PartitionReport] = msgspec.field(default_factory=list)
+    exports: list[ExportReport] = msgspec.field(default_factory=list)
     events_read: int = 0
     events_landed: int = 0
     duplicates: int = 0
