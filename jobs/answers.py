@@ -135,6 +135,8 @@ def _show(console: Console, found: Answered) -> None:
         when = [_label(start, label, zone)] if label else []
         show.add_row(table, *when, *("-" if cell is None else cell for cell in cells))
     show.print_line(console, f"{found.meter.name}: {found.meter.aggregation} of {found.meter.unit}")
+    # Wider than the terminal rather than with numbers cut short.
+    console.width = max(console.width, console.measure(table).maximum)
     console.print(table)
     if found.rows.height > MAX_ROWS:
         show.print_line(console, f"… and {found.rows.height - MAX_ROWS:,} more rows; --format csv has all")

@@ -14,6 +14,8 @@ import msgspec
 from lake import Lake, paths
 from schemas.errors import MeterlakeError
 
+EXIT_FAILED = 3
+
 
 class PartitionReport(msgspec.Struct, kw_only=True):
     """What a run did to one partition, and why."""
@@ -96,6 +98,12 @@ class Report(msgspec.Struct, kw_only=True):
         self.problems.append(error.to_dict())
         self.exit_code = max(self.exit_code, error.exit_code)
 
+    def fail(self, error: BaseException, where: str = "") -> None:
+        """Note a failure that nobody has foreseen."""
+        said = {"kind": "failure", "what": f"{type(error).__name__}: {error}", "where": where}
+        self.problems.append({part: text for part, text in said.items() if text})
+        self.exit_code = EXIT_FAILED
+
     def to_json(self) -> bytes:
         """The report as one indented JSON document."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
@@ -112,8 +120,7 @@ def reported(lake: Lake, job: str, *, dry_run: bool = False) -> Iterator[Report]
         report.exit_code = error.exit_code
         raise
     except BaseException as error:
-        report.problems.append({"kind": "failure", "what": f"{type(error).__name__}: {error}"})
-        report.exit_code = 3
+        report.fail(error)
         raise
     finally:
         report.finished_at = now()

@@ -108,11 +108,14 @@ def _partitions(console: Console, heading: str, partitions: Sequence[PartitionRe
 
 def verified(console: Console, found: Sequence[VerifiedRevision]) -> None:
     """One line per revision that was checked."""
-    table = new_table("revision", "meter", "period", ">files", ">rows", "result")
     for each in found:
         result = f"{len(each.problems)} wrong" if each.problems else "ok"
-        add_row(table, each.folder, each.meter, each.period, each.files, each.rows, result)
-    console.print(table)
+        of = (
+            f"{each.meter} {each.period}, {each.files} files, {_number(each.rows)} rows: "
+            if each.meter
+            else ""
+        )
+        print_line(console, f"{result:<7}  {of}{each.folder}")
 
 
 def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
@@ -144,6 +147,9 @@ def _totals(run: Report) -> Iterable[str]:
         f"{_number(len(those))} {_plural('partition', len(those))} {would}{action}"
         for action, those in _by_action(run).items()
     ]
+    if run.exports:
+        made = sum(each.action == "exported" for each in run.exports)
+        said.append(f"{_number(made)} {_plural('revision', made)} exported")
     yield f"{run.job}: {outcome(run)}{note}; {', '.join(said) or 'no partition touched'}; {took:.1f} s"
     for name, count in (("landed", run.events_landed), ("read", run.events_read)):
         if count:
