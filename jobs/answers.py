@@ -22,6 +22,7 @@ from schemas.meter import Meter
 
 # More lines nobody reads; the other formats have them all, and the table says so.
 MAX_ROWS = 1_000
+MAX_WIDTH = 10_000
 CRLF = "\r\n"
 LABELS = {"hour": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
 
@@ -136,7 +137,8 @@ def _show(console: Console, found: Answered) -> None:
         show.add_row(table, *when, *("-" if cell is None else cell for cell in cells))
     show.print_line(console, f"{found.meter.name}: {found.meter.aggregation} of {found.meter.unit}")
     # Wider than the terminal rather than with numbers cut short.
-    console.width = max(console.width, console.measure(table).maximum)
+    unlimited = console.options.update(max_width=MAX_WIDTH)
+    console.width = max(console.width, console.measure(table, options=unlimited).maximum)
     console.print(table)
     if found.rows.height > MAX_ROWS:
         show.print_line(console, f"… and {found.rows.height - MAX_ROWS:,} more rows; --format csv has all")

@@ -225,7 +225,10 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
 
 @app.command(epilog="Example, in a crontab: 0 3 * * * meterlake --lake /srv/usage-lake nightly")
 def nightly(context: typer.Context, as_of: AsOf = None, wait: Wait = False, _json: Json = False) -> int:
-    """Aggregate, export this month and the last, retain: what cron calls."""
+    """Aggregate, export, retain: what cron calls.
+
+    Exports this month and the last. What fails is reported, and keeps no other meter or step from its work.
+    """
 
     def work(lake: Lake, report: Report) -> None:
         from jobs.nightly import nightly as job

@@ -77,7 +77,7 @@ def _edges(
             yield start, start, start + HOUR
             start += HOUR
         return
-    _check_count((until - since).days)
+    _check_count((until - since) / (HOUR * 24 if size == "day" else HOUR * 24 * 28))
     date = since.astimezone(zone).date()
     date = date.replace(day=1) if size == "month" else date
     start = _midnight(date, zone)

@@ -70,7 +70,13 @@ class Explanation(NamedTuple):
 
 
 def instant(moment: dt.date | dt.datetime, zone: str = UTC) -> dt.datetime:
-    """A date's midnight in the zone, or a time, which is in the zone where it names none itself."""
+    """A date's midnight in the zone, or a time, which is in the zone where it names none itself.
+
+    Raises BadInputError for an unknown zone, and for the first and last years of the calendar, where a zone's clocks
+    may leave it.
+    """
+    if not 1 < moment.year < 9999:
+        raise BadInputError("a time out of range", expected="a year from 2 to 9998", found=moment.isoformat())
     if not isinstance(moment, dt.datetime):
         moment = dt.datetime.combine(moment, dt.time())
     if moment.tzinfo is None:
