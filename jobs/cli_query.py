@@ -122,7 +122,7 @@ def values(
     ] = None,
     _json: Json = False,
 ) -> int:
-    """List the values of a dimension that were seen, with their events."""
+    """List a dimension's observed values with their events."""
     for option, given in (("--from", since), ("--to", until)):
         if isinstance(given, dt.datetime):
             raise typer.BadParameter("expected a date like 2026-06-19, found a time", param_hint=option)
