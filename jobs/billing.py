@@ -20,6 +20,8 @@ BILLED = list(column_types(Billed))
 ADJUSTMENT = list(column_types(Adjustment))
 COLUMN_SETS = ("default", "open-spanner", "focus")
 OPEN_SPANNER = ("bucket_start", "subject", "meter", "bucket_size", "aggregation", "unit", "quantity")
+# Rows of an aggregate table that are merged at once: some 500 MB.
+PART_ROWS = 1_000_000
 _PERIOD = re.compile(r"(\d{4})-(\d{2})")
 
 
@@ -51,6 +53,25 @@ def parse_period(text: str) -> Period:
     if not match or not 1 <= int(match[2]) <= 12 or not 1 <= int(match[1]) < 9999:
         raise BadInputError("not a period", expected="a month like 2026-06", found=repr(text))
     return month_of(dt.date(int(match[1]), int(match[2]), 1))
+
+
+def shares(rows: pl.LazyFrame, part_rows: int = PART_ROWS) -> list[pl.Expr]:
+    """Conditions on `subject` that share rows out, in order of subjects, into parts of about this many rows.
+
+    Each part is then worked on by itself, so that memory does not grow with the number of rows; what comes out is the
+    same for any number of parts. One subject is never shared out.
+    """
+    count = rows.select(pl.len()).collect(engine="streaming").item()
+    parts = -(-count // part_rows)
+    sample = (
+        rows.select("subject").gather_every(max(1, part_rows // 100)).collect(engine="streaming")["subject"]
+    )
+    ordered = sample.sort()
+    cuts = sorted({ordered[part * len(ordered) // parts] for part in range(1, parts)})
+    subject = pl.col("subject")
+    above = [pl.lit(value=True), *(subject >= cut for cut in cuts)]
+    below = [*(subject < cut for cut in cuts), pl.lit(value=True)]
+    return [low & high for low, high in zip(above, below, strict=True)]
 
 
 def bill(rows: pl.LazyFrame, meter: Meter, period: Period, by: Sequence[str]) -> pl.LazyFrame:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import polars as pl
 
-from jobs.billing import ADDITIVE, Period, about, adjusted, bill, changes, check_columns, in_columns
+from jobs.billing import ADDITIVE, Period, about, adjusted, bill, changes, check_columns, in_columns, shares
 from jobs.export_files import ADJUSTMENTS, USAGE, Drafts
 from jobs.report import ExportReport, Report, now
 from lake import Lake, paths
@@ -125,12 +126,18 @@ def _revise(
     storage, last = export.storage, manifests.get(done.revision)
     made = Drafts(storage, additive=export.meter.aggregation in ADDITIVE)
     try:
-        usage = made.parquet(f"{USAGE}.parquet", _bill(export))
+        rows = _rows(export)
+        usage = made.parquet(
+            f"{USAGE}.parquet", [_bill(export, rows.filter(share)) for share in shares(rows)]
+        )
         if last is not None:
             before = quantities(storage, export.folder, manifests, done.revision)
-            adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", _adjustments(export, before, usage))
+            # By the rows of both revisions, since whole subjects may have come and gone.
+            parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
+            told = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
+            adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", told)
             changed = adjustments.select(pl.len()).collect().item()
-            if not changed and (closed or _same_rows(export, done.revision, usage)):
+            if not changed and (closed or _same_rows(export, done.revision, usage, parts)):
                 return
             done.adjustments = changed
             made.csv(f"{ADJUSTMENTS}.csv", adjustments, full=True, safe=export.options.csv_safe)
@@ -213,10 +220,12 @@ def _check_close(export: _Export, stale: dict[str, str]) -> None:
     )
 
 
-def _bill(export: _Export) -> pl.LazyFrame:
-    rows = aggregate_rows(
-        export.storage, export.meter, export.table, (export.period.start, export.period.end)
-    )
+def _rows(export: _Export) -> pl.LazyFrame:
+    dates = (export.period.start, export.period.end)
+    return aggregate_rows(export.storage, export.meter, export.table, dates)
+
+
+def _bill(export: _Export, rows: pl.LazyFrame) -> pl.LazyFrame:
     return bill(rows, export.meter, export.period, export.options.by)
 
 
@@ -225,17 +234,21 @@ def _adjustments(export: _Export, before: pl.LazyFrame, usage: pl.LazyFrame) -> 
     return changes(before, usage, export.keys).select(*constant, pl.all())
 
 
-def _same_rows(export: _Export, revision: int, usage: pl.LazyFrame) -> bool:
-    """Whether these rows are those of a revision, whatever their inputs."""
+def _same_rows(export: _Export, revision: int, usage: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
+    """Whether these rows are those of a revision, whatever their inputs; looks at one part after the other."""
     before = scan_revision(export.storage, export.folder, revision, f"{USAGE}.parquet")
     columns = usage.collect_schema().names()
     if before.collect_schema() != usage.collect_schema():
         return False
-    differing = [
-        one.join(other, on=columns, how="anti", nulls_equal=True).select(pl.len())
+    return not any(
+        one.filter(share)
+        .join(other.filter(share), on=columns, how="anti", nulls_equal=True)
+        .select(pl.len())
+        .collect(engine="streaming")
+        .item()
+        for share in parts
         for one, other in ((before, usage), (usage, before))
-    ]
-    return not any(frame.item() for frame in pl.collect_all(differing))
+    )
 
 
 def _manifest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -31,10 +31,20 @@ class Drafts:
         self._types: dict[str, dict[str, str]] = {}
         self.local: dict[str, Path] = {}
 
-    def parquet(self, name: str, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Write the rows, a part at a time; gives them as they were written."""
-        local = self._add(name, rows, ".parquet")
-        rows.sink_parquet(local, compression="zstd", row_group_size=ROW_GROUP_ROWS, engine="streaming")
+    def parquet(self, name: str, parts: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
+        """Write the rows of all parts, computing one part after the other; gives them as they were written."""
+        local = self._add(name, parts[0], ".parquet")
+        written = [self._storage.scratch(".parquet") for _ in parts]
+        try:
+            for part, file in zip(parts, written, strict=True):
+                _sink(part, file)
+            if len(written) == 1:
+                written[0].replace(local)
+            else:
+                _sink(pl.scan_parquet(written, glob=False, hive_partitioning=False), local)
+        finally:
+            for file in written:
+                file.unlink(missing_ok=True)
         return scan_file(local)
 
     def csv(self, name: str, rows: pl.LazyFrame, *, full: bool, safe: bool) -> None:
@@ -90,6 +100,10 @@ def scan_file(file: Path) -> pl.LazyFrame:
     if file.suffix == ".csv":
         return pl.scan_csv(file, infer_schema=False, glob=False)
     return pl.scan_parquet(file, glob=False, hive_partitioning=False)
+
+
+def _sink(rows: pl.LazyFrame, file: Path) -> None:
+    rows.sink_parquet(file, compression="zstd", row_group_size=ROW_GROUP_ROWS, engine="streaming")
 
 
 def _type_name(dtype: pl.DataType) -> str:

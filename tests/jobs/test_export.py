@@ -20,7 +20,7 @@ from polars.testing import assert_frame_equal
 
 from jobs import export as export_job
 from jobs import nightly as nightly_job
-from jobs.billing import parse_period
+from jobs.billing import parse_period, shares
 from jobs.export import Options, export
 from jobs.export_files import ROW_GROUP_ROWS, Drafts
 from jobs.nightly import nightly
@@ -452,10 +452,11 @@ def test_the_same_rows_are_the_same_bytes_however_many_there_are(tmp_path: Path)
         quantity=pl.col("subject").cast(pl.Decimal(38, 9)), plan=pl.lit("pro"), empty=pl.lit(None, pl.String)
     )
     described = []
-    for _ in range(3):
+    counted = frame.group_by(pl.all()).agg(pl.len().cast(pl.Int64)).sort("subject")
+    for part_rows in (rows, rows, 30_000):
         drafts = Drafts(lake.storage, additive=True)
         written = drafts.parquet(
-            "usage.parquet", frame.group_by(pl.all()).agg(pl.len().cast(pl.Int64)).sort("subject")
+            "usage.parquet", [counted.filter(share) for share in shares(frame, part_rows)]
         )
         drafts.csv("usage.csv", written, full=True, safe=True)
         described.append(drafts.described())
@@ -463,6 +464,17 @@ def test_the_same_rows_are_the_same_bytes_however_many_there_are(tmp_path: Path)
     assert described[0] == described[1] == described[2]
     assert {file.rows for file in described[0].values()} == {rows}
     assert described[0]["usage.csv"].totals == {"quantity": str(rows * (rows - 1) // 2)}
+
+
+def test_shares_are_parts_of_whole_subjects_in_their_order() -> None:
+    subjects = pl.LazyFrame({"subject": [*"zebra", *"aaaaaaaaaaaaaaa", "é", "Z"]})
+    for part_rows in (1, 2, 5, 100):
+        parts = [subjects.filter(share).collect()["subject"] for share in shares(subjects, part_rows)]
+        assert (len(parts) > 1) == (part_rows < 100)
+        assert sum(map(len, parts)) == 22
+        ordered = [subject for part in parts for subject in part.sort()]
+        assert ordered == subjects.collect()["subject"].sort().to_list()
+    assert len(shares(subjects.clear())) == 1
 
 
 def test_aggregates_of_an_interrupted_aggregation_are_not_exported(tmp_path: Path) -> None:
