@@ -28,6 +28,9 @@ from lake.storage import Storage
 from schemas.errors import BrokenLakeError, MeterlakeError, RefusedError
 from schemas.meter import Meter
 
+# Of many dates, how many an error names.
+MAX_DATES = 3
+
 
 class Options(NamedTuple):
     """What makes an export another one than the usual: dimensions, columns of the CSV, and harmless cells."""
@@ -193,7 +196,7 @@ def _inputs(export: _Export) -> dict[str, str]:
         raise BrokenLakeError(
             "the aggregates are not those of one finished aggregation",
             where=f"meter {export.meter.name!r}",
-            found=f"differences on {', '.join(wrong)}",
+            found=f"differences on {len(wrong)} dates: {', '.join(wrong[:MAX_DATES])}",
             hint="run: meterlake aggregate",
         )
     return expected
@@ -211,11 +214,12 @@ def _check_close(export: _Export, stale: dict[str, str]) -> None:
     over = export.period.end <= now().date()
     if over and not stale:
         return
+    first = [f"{date} ({why})" for date, why in stale.items()][:MAX_DATES]
     raise RefusedError(
         "the period can't be closed",
         where=export.folder,
         expected="aggregates up to date with the files that are there" if over else "a month that is over",
-        found=", ".join(f"{date}: {why}" for date, why in stale.items()) if over else str(export.period),
+        found=f"{len(stale)} out of date: {', '.join(first)}" if over else str(export.period),
         hint="run: meterlake aggregate" if over else "",
     )
 

@@ -123,7 +123,8 @@ def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
     for each in exports:
         said = f"{each.action}, closed" if each.closed else each.action
         if each.out_of_date:
-            said += f"; not aggregated yet: {', '.join(each.out_of_date)}"
+            dates = len(each.out_of_date)
+            said += f"; {_number(dates)} {_plural('date', dates)} out of date"
         add_row(table, each.meter, each.period, each.revision or "-", each.rows, each.adjustments, said)
     console.print(table)
     for each in exports:

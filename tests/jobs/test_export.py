@@ -553,7 +553,7 @@ def test_a_month_that_is_not_over_or_not_aggregated_is_not_closed(tmp_path: Path
     put(lake, meter, "b.parquet", event("y"))
     report = run(lake, close=True)
     assert report.exit_code == 1
-    assert report.problems[0]["found"] == "2026-06-19: files added"
+    assert report.problems[0]["found"] == "1 out of date: 2026-06-19 (files added)"
     # Without a close it is exported as aggregated, and told.
     assert exported(lake).out_of_date == {"2026-06-19": "files added"}
     report = run(lake, f"{dt.datetime.now(dt.UTC):%Y-%m}", close=True)
