@@ -204,6 +204,7 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
     verify: Annotated[
         Path | None, typer.Option("--verify", metavar="DIR", help="Check a delivered folder; needs no lake.")
     ] = None,
+    wait: Wait = False,
     _json: Json = False,
 ) -> int:
     """Write a billing revision of a month, if anything changed."""
@@ -220,7 +221,7 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
         options = Options(tuple(listed(group_by)), columns, csv_safe)
         job(lake, report, parse_period(period), meter=meter, options=options, close=close)
 
-    return _run_job(context, "export", work)
+    return _run_job(context, "export", work, wait=wait)
 
 
 @app.command(epilog="Example, in a crontab: 0 3 * * * meterlake --lake /srv/usage-lake nightly")
