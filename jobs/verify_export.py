@@ -99,26 +99,44 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
 
 def _chain(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
     """Whether the revision before, where it is there, and the adjustments make this revision."""
-    before = folder.parent / folder.name.replace(f"{manifest.revision:04d}", f"{manifest.revision - 1:04d}")
-    if manifest.revision == 1 or before == folder or not (before / paths.MANIFEST).is_file():
+    before = _before(folder, manifest)
+    if before is None:
         return
     sha256 = _sha256(before / paths.MANIFEST)
     if sha256 != manifest.previous_sha256:
         yield _wrong(before, "not the revision that was there before", str(manifest.previous_sha256), sha256)
         return
-    if manifest.kind == ADJUSTMENTS:
+    old, new = _quantities(before, _manifest(before)), _quantities(folder, manifest)
+    if old is None or new is None:
         return
-    old, keys = _quantities(before, _manifest(before)), manifest.keys
-    made = adjusted(old, scan_file(folder / ADJUSTMENTS_FILE), keys)
-    wrong = changes(made, scan_file(folder / USAGE_FILE), keys).select(pl.len()).collect().item()
+    right = changes(old, new, manifest.keys)
+    columns = right.collect_schema().names()
+    told = scan_file(folder / ADJUSTMENTS_FILE).select(columns)
+    wrong = sum(
+        one.join(other, on=columns, how="anti", nulls_equal=True).select(pl.len()).collect().item()
+        for one, other in ((right, told), (told, right))
+    )
     if wrong:
         yield _wrong(
             folder, "the adjustments do not add up", "the rows of this revision", f"{wrong} other rows"
         )
 
 
-def _quantities(folder: Path, manifest: Manifest) -> pl.LazyFrame:
-    return scan_file(folder / USAGE_FILE).select(*manifest.keys, "quantity")
+def _before(folder: Path, manifest: Manifest) -> Path | None:
+    """The folder of the revision before, if it is there."""
+    if manifest.revision == 1 or folder.name != f"revision={manifest.revision:04d}":
+        return None
+    before = folder.with_name(f"revision={manifest.revision - 1:04d}")
+    return before if (before / paths.MANIFEST).is_file() else None
+
+
+def _quantities(folder: Path, manifest: Manifest) -> pl.LazyFrame | None:
+    """What a revision says was used; None where that takes a revision that is not there."""
+    if manifest.kind == USAGE:
+        return scan_file(folder / USAGE_FILE).select(*manifest.keys, "quantity")
+    before = _before(folder, manifest)
+    old = _quantities(before, _manifest(before)) if before else None
+    return None if old is None else adjusted(old, scan_file(folder / ADJUSTMENTS_FILE), manifest.keys)
 
 
 def _sha256(file: Path) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from jobs import cli
 from lake import Lake
+from lake.lease import leased
 from support import DAY, a_lake, aggregated, event, put, retained
 
 NEXT = DAY + dt.timedelta(days=1)
@@ -230,6 +231,16 @@ def test_export_tells_what_it_made_and_verifies_it_anywhere(
     ran = meterlake("export", "--verify", f"{lake.url}/exports", "--json")
     assert ran.code == 1
     assert [len(each["problems"]) for each in json.loads(ran.out)["revisions"]] in ([1, 0], [0, 1])
+
+
+def test_an_export_waits_for_no_other_job_unless_asked_to(meterlake: Run, lake: Lake) -> None:
+    with leased(lake.storage, "aggregate"):
+        ran = meterlake("export", "--period", "2026-06")
+        assert ran.code == 1
+        assert "aggregate of process" in ran.err
+        # Questions and checks only read.
+        assert meterlake("query", *JUNE).code == 0
+    assert meterlake("export", "--period", "2026-06", "--wait").code == 0
 
 
 def test_nightly_exports_too(meterlake: Run) -> None:

@@ -604,6 +604,17 @@ def less_change(folder: Path) -> None:
     restated(folder, "adjustments.parquet")
 
 
+def other_change(folder: Path) -> None:
+    rows = pl.read_parquet(folder / "adjustments.parquet")
+    swapped = rows.with_columns(quantity_before="quantity_after", quantity_after="quantity_before")
+    swapped.write_parquet(folder / "adjustments.parquet")
+    said = manifest(folder)
+    totals = said["files"]["adjustments.parquet"]["totals"]
+    totals |= {"quantity_before": totals["quantity_after"], "quantity_after": totals["quantity_before"]}
+    (folder / "manifest.json").write_text(json.dumps(said))
+    restated(folder, "adjustments.parquet")
+
+
 def shorter_csv(folder: Path) -> None:
     lines = (folder / "usage.csv").read_bytes().splitlines(keepends=True)
     (folder / "usage.csv").write_bytes(b"".join(lines[:-1]))
@@ -627,12 +638,24 @@ def renamed_column(folder: Path) -> None:
         (shorter_csv, "the manifest says otherwise"),
         (renamed_column, "the manifest says otherwise"),
         (less_change, "the adjustments do not add up"),
+        (other_change, "the adjustments do not add up"),
         (
             lambda folder: restated(folder.with_name("revision=0001"), "usage.csv"),
             "not the revision that was there",
         ),
     ],
-    ids=["missing", "other", "extra", "manifest", "usage", "rows", "columns", "adjustments", "before"],
+    ids=[
+        "missing",
+        "other",
+        "extra",
+        "manifest",
+        "usage",
+        "rows",
+        "columns",
+        "adjustments",
+        "swapped",
+        "before",
+    ],
 )
 def test_verification_finds_what_was_tampered_with(
     tmp_path: Path, tamper: Callable[[Path], Any], wrong: str
