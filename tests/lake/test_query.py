@@ -322,9 +322,9 @@ def test_a_range_of_too_many_buckets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="at most 1,000,000"):
         lake.query(meter.name, dt.date(2, 1, 1), dt.date(2026, 1, 1), bucket="hour")
     found = lake.query(
-        meter.name, dt.date(2, 1, 1), dt.date(9998, 12, 31), bucket="month", fill=True
+        meter.name, dt.date(9900, 1, 1), dt.date(9998, 12, 31), bucket="month", fill=True
     ).collect()
-    assert found.height == 9997 * 12
+    assert found.height == 99 * 12
 
 
 def test_values_are_counted_over_all_dates(tmp_path: Path) -> None:
