@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.cli_meter import meter_app
-from jobs.options import EXIT_USAGE, PLAIN, PROGRAM, AsOf, Format, Json, Wait, help_if_bare, session_of
+from jobs.cli_query import query_app
+from jobs.options import (
+    EXIT_USAGE,
+    PLAIN,
+    PROGRAM,
+    AsOf,
+    ColumnSet,
+    Format,
+    Json,
+    Wait,
+    help_if_bare,
+    listed,
+    session_of,
+)
 from jobs.session import DEFAULT_LAKE, Session, log_to_stderr, plain, steady_streams
 from schemas.errors import RefusedError
 
@@ -27,6 +40,7 @@ DEMO_MARKER = "meterlake-demo"
 
 app = typer.Typer(name=PROGRAM, **PLAIN)
 app.add_typer(meter_app)
+app.add_typer(query_app)
 
 
 def main() -> None:
@@ -171,9 +185,51 @@ def retain(
     return _run_job(context, "retain", work, dry_run=dry_run, wait=wait)
 
 
+@app.command(epilog="Example: meterlake export --period 2026-06 --meter active_users --group-by plan")
+def export(  # noqa: PLR0913, PLR0917 - what to export, and how
+    context: typer.Context,
+    period: Annotated[str | None, typer.Option("--period", metavar="YYYY-MM", help="The month, UTC.")] = None,
+    meter: Annotated[str | None, typer.Option("--meter", metavar="M", help="Only this meter.")] = None,
+    group_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group-by", metavar="D", help="A dimension beside the subject; again, or with commas."
+        ),
+    ] = None,
+    columns: Annotated[ColumnSet, typer.Option("--columns", help="Columns of usage.csv.")] = "default",
+    csv_safe: Annotated[
+        bool, typer.Option("--csv-safe", help="An apostrophe before text that begins like a formula.")
+    ] = False,
+    close: Annotated[bool, typer.Option("--close", help="Make the period final.")] = False,
+    verify: Annotated[
+        Path | None, typer.Option("--verify", metavar="DIR", help="Check a delivered folder; needs no lake.")
+    ] = None,
+    wait: Wait = False,
+    _json: Json = False,
+) -> int:
+    """Write a billing revision of a month, if anything changed."""
+    if verify is not None:
+        return _verify_export(context, verify, period, meter)
+    if period is None:
+        raise typer.BadParameter("a month is missing, like 2026-06", param_hint="--period")
+
+    def work(lake: Lake, report: Report) -> None:
+        from jobs.billing import parse_period
+        from jobs.export import Options
+        from jobs.export import export as job
+
+        options = Options(tuple(listed(group_by)), columns, csv_safe)
+        job(lake, report, parse_period(period), meter=meter, options=options, close=close)
+
+    return _run_job(context, "export", work, wait=wait)
+
+
 @app.command(epilog="Example, in a crontab: 0 3 * * * meterlake --lake /srv/usage-lake nightly")
 def nightly(context: typer.Context, as_of: AsOf = None, wait: Wait = False, _json: Json = False) -> int:
-    """Aggregate, then retain: what cron calls."""
+    """Aggregate, export, retain: what cron calls.
+
+    Exports this month and the last. What fails is reported, and keeps no other meter or step from its work.
+    """
 
     def work(lake: Lake, report: Report) -> None:
         from jobs.nightly import nightly as job
@@ -260,6 +316,19 @@ def _run_job(
         document, lambda console: show.report(console, report, session.report_file), report.problems
     )
     return report.exit_code
+
+
+def _verify_export(context: typer.Context, folder: Path, *others: object) -> int:
+    if any(other is not None for other in others):
+        raise typer.BadParameter("expected no --period and no --meter beside it", param_hint="--verify")
+    session = session_of(context)
+    from jobs import show
+    from jobs.verify_export import verify_exports
+
+    found = verify_exports(folder)
+    problems = [problem for revision in found for problem in revision.problems]
+    session.answer({"revisions": found}, lambda console: show.verified(console, found), problems)
+    return 1 if problems else 0
 
 
 def _wrong_usage(session: Session, error: typer.TyperException) -> int:

@@ -28,10 +28,16 @@ Format = Literal["json", "jsonl", "csv", "parquet"]
 Wait = Annotated[
     bool, typer.Option("--wait", help="Wait while another job works on this lake, rather than end.")
 ]
+ColumnSet = Literal["default", "open-spanner", "focus"]
 AsOf = Annotated[
     dt.date | None,
     typer.Option("--as-of", parser=_date, metavar="DATE", help="The date to count from; default today, UTC."),
 ]
+
+
+def listed(given: list[str] | None) -> list[str]:
+    """The names that an option gave, each time one or several with commas between."""
+    return [name.strip() for text in given or () for name in text.split(",")]
 
 
 def session_of(context: typer.Context) -> Session:

@@ -14,6 +14,8 @@ import msgspec
 from lake import Lake, paths
 from schemas.errors import MeterlakeError
 
+EXIT_FAILED = 3
+
 
 class PartitionReport(msgspec.Struct, kw_only=True):
     """What a run did to one partition, and why."""
@@ -29,6 +31,24 @@ class PartitionReport(msgspec.Struct, kw_only=True):
     bytes_written: int = 0
 
 
+class ExportReport(msgspec.Struct, kw_only=True):
+    """What a run did to one period of one meter's exports."""
+
+    meter: str
+    period: str
+    # `exported`, `unchanged`, or `nothing used`.
+    action: str
+    folder: str
+    # The newest revision there is now, 0 for none, and whether the period is final.
+    revision: int = 0
+    closed: bool = False
+    rows: int = 0
+    adjustments: int = 0
+    bytes_written: int = 0
+    # Dates whose files differ from those that were aggregated, and exported, last; and why.
+    out_of_date: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class Report(msgspec.Struct, kw_only=True):
     """Everything a run tells. Counts are of this run alone; `seconds` are by stage, of the wall clock."""
 
@@ -39,6 +59,7 @@ class Report(msgspec.Struct, kw_only=True):
     dry_run: bool = False
     inputs: list[dict[str, Any]] = msgspec.field(default_factory=list)
     partitions: list[PartitionReport] = msgspec.field(default_factory=list)
+    exports: list[ExportReport] = msgspec.field(default_factory=list)
     events_read: int = 0
     events_landed: int = 0
     duplicates: int = 0
@@ -77,6 +98,12 @@ class Report(msgspec.Struct, kw_only=True):
         self.problems.append(error.to_dict())
         self.exit_code = max(self.exit_code, error.exit_code)
 
+    def fail(self, error: BaseException, where: str = "") -> None:
+        """Note a failure that nobody has foreseen."""
+        said = {"kind": "failure", "what": f"{type(error).__name__}: {error}", "where": where}
+        self.problems.append({part: text for part, text in said.items() if text})
+        self.exit_code = EXIT_FAILED
+
     def to_json(self) -> bytes:
         """The report as one indented JSON document."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
@@ -93,8 +120,7 @@ def reported(lake: Lake, job: str, *, dry_run: bool = False) -> Iterator[Report]
         report.exit_code = error.exit_code
         raise
     except BaseException as error:
-        report.problems.append({"kind": "failure", "what": f"{type(error).__name__}: {error}"})
-        report.exit_code = 3
+        report.fail(error)
         raise
     finally:
         report.finished_at = now()

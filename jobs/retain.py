@@ -25,18 +25,25 @@ from schemas.meter import Meter
 Listing = Mapping[dt.date, list[StoredFile]]
 
 
-def retain(lake: Lake, report: Report, *, as_of: dt.date | None = None, dry_run: bool = False) -> None:
+def retain(
+    lake: Lake,
+    report: Report,
+    *,
+    meter: str | None = None,
+    as_of: dt.date | None = None,
+    dry_run: bool = False,
+) -> None:
     """Seal and drop every partition whose date is before `as_of` (default today, UTC) minus the meter's retention.
 
-    A partition whose aggregates are not up to date with exactly the files that are there is kept, and the run
-    ends with exit code 1. With `dry_run` the report is the same, and nothing is touched.
+    Of one meter or all. A partition whose aggregates are not up to date with exactly the files that are there is
+    kept, and the run ends with exit code 1. With `dry_run` the report is the same, and nothing is touched.
     """
-    for meter in lake.meters():
-        until = (as_of or now().date()) - dt.timedelta(days=meter.event_retention_days)
+    for each in [lake.meter(meter)] if meter else lake.meters():
+        until = (as_of or now().date()) - dt.timedelta(days=each.event_retention_days)
         with report.stage("plan"):
-            listing, _ = list_events(lake.storage, meter.name)
-            state = load_state(lake.storage, meter.name)
-        _retain_meter(_MeterLake(lake.storage, meter, listing, state), until, report, dry_run=dry_run)
+            listing, _ = list_events(lake.storage, each.name)
+            state = load_state(lake.storage, each.name)
+        _retain_meter(_MeterLake(lake.storage, each, listing, state), until, report, dry_run=dry_run)
 
 
 class _MeterLake(msgspec.Struct, frozen=True):

@@ -8,7 +8,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +82,9 @@ class Session:
         return exit_code
 
 
-def complain(line: str, hint: str = "") -> None:
+def complain(line: str, hint: str = "", kind: str = "error") -> None:
     """One error line on stderr, and one for the hint."""
-    print(f"error: {plain(line)}", file=sys.stderr)
+    print(f"{kind}: {plain(line)}", file=sys.stderr)
     if hint:
         print(f"hint: {plain(hint)}", file=sys.stderr)
 
@@ -125,17 +126,16 @@ def for_people(show: Callable[[Console], None]) -> str:
 
 def write(text: str) -> None:
     """Write to stdout now. A reader who has seen enough is no failure; a full disk is a StorageError."""
-    try:
+    with _on_stdout():
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # What the command did is done. The interpreter's own last flush must not fail either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise StorageError(
-            "could not write the answer", where="standard output", found=error.strerror or str(error)
-        ) from error
+
+
+def write_bytes(content: bytes) -> None:
+    """Write to stdout as `write` does, byte for byte."""
+    with _on_stdout():
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
 
 
 def plain(text: str) -> str:
@@ -159,3 +159,17 @@ def steady_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
         getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _on_stdout() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # What the command did is done. The interpreter's own last flush must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StorageError(
+            "could not write the answer", where="standard output", found=error.strerror or str(error)
+        ) from error

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.define import Definition
-from jobs.report import PartitionReport, Report
+from jobs.report import ExportReport, PartitionReport, Report
 from jobs.session import MAX_LINES, plain
 from jobs.status import MeterStatus, Status, outcome
+from jobs.verify_export import VerifiedRevision
 from schemas.meter import Meter
 
 # Of many dates, those that people look for are the newest.
@@ -23,38 +24,38 @@ def definitions(console: Console, found: Sequence[Definition]) -> None:
     """One line per definition file that was taken."""
     for definition in found:
         if not definition.error:
-            _line(console, f"{definition.outcome:<9}  {definition.meter}  ({definition.file})")
+            print_line(console, f"{definition.outcome:<9}  {definition.meter}  ({definition.file})")
 
 
 def meters(console: Console, found: Sequence[Meter]) -> None:
     """One row per meter."""
     if not found:
-        _line(console, "no meters yet; define one with: meterlake meter add FILE")
+        print_line(console, "no meters yet; define one with: meterlake meter add FILE")
         return
-    table = _table("meter", "unit", "aggregation", ">days kept", "dimensions")
+    table = new_table("meter", "unit", "aggregation", ">days kept", "dimensions")
     for meter in found:
         dimensions = ", ".join(meter.dimension_names)
-        _row(table, meter.name, meter.unit, meter.aggregation, meter.event_retention_days, dimensions)
+        add_row(table, meter.name, meter.unit, meter.aggregation, meter.event_retention_days, dimensions)
     console.print(table)
 
 
 def meter(console: Console, found: Meter) -> None:
     """One meter, with a row per dimension."""
-    _line(
+    print_line(
         console,
         f"{found.name}: {found.aggregation} of {found.unit}, raw events kept for "
         f"{_number(found.event_retention_days)} days",
     )
     if found.description:
-        _line(console, found.description)
+        print_line(console, found.description)
     if not found.dimensions:
-        _line(console, "no dimensions")
+        print_line(console, "no dimensions")
         return
-    table = _table("dimension", "type", "value", "description")
+    table = new_table("dimension", "type", "value", "description")
     for dimension in found.dimensions:
         value = "deprecated" if dimension.deprecated else "required" if dimension.required else "optional"
         said = ": ".join(text for text in (dimension.display_name, dimension.description) if text)
-        _row(table, dimension.name, dimension.type, value, said)
+        add_row(table, dimension.name, dimension.type, value, said)
     console.print(table)
 
 
@@ -62,25 +63,27 @@ def report(console: Console, run: Report, file: str | None) -> None:
     """What a run did: a line per partition, the totals, and where the report is."""
     for action, partitions in _by_action(run).items():
         _partitions(console, f"would be {action}" if run.dry_run else action, partitions)
+    if run.exports:
+        _exports(console, run.exports)
     for given in run.inputs[:MAX_LINES]:
-        _line(console, _input(given))
+        print_line(console, _input(given))
     _cut(console, run.inputs, MAX_LINES)
     for line in _totals(run):
-        _line(console, line)
+        print_line(console, line)
     if file:
-        _line(console, f"report: {file}")
+        print_line(console, f"report: {file}")
 
 
 def status(console: Console, found: Status) -> None:
     """The lake's meters, what of them is not counted and why, and its last runs."""
-    _line(console, f"lake {found.lake}")
+    print_line(console, f"lake {found.lake}")
     if found.working:
-        _line(console, f"at work: {found.working}")
+        print_line(console, f"at work: {found.working}")
     if found.meters:
         _counted(console, found.meters)
         _uncounted(console, found.meters)
     else:
-        _line(console, "no meters yet; define one with: meterlake meter add FILE")
+        print_line(console, "no meters yet; define one with: meterlake meter add FILE")
     for meter_status in found.meters:
         _out_of_date(console, meter_status)
     _quarantined(console, found)
@@ -95,11 +98,38 @@ def _by_action(run: Report) -> dict[str, list[PartitionReport]]:
 
 
 def _partitions(console: Console, heading: str, partitions: Sequence[PartitionReport]) -> None:
-    table = _table(heading, "date", ">events", "why")
+    table = new_table(heading, "date", ">events", "why")
     for partition in partitions[:MAX_LINES]:
-        _row(table, partition.meter, partition.date, partition.events, partition.why)
+        add_row(table, partition.meter, partition.date, partition.events, partition.why)
     console.print(table)
     _cut(console, partitions, MAX_LINES)
+    console.print()
+
+
+def verified(console: Console, found: Sequence[VerifiedRevision]) -> None:
+    """One line per revision that was checked."""
+    for each in found:
+        result = f"{len(each.problems)} wrong" if each.problems else "ok"
+        of = (
+            f"{each.meter} {each.period}, {each.files} files, {_number(each.rows)} rows: "
+            if each.meter
+            else ""
+        )
+        print_line(console, f"{result:<7}  {of}{each.folder}")
+
+
+def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
+    table = new_table("export", "period", ">revision", ">rows", ">adjustments", "")
+    for each in exports:
+        said = f"{each.action}, closed" if each.closed else each.action
+        if each.out_of_date:
+            dates = len(each.out_of_date)
+            said += f"; {_number(dates)} {_plural('date', dates)} out of date"
+        add_row(table, each.meter, each.period, each.revision or "-", each.rows, each.adjustments, said)
+    console.print(table)
+    for each in exports:
+        if each.action == "exported":
+            print_line(console, f"wrote {each.folder}revision={each.revision:04d}/")
     console.print()
 
 
@@ -118,6 +148,9 @@ def _totals(run: Report) -> Iterable[str]:
         f"{_number(len(those))} {_plural('partition', len(those))} {would}{action}"
         for action, those in _by_action(run).items()
     ]
+    if run.exports:
+        made = sum(each.action == "exported" for each in run.exports)
+        said.append(f"{_number(made)} {_plural('revision', made)} exported")
     yield f"{run.job}: {outcome(run)}{note}; {', '.join(said) or 'no partition touched'}; {took:.1f} s"
     for name, count in (("landed", run.events_landed), ("read", run.events_read)):
         if count:
@@ -132,21 +165,21 @@ def _totals(run: Report) -> Iterable[str]:
 
 
 def _counted(console: Console, found: Sequence[MeterStatus]) -> None:
-    table = _table("meter", ">events", "newest", ">partitions", ">out of date", ">sealed")
+    table = new_table("meter", ">events", "newest", ">partitions", ">out of date", ">sealed")
     for each in found:
         stale = len(each.out_of_date)
-        _row(table, each.meter, each.events, each.newest or "-", each.partitions, stale, each.sealed)
+        add_row(table, each.meter, each.events, each.newest or "-", each.partitions, stale, each.sealed)
     console.print()
     console.print(table)
 
 
 def _uncounted(console: Console, found: Sequence[MeterStatus]) -> None:
-    table = _table("not counted", ">quarantined", ">duplicates", ">conflicts", ">late p50", ">p95", ">max")
+    table = new_table("not counted", ">quarantined", ">duplicates", ">conflicts", ">late p50", ">p95", ">max")
     for each in found:
         late = each.late
         seconds = (late.median_seconds, late.p95_seconds, late.max_seconds) if late else ()
         times = [duration(second) for second in seconds] or ["-"] * 3
-        _row(table, each.meter, sum(each.quarantined.values()), each.duplicates, each.conflicts, *times)
+        add_row(table, each.meter, sum(each.quarantined.values()), each.duplicates, each.conflicts, *times)
     console.print()
     console.print(table)
 
@@ -154,9 +187,9 @@ def _uncounted(console: Console, found: Sequence[MeterStatus]) -> None:
 def _out_of_date(console: Console, each: MeterStatus) -> None:
     if not each.out_of_date:
         return
-    _line(console, f"\nout of date: {each.meter}")
+    print_line(console, f"\nout of date: {each.meter}")
     for date, why in list(each.out_of_date.items())[-MAX_DATES:]:
-        _line(console, f"  {date}  {why}")
+        print_line(console, f"  {date}  {why}")
     _cut(console, list(each.out_of_date), MAX_DATES)
 
 
@@ -168,30 +201,30 @@ def _quarantined(console: Console, found: Status) -> None:
             name = f"{each.meter}, which is no defined meter"
         if each.event_files:
             files = f"{_number(each.event_files)} {_plural('file', each.event_files)}"
-            _line(console, f"\nnot counted: {files} of events of {name}")
+            print_line(console, f"\nnot counted: {files} of events of {name}")
         defined.append((f"quarantined: {name}", each.quarantined))
     for what, reasons in defined:
         if reasons:
-            _line(console, f"\n{what}")
+            print_line(console, f"\n{what}")
             for reason, count in reasons.items():
-                _line(console, f"  {_number(count):>9}  {reason}")
+                print_line(console, f"  {_number(count):>9}  {reason}")
 
 
 def _runs(console: Console, found: Status) -> None:
     if not found.runs:
         return
-    table = _table("last runs (UTC)", "job", "outcome", ">seconds", ">partitions", ">quarantined")
+    table = new_table("last runs (UTC)", "job", "outcome", ">seconds", ">partitions", ">quarantined")
     for run in found.runs:
         seconds = "-" if run.seconds is None else f"{run.seconds:.1f}"
         start = f"{run.started_at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"
-        _row(table, start, run.job, run.outcome, seconds, run.partitions, run.quarantined)
+        add_row(table, start, run.job, run.outcome, seconds, run.partitions, run.quarantined)
     console.print()
     console.print(table)
 
 
 def _cut(console: Console, items: Sequence[object], shown: int) -> None:
     if len(items) > shown:
-        _line(console, f"… and {_number(len(items) - shown)} more; --json has all")
+        print_line(console, f"… and {_number(len(items) - shown)} more; --json has all")
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
@@ -199,13 +232,14 @@ def _reasons(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{_number(count)} {reason}" for reason, count in ordered)
 
 
-def _line(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
+    """One line of any length."""
     # Not wrapped, so that paths can be copied; a name in it can't make lines of its own.
     start = "\n" if text.startswith("\n") else ""
     console.print(start + plain(text.removeprefix("\n")), soft_wrap=True)
 
 
-def _table(*headings: str) -> Table:
+def new_table(*headings: str) -> Table:
     """A table without lines; headings that begin with `>` are of numbers, on the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
@@ -217,7 +251,8 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _row(table: Table, *cells: object) -> None:
+def add_row(table: Table, *cells: object) -> None:
+    """One row; whole numbers get their commas."""
     table.add_row(*(_number(cell) if isinstance(cell, int) else plain(str(cell)) for cell in cells))
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from lake import paths, readers
+from lake import paths, query, readers
+from lake.buckets import UTC, Size
 from lake.meters import load_meter, load_meters
 from lake.storage import Storage, open_storage
 from schemas.errors import BrokenLakeError
@@ -109,6 +110,52 @@ class Lake:
         that are asked for, or that have rows. Sorted by `by`.
         """
         return readers.totals(self.storage, self.meter(meter), list(by), (since, until))
+
+    def query(  # noqa: PLR0913 - a question has this many parts
+        self,
+        meter: str,
+        since: dt.date | dt.datetime,
+        until: dt.date | dt.datetime,
+        *,
+        bucket: Size = "day",
+        by: Sequence[str] = (),
+        where: str | None = None,
+        top: int | None = None,
+        zone: str = UTC,
+        fill: bool = False,
+        measures: bool = False,
+    ) -> pl.LazyFrame:
+        """Usage of since <= time < until in buckets (`hour`, `day`, `month`, `none`), by subject and dimensions.
+
+        Dates begin at midnight in `zone`, an IANA name, and so do the buckets `day` and `month`. `where` is a filter
+        (see the README), `top` keeps the groups with the greatest quantity over the whole range. With `fill`, empty
+        buckets have 0 of what adds up, and of a gauge its last quantity before them. Gives `bucket_start`,
+        `bucket_end`, the fields of `by`, `quantity`, `events`, and with `measures` the other measures; sorted by
+        bucket, then rank or fields. Raises BadInputError for a wrong question, and RefusedError where only raw
+        events could answer and retention has dropped them.
+        """
+        definition = self.meter(meter)
+        question = query.Question(
+            since=query.instant(since, zone),
+            until=query.instant(until, zone),
+            bucket=bucket,
+            by=tuple(by),
+            where=where,
+            top=top,
+            zone=zone,
+            fill=fill,
+            measures=measures,
+        )
+        return query.answer(self.storage, definition, question, query.make_plan(definition, question))
+
+    def values(
+        self, meter: str, dimension: str, since: dt.date | None = None, until: dt.date | None = None
+    ) -> pl.LazyFrame:
+        """The values of a dimension, or of `subject`, that have been seen, and how many events have each.
+
+        `value` as text, null for events that have none, and `events`; the most frequent first, then by value.
+        """
+        return readers.values(self.storage, self.meter(meter), dimension, (since, until))
 
 
 def _check_format(marker: bytes, url: str) -> None:

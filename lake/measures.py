@@ -74,10 +74,10 @@ def merge(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFra
     )
 
 
-def billed(meter: Meter, seconds: int = SECONDS_PER_DAY) -> pl.Expr:
+def billed(meter: Meter, seconds: float | pl.Expr = SECONDS_PER_DAY) -> pl.Expr:
     """The meter's own aggregation of the measures as `quantity`: a decimal, or a double for avg and rate.
 
-    avg is double(quantity_sum) / events; rate is events / `seconds`, the length of the bucket.
+    avg is double(quantity_sum) / events; rate is events / `seconds`, the length of the bucket, or of each row's.
     """
     # A column of equal numbers: Polars divides by a single one as a product with its reciprocal, which is wrong
     # in the last digit at times.

@@ -23,14 +23,18 @@ STATE = "state/"
 LANDED = "landed/"
 RUNS = "runs/"
 LEASE = "lease/"
+EXPORTS = "exports/"
 TEMPORARY = ".tmp/"
 
 TABLES = ("usage", "usage_by_subject", "usage_by_dimension")
 # What Hive writes for a null partition value: rows that name no meter at all.
 NO_METER = "__HIVE_DEFAULT_PARTITION__"
 PART = "part.parquet"
+MANIFEST = "manifest.json"
+CLOSED = "closed.json"
 
 _RUN = re.compile(r"runs/(?P<start>\d{8}T\d{6}\.\d{6}Z)-(?P<job>.+)\.json")
+_REVISION = re.compile(r"revision=(?P<number>\d{4,})")
 _PARTITION = re.compile(r"(?:.*/)?meter=(?P<meter>[^/]*)/date=(?P<date>\d{4}-\d{2}-\d{2})/(?P<file>[^/]+)")
 
 
@@ -108,6 +112,22 @@ def lease_number(path: str) -> int:
     """The number of a lease from its path; 0 for any other file."""
     name = path.removeprefix(LEASE).removesuffix(".json")
     return int(name) if path.startswith(LEASE) and name.isdigit() else 0
+
+
+def exports(meter: str, period: str, *variant: str) -> str:
+    """The folder of a period's revisions; `variant` are the choices that make it another export than the usual one."""
+    return f"{EXPORTS}{encode_name(meter)}/period={period}/" + "".join(f"{part}/" for part in variant)
+
+
+def revision(folder: str, number: int) -> str:
+    """The folder of one revision below a folder of revisions."""
+    return f"{folder}revision={number:04d}/"
+
+
+def revision_number(folder: str, path: str) -> int | None:
+    """The number of the revision that a file below a folder of revisions belongs to; None for any other file."""
+    match = _REVISION.fullmatch(path.removeprefix(folder).split("/")[0])
+    return int(match["number"]) if match and path.startswith(folder) else None
 
 
 def split_partition(path: str) -> Partitioned | None:

@@ -77,17 +77,23 @@ def aggregate_rows(storage: Storage, meter: Meter, table: str, dates: Dates) -> 
 
 def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.LazyFrame:
     """The rows of all dates merged by some of the keys of `usage`: the keys, then the measures, sorted by keys."""
-    unknown = set(by) - {"subject", *meter.dimension_names}
-    if unknown:
-        raise BadInputError(
-            f"meter {meter.name!r} can't be grouped by {', '.join(sorted(unknown))}",
-            expected=f"some of subject, {', '.join(meter.dimension_names)}",
-            found=", ".join(by),
-        )
+    _check_fields(meter, by)
     table = "usage" if set(by) - {"subject"} else "usage_by_subject"
     rows = aggregate_rows(storage, meter, table, dates)
     merged = with_quantity(merge(rows, by), meter, _seconds(storage, meter, dates))
     return merged.sort(by) if by else merged
+
+
+def values(storage: Storage, meter: Meter, name: str, dates: Dates) -> pl.LazyFrame:
+    """The values of a dimension or of `subject` as text: `value` and `events`, the most frequent first."""
+    _check_fields(meter, [name])
+    if name == "subject":
+        rows = aggregate_rows(storage, meter, "usage_by_subject", dates).rename({"subject": "value"})
+    else:
+        table = aggregate_rows(storage, meter, "usage_by_dimension", dates)
+        rows = table.filter(pl.col("dimension") == name)
+    counted = rows.group_by("value").agg(pl.col("events").sum())
+    return counted.sort("events", "value", descending=[True, False])
 
 
 def aggregate_columns(meter: Meter, table: str) -> dict[str, pl.DataType]:
@@ -99,6 +105,16 @@ def aggregate_columns(meter: Meter, table: str) -> dict[str, pl.DataType]:
     }
     double = meter.aggregation in ("avg", "rate")
     return keys[table] | column_types(Measures) | {"quantity": pl.Float64() if double else QUANTITY}
+
+
+def _check_fields(meter: Meter, names: list[str]) -> None:
+    unknown = set(names) - {"subject", *meter.dimension_names}
+    if unknown:
+        raise BadInputError(
+            f"meter {meter.name!r} can't be grouped by {', '.join(sorted(unknown))}",
+            expected=f"some of {', '.join(['subject', *meter.dimension_names])}",
+            found=", ".join(names),
+        )
 
 
 def _seconds(storage: Storage, meter: Meter, dates: Dates) -> int:

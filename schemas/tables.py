@@ -61,6 +61,31 @@ class UsageByDimension(pa.DataFrameModel):
     subjects: pl.Int64 = pa.Field(ge=1)
 
 
+class Answer(pa.DataFrameModel):
+    """Bounds of an answer's bucket; the fields that it is grouped by follow, then the measures."""
+
+    bucket_start: Instant
+    bucket_end: Instant
+
+
+class Billed(pa.DataFrameModel):
+    """Keys of an export's `usage`; the subject, the chosen dimensions and the measures follow."""
+
+    period_start: Instant
+    period_end: Instant
+    meter: pl.String
+    unit: pl.String
+    aggregation: pl.String
+
+
+class Adjustment(pa.DataFrameModel):
+    """What an export's `adjustments` say of a row after the same keys; a row that is not there has no quantity."""
+
+    quantity_before: Quantity = pa.Field(nullable=True)
+    quantity_after: Quantity = pa.Field(nullable=True)
+    quantity_change: Quantity
+
+
 class Quarantine(pa.DataFrameModel):
     """One rejected row: why, what was wrong in words, its original text, and where it came from."""
 

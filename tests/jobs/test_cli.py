@@ -34,6 +34,9 @@ COMMANDS = [
     ["land"],
     ["aggregate"],
     ["retain"],
+    ["export"],
+    ["query"],
+    ["values"],
     ["nightly"],
     ["status"],
     ["demo"],
@@ -355,7 +358,9 @@ def test_showing_a_meter_that_is_not_there(meterlake: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "command", [["aggregate"], ["aggregate", "--rebuild"], ["retain"], ["nightly"]], ids=" ".join
+    "command",
+    [["aggregate"], ["aggregate", "--rebuild"], ["export", "--period", "2026-06"], ["retain"], ["nightly"]],
+    ids=" ".join,
 )
 def test_a_job_with_nothing_to_do(meterlake: Run, lake: Path, command: list[str]) -> None:
     ran = meterlake(*command)

@@ -36,6 +36,12 @@ NO_METER = "__HIVE_DEFAULT_PARTITION__"
         (paths.settled("m", DAY), "settled/meter=m/date=2026-06-19/part.parquet"),
         (paths.state("a:b"), "state/a%3Ab.json"),
         (paths.landed("ab12"), "landed/ab12.json"),
+        (paths.exports("a/b", "2026-06"), "exports/a%2Fb/period=2026-06/"),
+        (
+            paths.exports("m", "2026-06", "by=plan,role", "csv=safe"),
+            "exports/m/period=2026-06/by=plan,role/csv=safe/",
+        ),
+        (paths.revision("exports/m/period=2026-06/", 7), "exports/m/period=2026-06/revision=0007/"),
         (paths.run(START, "nightly"), "runs/20260619T030000.001234Z-nightly.json"),
     ],
 )
@@ -95,3 +101,18 @@ def test_what_is_no_run(path: str) -> None:
 def test_runs_sort_by_their_start() -> None:
     starts = [START + dt.timedelta(seconds=2, microseconds=-1234), START, START + dt.timedelta(days=200)]
     assert sorted(paths.run(start, "x") for start in starts) == [paths.run(s, "x") for s in sorted(starts)]
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [
+        ("exports/m/period=2026-06/revision=0007/usage.csv", 7),
+        ("exports/m/period=2026-06/revision=12345/manifest.json", 12345),
+        ("exports/m/period=2026-06/closed.json", None),
+        ("exports/m/period=2026-06/revision=7/usage.csv", None),
+        ("exports/m/period=2026-06/by=plan/revision=0007/usage.csv", None),
+        ("exports/n/period=2026-06/revision=0007/usage.csv", None),
+    ],
+)
+def test_a_revisions_number_is_that_of_its_own_folder(path: str, number: int | None) -> None:
+    assert paths.revision_number("exports/m/period=2026-06/", path) == number

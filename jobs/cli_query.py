@@ -1,0 +1,165 @@
+"""The command line's questions: `query` and `values`. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from jobs.options import PLAIN, Json, listed, session_of
+from jobs.session import Session, complain
+
+if TYPE_CHECKING:
+    from jobs.answers import Answered
+
+AnswerFormat = Literal["table", "csv", "json", "parquet"]
+BucketSize = Literal["hour", "day", "month", "none"]
+MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})?)?")
+
+query_app = typer.Typer(**PLAIN)
+
+
+def _moment(text: str) -> dt.date:
+    """A date, or a time, which is a date too."""
+    if MOMENT.fullmatch(text):
+        try:
+            return dt.date.fromisoformat(text) if len(text) == 10 else dt.datetime.fromisoformat(text.upper())
+        except ValueError:
+            # The 30th of February and the like.
+            pass
+    raise typer.BadParameter(
+        f"expected a date like 2026-06-19 or a time like 2026-06-19T12:00:00Z, found {text!r}"
+    )
+
+
+@query_app.command(
+    epilog="Example: meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 --group-by plan"
+)
+def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
+    context: typer.Context,
+    meter: Annotated[str, typer.Option("--meter", metavar="M", help="The meter's name.")],
+    since: Annotated[
+        dt.date, typer.Option("--from", parser=_moment, metavar="T", help="First moment: a date or a time.")
+    ],
+    until: Annotated[
+        dt.date, typer.Option("--to", parser=_moment, metavar="T", help="End of the range, not part of it.")
+    ],
+    bucket: Annotated[BucketSize, typer.Option("--bucket", help="Length of a row's time.")] = "day",
+    group_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group-by", metavar="F", help="subject or a dimension; several: again, or with commas."
+        ),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--filter", metavar="EXPR", help="Like: plan = 'pro' and seats >= 10")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, metavar="N", help="The N groups of greatest quantity.")
+    ] = None,
+    zone: Annotated[
+        str, typer.Option("--tz", metavar="ZONE", help="IANA zone of dates, days and months.")
+    ] = "UTC",
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Rows for empty buckets: 0, or a gauge's last value.")
+    ] = False,
+    measures: Annotated[
+        bool, typer.Option("--measures", help="All measures, not only the quantity.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say on stderr what the answer is from.")
+    ] = False,
+    answer_format: Annotated[
+        AnswerFormat, typer.Option("--format", help="How to print the answer.")
+    ] = "table",
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write the answer to a file.")
+    ] = None,
+    _json: Json = False,
+) -> int:
+    """Answer how much was used.
+
+    From the aggregates where they can answer, else from deduplicated events: hours, days of a zone, filters on
+    quantity.
+    """
+    session = session_of(context)
+    chosen = _format_of(session, answer_format, output)
+    lake = session.lake()
+    from jobs import answers
+    from lake.query import Question, instant
+
+    question = Question(
+        since=instant(since, zone),
+        until=instant(until, zone),
+        bucket=bucket,
+        by=tuple(listed(group_by)),
+        where=where,
+        top=top,
+        zone=zone,
+        fill=fill,
+        measures=measures,
+    )
+    found = answers.ask(lake, meter, question)
+    _tell(found, explain=explain)
+    answers.give(session, found, chosen, output)
+    return 0
+
+
+@query_app.command(epilog="Example: meterlake values --meter active_users --dimension plan")
+def values(
+    context: typer.Context,
+    meter: Annotated[str, typer.Option("--meter", metavar="M", help="The meter's name.")],
+    dimension: Annotated[str, typer.Option("--dimension", metavar="D", help="A dimension, or subject.")],
+    since: Annotated[
+        dt.date | None, typer.Option("--from", parser=_moment, metavar="DATE", help="First date.")
+    ] = None,
+    until: Annotated[
+        dt.date | None, typer.Option("--to", parser=_moment, metavar="DATE", help="Date after the last.")
+    ] = None,
+    _json: Json = False,
+) -> int:
+    """List a dimension's observed values with their events."""
+    for option, given in (("--from", since), ("--to", until)):
+        if isinstance(given, dt.datetime):
+            raise typer.BadParameter("expected a date like 2026-06-19, found a time", param_hint=option)
+    session = session_of(context)
+    lake = session.lake()
+    from jobs import answers
+
+    found = lake.values(meter, dimension, since, until).collect()
+    document = {"meter": meter, "dimension": dimension, "values": found.to_dicts()}
+    session.answer(document, lambda console: answers.show_values(console, dimension, found))
+    return 0
+
+
+def _format_of(session: Session, asked: AnswerFormat, output: Path | None) -> AnswerFormat:
+    if session.as_json:
+        if asked not in ("table", "json"):
+            raise typer.BadParameter(
+                f"expected json or nothing beside --json, found {asked}", param_hint="--format"
+            )
+        return "json"
+    if asked == "parquet" and output is None and sys.stdout.isatty():
+        raise typer.BadParameter(
+            "Parquet is not for a terminal; name a file with --output", param_hint="--format"
+        )
+    return asked
+
+
+def _tell(found: Answered, *, explain: bool) -> None:
+    """On stderr, what the answer is from where that was asked for, and always what makes it incomplete."""
+    if explain:
+        for line in found.explained():
+            complain(line, kind="explain")
+    stale = found.explanation.out_of_date
+    if stale:
+        dates = ", ".join(f"{date} ({why})" for date, why in list(stale.items())[-3:])
+        complain(
+            f"{len(stale)} dates of this range are out of date, the last of them {dates}",
+            "the answer is as of the last aggregation; for newer events run: meterlake aggregate",
+            "note",
+        )

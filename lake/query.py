@@ -1,0 +1,250 @@
+"""Questions about usage: planned on the aggregates where they can answer, else on the deduplicated events."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import polars as pl
+
+from lake.buckets import BUCKET, SIZES, UTC, Size, bucket_of_date, bucket_of_instant, buckets, zone_of
+from lake.dedup import DATE
+from lake.filters import Filter, parse_filter
+from lake.freshness import out_of_date
+from lake.measures import billed, measure, merge
+from lake.readers import aggregate_rows, events
+from lake.state import load_state
+from lake.storage import Storage
+from schemas.errors import BadInputError, RefusedError
+from schemas.meter import Meter
+from schemas.tables import MEASURES, QUANTITY, Answer, column_types
+
+ADDITIVE = frozenset({"sum", "count", "rate"})
+ANSWER = list(column_types(Answer))
+RANK = "#rank"
+DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of one meter: since <= time < until, in buckets, by some fields, of what a filter keeps."""
+
+    since: dt.datetime
+    until: dt.datetime
+    bucket: Size = "day"
+    by: tuple[str, ...] = ()
+    where: str | None = None
+    top: int | None = None
+    zone: str = UTC
+    fill: bool = False
+    measures: bool = False
+
+    @property
+    def dates(self) -> tuple[dt.date, dt.date]:
+        """The UTC dates that the range touches, as a half-open range."""
+        last = (self.until - dt.timedelta(microseconds=1)).astimezone(dt.UTC).date()
+        return self.since.astimezone(dt.UTC).date(), last + DAY
+
+
+class Plan(NamedTuple):
+    """How a question is answered: from `aggregates` or `events`, the table, and why the aggregates don't do."""
+
+    source: str
+    table: str
+    why: tuple[str, ...]
+    condition: Filter | None
+    grid: pl.DataFrame
+
+
+class Explanation(NamedTuple):
+    """What was used to answer: the plan's parts, the dates it read, and what is known about them."""
+
+    source: str
+    table: str
+    why: tuple[str, ...]
+    partitions: int
+    sealed: int
+    # Dates whose files differ from those that were aggregated, with the reason.
+    out_of_date: dict[dt.date, str]
+
+
+def instant(moment: dt.date | dt.datetime, zone: str = UTC) -> dt.datetime:
+    """A date's midnight in the zone, or a time, which is in the zone where it names none itself.
+
+    Raises BadInputError for an unknown zone, and for the first and last years of the calendar, where a zone's clocks
+    may leave it.
+    """
+    if not 1 < moment.year < 9999:
+        raise BadInputError("a time out of range", expected="a year from 2 to 9998", found=moment.isoformat())
+    if not isinstance(moment, dt.datetime):
+        moment = dt.datetime.combine(moment, dt.time())
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone_of(zone))
+    return moment.astimezone(dt.UTC)
+
+
+def make_plan(meter: Meter, question: Question) -> Plan:
+    """Choose how to answer; reads nothing.
+
+    Raises BadInputError for a question that makes no sense for this meter, naming what is wrong with it.
+    """
+    _check(meter, question)
+    condition = _condition(meter, question)
+    grid = buckets(question.bucket, question.since, question.until, question.zone)
+    why = tuple(_beyond_aggregates(question, condition, grid))
+    fields = {*question.by, *(condition.fields if condition else ())}
+    table = "usage" if fields - {"subject"} else "usage_by_subject"
+    return Plan("events" if why else "aggregates", "events" if why else table, why, condition, grid)
+
+
+def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl.LazyFrame:
+    """The rows that answer a question.
+
+    `bucket_start` and `bucket_end`, the fields of `by`, `quantity` as the meter's aggregation has it, `events`, and
+    the other measures where asked for. One row per bucket and group that has events, or with `fill` per bucket and
+    group of the range; sorted by bucket, then by rank with `top`, else by the fields. Raises RefusedError where
+    only raw events could answer and retention has dropped them.
+    """
+    keys = [BUCKET, *question.by]
+    if plan.source == "events":
+        _refuse_sealed(storage, meter, question, plan)
+        rows = events(storage, meter, question.dates).filter(
+            pl.col("timestamp") >= question.since, pl.col("timestamp") < question.until
+        )
+        rows = rows.with_columns(bucket_of_instant(question.bucket, question.zone))
+        measured = measure(_kept(rows, plan), keys)
+    else:
+        rows = aggregate_rows(storage, meter, plan.table, question.dates)
+        rows = rows.with_columns(bucket_of_date(question.bucket, pl.col(DATE)))
+        measured = merge(_kept(rows, plan), keys)
+    return _shaped(measured, meter, question, plan.grid)
+
+
+def explain(storage: Storage, meter: Meter, question: Question, plan: Plan) -> Explanation:
+    """What answers the question, and which of its dates are sealed or out of date. Lists files, and reads none."""
+    state = load_state(storage, meter.name)
+    since, until = question.dates
+    dates = [date for date in state.partitions if since <= date < until]
+    sealed = len(state.sealed.intersection(dates))
+    # Events are deduplicated as they are now, so they are never out of date.
+    stale = out_of_date(storage, meter, state, since, until) if plan.source == "aggregates" else {}
+    return Explanation(plan.source, plan.table, plan.why, len(dates), sealed, stale)
+
+
+def _check(meter: Meter, question: Question) -> None:
+    if question.since >= question.until:
+        raise BadInputError(
+            "the range is empty",
+            expected="a start before the end, which is not part of the range",
+            found=f"{question.since.isoformat()} to {question.until.isoformat()}",
+        )
+    if question.bucket not in SIZES:
+        raise BadInputError(
+            f"no bucket {question.bucket!r}", expected=", ".join(SIZES), found=question.bucket
+        )
+    known = ["subject", *meter.dimension_names]
+    for position, name in enumerate(question.by):
+        if name not in known or name in question.by[:position] or name in ANSWER:
+            raise BadInputError(
+                f"meter {meter.name!r} can't be grouped by {name!r}",
+                expected=f"some of {', '.join(known)}, each once, and none of {', '.join(ANSWER)}",
+                found=", ".join(question.by),
+            )
+    if question.top is not None and (question.top < 1 or not question.by):
+        raise BadInputError(
+            "there is nothing to rank",
+            expected="top of 1 or more, of values that usage is grouped by",
+            found=f"top {question.top}, grouped by {', '.join(question.by) or 'nothing'}",
+        )
+
+
+def _condition(meter: Meter, question: Question) -> Filter | None:
+    if question.where is None:
+        return None
+    fields = {"subject": pl.String(), **meter.dimension_dtypes, "quantity": QUANTITY}
+    return parse_filter(question.where, fields)
+
+
+def _beyond_aggregates(question: Question, condition: Filter | None, grid: pl.DataFrame) -> list[str]:
+    """Why rows of whole UTC dates, without single events, can't answer."""
+    midnight = dt.time()
+    why = []
+    if question.bucket == "hour":
+        why.append("hours are smaller than the dates of the aggregates")
+    if {question.since.astimezone(dt.UTC).time(), question.until.astimezone(dt.UTC).time()} != {midnight}:
+        why.append("the range does not begin and end at midnight UTC")
+    elif question.bucket in ("day", "month"):
+        inner = grid["bucket_start"].to_list()[1:]
+        if any(edge.time() != midnight for edge in inner):
+            why.append(f"days of {question.zone} are not dates of UTC")
+    if condition and "quantity" in condition.fields:
+        why.append("the filter looks at the quantity of single events")
+    return why
+
+
+def _refuse_sealed(storage: Storage, meter: Meter, question: Question, plan: Plan) -> None:
+    state = load_state(storage, meter.name)
+    since, until = question.dates
+    gone = sorted(d for d in state.sealed if since <= d < until and state.partitions[d].events)
+    if gone:
+        raise RefusedError(
+            f"only raw events can answer this, since {' and '.join(plan.why)}",
+            where=f"meter {meter.name!r}",
+            expected="dates that are not sealed",
+            found=f"{len(gone)} sealed, from {gone[0]} to {gone[-1]}: retention has dropped their events",
+            hint=f"ask from {gone[-1] + DAY} on, or for days of UTC and no filter on quantity",
+        )
+
+
+def _kept(rows: pl.LazyFrame, plan: Plan) -> pl.LazyFrame:
+    return rows.filter(plan.condition.expression) if plan.condition else rows
+
+
+def _shaped(measured: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame) -> pl.LazyFrame:
+    """From measures by bucket and group to the answer's rows and columns."""
+    by = list(question.by)
+    rows = _joined(measured, question, grid)
+    seconds = (pl.col("bucket_end") - pl.col("bucket_start")).dt.total_microseconds() / 1e6
+    rows = rows.with_columns(billed(meter, seconds))
+    if question.fill:
+        rows = _filled(rows, meter, by)
+    order = ["bucket_start", *by]
+    if question.top is not None:
+        rows = rows.join(_ranked(measured, meter, question), on=by, how="inner", nulls_equal=True)
+        order = ["bucket_start", RANK]
+    shown = ["quantity", "events"]
+    more = [name for name in MEASURES if name not in shown] if question.measures else []
+    return rows.sort(order).select("bucket_start", "bucket_end", *by, *shown, *more)
+
+
+def _joined(measured: pl.LazyFrame, question: Question, grid: pl.DataFrame) -> pl.LazyFrame:
+    """The measures with the bounds of their buckets; with `fill` a row for every bucket of every group."""
+    if not question.fill:
+        return measured.join(grid.lazy(), on=BUCKET, how="inner", nulls_equal=True)
+    every = grid.lazy()
+    if question.by:
+        every = measured.select(question.by).unique().join(every, how="cross")
+    return every.join(measured, on=[BUCKET, *question.by], how="left", nulls_equal=True)
+
+
+def _filled(rows: pl.LazyFrame, meter: Meter, by: list[str]) -> pl.LazyFrame:
+    """Empty buckets: nothing of what adds up, and of a gauge what it last said."""
+    quantity = pl.col("quantity")
+    if meter.aggregation in ADDITIVE:
+        filled = quantity.fill_null(0)
+    else:
+        last = pl.col("quantity_last").forward_fill()
+        last = last.over(by, order_by="bucket_start") if by else last
+        double = meter.aggregation == "avg"
+        filled = pl.coalesce(quantity, last.cast(pl.Float64) if double else last)
+    return rows.sort("bucket_start").with_columns(filled, pl.col("events").fill_null(0))
+
+
+def _ranked(measured: pl.LazyFrame, meter: Meter, question: Question) -> pl.LazyFrame:
+    """The groups with the greatest quantity over the whole range, and their rank; ties in order of the fields."""
+    by = list(question.by)
+    seconds = (question.until - question.since) / dt.timedelta(seconds=1)
+    totals = merge(measured, by).with_columns(billed(meter, seconds))
+    ordered = totals.sort("quantity", *by, descending=[True, *(False for _ in by)])
+    return ordered.head(question.top or 0).with_row_index(RANK).select(*by, RANK)
