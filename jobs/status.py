@@ -173,7 +173,7 @@ def _reasons(storage: Storage, files: Sequence[StoredFile], found: Status) -> di
     counts: Counter[str] = Counter()
     for file in files:
         try:
-            counts.update(_count_reasons(storage.uri(file.path)))
+            counts.update(_count_reasons(storage, file))
         except (pl.exceptions.PolarsError, OSError) as error:
             found.problem(
                 BrokenLakeError(
@@ -183,8 +183,8 @@ def _reasons(storage: Storage, files: Sequence[StoredFile], found: Status) -> di
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _count_reasons(uri: str) -> dict[str, int]:
-    rows = pl.scan_parquet(uri, glob=False, hive_partitioning=False).group_by("reason").len().collect()
+def _count_reasons(storage: Storage, file: StoredFile) -> dict[str, int]:
+    rows = storage.scan([file]).group_by("reason").len().collect()
     return dict(rows.iter_rows())
 
 

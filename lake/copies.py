@@ -31,17 +31,19 @@ def find_losers(
     return losers(pl.concat(copies, how="diagonal_relaxed"), meter)
 
 
-def settled_winners(storage: Storage, meter: Meter, sealed: Iterable[dt.date]) -> pl.DataFrame:
+def settled_winners(storage: Storage, meter: Meter, sealed: set[dt.date]) -> pl.DataFrame:
     """The winners of sealed partitions that still have copies in open ones, as events with date and row 0.
 
     Files of partitions that are not sealed yet are left by an interrupted run, and do not count.
     """
     frames = [_copies_frame(meter)]
-    for date in sorted(sealed):
-        path = paths.settled(meter.name, date)
-        if storage.exists(path):
-            frames.append(pl.read_parquet(storage.uri(path), glob=False, hive_partitioning=False))
-            frames[-1] = frames[-1].with_columns(pl.lit(0, pl.UInt32).alias(ROW), *_where(date, settled=True))
+    for file in storage.list(paths.settled(meter.name)) if sealed else []:
+        place = paths.split_partition(file.path)
+        if place and place.date in sealed and place.file == paths.PART:
+            winners = storage.scan([file]).collect()
+            frames.append(
+                winners.with_columns(pl.lit(0, pl.UInt32).alias(ROW), *_where(place.date, settled=True))
+            )
     # A dimension that was added after the sealing is null there.
     return pl.concat(frames, how="diagonal_relaxed").select(_copies_frame(meter).columns)
 

@@ -43,13 +43,11 @@ class Partition:
         if not self.files:
             return pl.LazyFrame(schema={**event_columns(self.meter), ROW: pl.UInt32()})
         return (
-            pl.scan_parquet(
-                [self.storage.uri(file.path) for file in self.files],
+            self.storage.scan(
+                self.files,
                 schema=event_columns(self.meter),
                 missing_columns="insert",
                 extra_columns="ignore",
-                hive_partitioning=False,
-                glob=False,
                 row_index_name=ROW,
             )
             .select(*event_columns(self.meter), ROW)
@@ -94,7 +92,7 @@ def optional_columns(meter: Meter) -> set[str]:
 def check_file(storage: Storage, meter: Meter, file: StoredFile) -> MeterlakeError | None:
     """What is wrong with the structure of a producer's file, or None. Reads its footer only."""
     try:
-        found = pl.read_parquet_schema(storage.uri(file.path))
+        found = storage.schema(file.path)
     except (pl.exceptions.PolarsError, OSError) as error:
         return BadInputError(
             "unreadable file",

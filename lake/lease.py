@@ -13,11 +13,13 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import polars as pl
 
 from lake import paths
 from lake.storage import Storage, StoredFile
@@ -117,6 +119,7 @@ class GuardedStorage:
     def __init__(self, storage: Storage, lease: Lease) -> None:
         """Wrap a storage."""
         self._storage, self._lease, self.url = storage, lease, storage.url
+        self.creates_exclusively = storage.creates_exclusively
 
     def list(self, prefix: str) -> list[StoredFile]:
         """As the storage."""
@@ -125,6 +128,10 @@ class GuardedStorage:
     def read(self, path: str) -> bytes | None:
         """As the storage."""
         return self._storage.read(path)
+
+    def read_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
+        """As the storage."""
+        return self._storage.read_all(paths)
 
     def publish(self, path: str, content: bytes) -> None:
         """As the storage, while the lease is held."""
@@ -146,6 +153,11 @@ class GuardedStorage:
         self._lease.check()
         self._storage.delete(path)
 
+    def delete_all(self, paths: Iterable[str]) -> None:
+        """As the storage, while the lease is held."""
+        self._lease.check()
+        self._storage.delete_all(paths)
+
     def exists(self, path: str) -> bool:
         """As the storage."""
         return self._storage.exists(path)
@@ -153,6 +165,22 @@ class GuardedStorage:
     def uri(self, path: str) -> str:
         """As the storage."""
         return self._storage.uri(path)
+
+    def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
+        """As the storage."""
+        return self._storage.scan(files, **options)
+
+    def schema(self, path: str) -> pl.Schema:
+        """As the storage."""
+        return self._storage.schema(path)
+
+    def metadata(self, path: str) -> dict[str, str]:
+        """As the storage."""
+        return self._storage.metadata(path)
+
+    def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
+        """As the storage."""
+        self._storage.prefetch(files, whole=whole)
 
     def scratch(self, suffix: str) -> Path:
         """As the storage."""

@@ -40,9 +40,10 @@ def read_partition(storage: Storage, meter: str, date: dt.date) -> dict[str, pl.
     """The partition's rows in all tables that have a file for it."""
     found = {}
     for table in PUBLISH_ORDER:
-        path = paths.aggregate(table, meter, date)
-        if storage.exists(path):
-            found[table] = pl.read_parquet(storage.uri(path), glob=False, hive_partitioning=False)
+        files = storage.list(paths.aggregates(table, meter, date))
+        for file in files:
+            if file.path == paths.aggregate(table, meter, date):
+                found[table] = storage.scan([file]).collect()
     return found
 
 

@@ -63,14 +63,7 @@ def aggregate_rows(storage: Storage, meter: Meter, table: str, dates: Dates) -> 
     for file in storage.list(paths.aggregates(table, meter.name)):
         place = paths.split_partition(file.path)
         if place and _within(place.date, dates):
-            rows = pl.scan_parquet(
-                storage.uri(file.path),
-                schema=schema,
-                missing_columns="insert",
-                extra_columns="ignore",
-                glob=False,
-                hive_partitioning=False,
-            )
+            rows = storage.scan([file], schema=schema, missing_columns="insert", extra_columns="ignore")
             frames.append(rows.select(pl.lit(place.date).alias(DATE), *schema))
     return pl.concat(frames)
 

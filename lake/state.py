@@ -95,7 +95,7 @@ def rebuild_state(storage: Storage, meter: str) -> MeterState:
 def read_record(storage: Storage, path: str) -> PartitionState | None:
     """The record in the metadata of an aggregate file; None if the file has none or can't be read."""
     try:
-        metadata = pl.read_parquet_metadata(storage.uri(path))
+        metadata = storage.metadata(path)
     except (pl.exceptions.PolarsError, OSError):
         return None
     body = metadata.get(METADATA_KEY)
