@@ -92,7 +92,7 @@ def optional_columns(meter: Meter) -> set[str]:
 def check_file(storage: Storage, meter: Meter, file: StoredFile) -> MeterlakeError | None:
     """What is wrong with the structure of a producer's file, or None. Reads its footer only."""
     try:
-        found = storage.schema(file.path)
+        found = storage.schema(file)
     except (pl.exceptions.PolarsError, OSError) as error:
         return BadInputError(
             "unreadable file",
@@ -116,13 +116,18 @@ def check_file(storage: Storage, meter: Meter, file: StoredFile) -> MeterlakeErr
 
 
 def list_events(storage: Storage, meter: str) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
-    """The event files of a meter by date, and a complaint for every file that no partition can hold.
+    """The event files of a meter by date, and a complaint for every file that no partition can hold."""
+    return by_date(storage.list(paths.events(meter)))
+
+
+def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
+    """The listed event files of one meter by date, and a complaint for every file that no partition can hold.
 
     Names that begin with `_` or `.` are other programs' markers and are passed over, as Hive readers do.
     """
     dates: dict[dt.date, list[StoredFile]] = {}
     strays: list[MeterlakeError] = []
-    for file in storage.list(paths.events(meter)):
+    for file in files:
         if file.path.rsplit("/", 1)[-1][0] in "_.":
             continue
         place = paths.split_partition(file.path)

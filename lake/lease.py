@@ -138,10 +138,10 @@ class GuardedStorage:
         self._lease.check()
         self._storage.publish(path, content)
 
-    def publish_file(self, path: str, local: Path) -> None:
+    def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
         """As the storage, while the lease is held."""
         self._lease.check()
-        self._storage.publish_file(path, local)
+        return self._storage.publish_file(path, local, keep=keep)
 
     def create(self, path: str, content: bytes) -> bool:
         """As the storage, while the lease is held."""
@@ -170,13 +170,13 @@ class GuardedStorage:
         """As the storage."""
         return self._storage.scan(files, **options)
 
-    def schema(self, path: str) -> pl.Schema:
+    def schema(self, file: StoredFile) -> pl.Schema:
         """As the storage."""
-        return self._storage.schema(path)
+        return self._storage.schema(file)
 
-    def metadata(self, path: str) -> dict[str, str]:
+    def metadata(self, file: StoredFile) -> dict[str, str]:
         """As the storage."""
-        return self._storage.metadata(path)
+        return self._storage.metadata(file)
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
         """As the storage."""

@@ -73,14 +73,14 @@ def quarantine(meter: str | None, date: dt.date | None = None) -> str:
     return f"{QUARANTINE}{_folder(meter, date)}"
 
 
-def indexes(meter: str, date: dt.date | None = None) -> str:
-    """The folder of a meter's key indexes, or of one partition's."""
-    return f"{INDEX}{_folder(meter, date)}"
+def indexes(meter: str) -> str:
+    """The folder of a meter's key index."""
+    return f"{INDEX}{_folder(meter, None)}"
 
 
-def index(meter: str, date: dt.date, fingerprint: str) -> str:
-    """The hashed idempotency keys of exactly these inputs of a partition; it can always be rebuilt."""
-    return f"{indexes(meter, date)}{fingerprint}.parquet"
+def index(meter: str, name: str) -> str:
+    """A segment of the hashed idempotency keys of a meter; it can always be rebuilt."""
+    return f"{indexes(meter)}{name}.parquet"
 
 
 def settled(meter: str, date: dt.date | None = None) -> str:

@@ -11,6 +11,7 @@ from lake.admission import admit
 from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
 from lake.events import ROW, Partition, event_columns, list_events
+from lake.index import KeyIndex
 from lake.measures import SECONDS_PER_DAY, merge, with_quantity
 from lake.state import load_state
 from lake.storage import Storage
@@ -141,7 +142,8 @@ def _lost(
     storage: Storage, meter: Meter, partitions: dict[dt.date, Partition], chosen: dict[dt.date, Partition]
 ) -> pl.DataFrame:
     settled = settled_winners(storage, meter, load_state(storage, meter.name).sealed)
-    return find_losers(meter, partitions, settled, chosen)
+    index = KeyIndex(storage, meter.name, partitions)
+    return find_losers(meter, partitions, settled, chosen, index)
 
 
 def _event_columns(partition: Partition) -> list[pl.Expr | str]:

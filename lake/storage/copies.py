@@ -49,6 +49,12 @@ class Copies:
             list(threads.map(fetch, (path for path, _ in targets), targets.values()))
         self._kept |= targets
 
+    def adopt(self, path: str, local: Path) -> StoredFile:
+        """Take a local file as the copy of what has been published from it; gives what it is known by."""
+        file = StoredFile(path, local.stat().st_size, f"published-{uuid.uuid4().hex}")
+        self._kept[file.path, file.identity] = local
+        return file
+
     def name(self, suffix: str) -> Path:
         """A new name in this process's temporary folder, which ends with the process."""
         if self._folder is None:

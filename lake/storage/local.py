@@ -50,14 +50,16 @@ class LocalStorage:
             local.write_bytes(content)
         self.publish_file(path, local)
 
-    def publish_file(self, path: str, local: Path) -> None:
+    def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:  # noqa: ARG002
         """Fsync, then rename over the target."""
         target = self.root / path
         with _naming(path, "write"):
             _fsync(local)
             target.parent.mkdir(parents=True, exist_ok=True)
+            stored = _stored(path, local.stat())
             local.replace(target)
             _fsync(target.parent)
+        return stored
 
     def create(self, path: str, content: bytes) -> bool:
         """Write under a temporary name, then link, which fails where the target exists."""
@@ -101,16 +103,16 @@ class LocalStorage:
         """The rows of Parquet files."""
         return scan_local([self.root / file.path for file in files], **options)
 
-    def schema(self, path: str) -> pl.Schema:
+    def schema(self, file: StoredFile) -> pl.Schema:
         """Columns and types, from the footer."""
         # By a handle, since a producer's name with brackets would be taken for a pattern.
-        with (self.root / path).open("rb") as file:
-            return pl.Schema(pl.read_parquet_schema(file))
+        with (self.root / file.path).open("rb") as handle:
+            return pl.Schema(pl.read_parquet_schema(handle))
 
-    def metadata(self, path: str) -> dict[str, str]:
+    def metadata(self, file: StoredFile) -> dict[str, str]:
         """The key-value metadata, from the footer."""
-        with (self.root / path).open("rb") as file:
-            return pl.read_parquet_metadata(file)
+        with (self.root / file.path).open("rb") as handle:
+            return pl.read_parquet_metadata(handle)
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
         """Nothing: the files are here."""
@@ -140,8 +142,7 @@ class LocalStorage:
             if entry.is_dir():
                 yield from self._walk(path)
             else:
-                stat = entry.stat()
-                yield StoredFile(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}")
+                yield _stored(path, entry.stat())
 
 
 def scan_local(files: Sequence[Path], **options: Any) -> pl.LazyFrame:
@@ -170,6 +171,10 @@ def _naming(path: str, action: str) -> Iterator[None]:
         raise StorageError(
             f"could not {action} this file of the lake", where=path, found=error.strerror or str(error)
         ) from error
+
+
+def _stored(path: str, stat: os.stat_result) -> StoredFile:
+    return StoredFile(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}")
 
 
 def _fsync(path: Path) -> None:

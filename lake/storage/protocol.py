@@ -40,8 +40,11 @@ class Storage(Protocol):
     def publish(self, path: str, content: bytes) -> None:
         """Create or replace one file; readers see the old or the new content, never a part."""
 
-    def publish_file(self, path: str, local: Path) -> None:
-        """Like `publish`, with the content of a local file, which is taken away."""
+    def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
+        """Like `publish`, with the content of a local file, which is taken away.
+
+        Gives what `scan` and `metadata` take for it; with `keep` those read a copy on the local disk.
+        """
 
     def create(self, path: str, content: bytes) -> bool:
         """Create a file if there is none, as one step; False, with nothing changed, if there is."""
@@ -65,10 +68,10 @@ class Storage(Protocol):
         frame is collected, by Polars; a failure of the storage may be told at once, as StorageError.
         """
 
-    def schema(self, path: str) -> pl.Schema:
+    def schema(self, file: StoredFile) -> pl.Schema:
         """Columns and types of a Parquet file, from its footer. Raises PolarsError if it has none."""
 
-    def metadata(self, path: str) -> dict[str, str]:
+    def metadata(self, file: StoredFile) -> dict[str, str]:
         """The key-value metadata of a Parquet file. Raises PolarsError if it has no footer."""
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:

@@ -67,10 +67,15 @@ class RemoteStorage:
         """Refused."""
         raise self._read_only(path)
 
-    def publish_file(self, path: str, local: Path) -> None:
-        """Like `publish`; the local file is taken away."""
-        self.publish(path, local.read_bytes())
+    def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
+        """Like `publish`; the local file is taken away, or becomes the copy."""
+        size_bytes = local.stat().st_size
+        self._upload(path, local)
+        if keep:
+            return self._copies.adopt(path, local)
         local.unlink()
+        # Nothing is listed by this identity, so no copy is ever taken for it.
+        return StoredFile(path, size_bytes, "")
 
     def create(self, path: str, content: bytes) -> bool:  # noqa: ARG002 - those who write take it
         """Refused."""
@@ -99,13 +104,13 @@ class RemoteStorage:
         self.prefetch(files, whole=True)
         return scan_local(self._copies.of(files) or [], **options)
 
-    def schema(self, path: str) -> pl.Schema:
+    def schema(self, file: StoredFile) -> pl.Schema:
         """Columns and types, from the footer."""
-        return pl.Schema(pl.read_parquet_schema(io.BytesIO(self._footer(path))))
+        return pl.Schema(pl.read_parquet_schema(self._footer(file)))
 
-    def metadata(self, path: str) -> dict[str, str]:
+    def metadata(self, file: StoredFile) -> dict[str, str]:
         """The key-value metadata, from the footer."""
-        return pl.read_parquet_metadata(io.BytesIO(self._footer(path)))
+        return pl.read_parquet_metadata(self._footer(file))
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
         """Copy what is small, or all, to the local disk."""
@@ -135,16 +140,21 @@ class RemoteStorage:
         """The last bytes of a file, or all if it has fewer."""
         return bytes(self._fs.cat_file(self._full(path), start=-size_bytes))
 
-    def _footer(self, path: str) -> bytes:
-        """The end of a Parquet file, with its whole footer, which is all that is asked of it."""
-        with self._naming(path, "read"):
-            end = self._tail(path, FOOTER_BYTES)
+    def _footer(self, file: StoredFile) -> io.BytesIO | Path:
+        """The copy of a Parquet file, or its end with the whole footer, which is all that is asked of it."""
+        if copies := self._copies.of([file]):
+            return copies[0]
+        with self._naming(file.path, "read"):
+            end = self._tail(file.path, FOOTER_BYTES)
             if len(end) < FOOTER_END_BYTES:
-                return end
+                return io.BytesIO(end)
             needed = struct.unpack("<I", end[-FOOTER_END_BYTES:-4])[0] + FOOTER_END_BYTES
             # A file that is no Parquet has anything there.
             long = end.endswith(b"PAR1") and needed > len(end) == FOOTER_BYTES
-            return self._tail(path, needed) if long else end
+            return io.BytesIO(self._tail(file.path, needed) if long else end)
+
+    def _upload(self, path: str, local: Path) -> None:
+        self.publish(path, local.read_bytes())
 
     @contextmanager
     def _naming(self, path: str, action: str) -> Iterator[None]:
@@ -203,6 +213,8 @@ def open_other(url: str, options: Mapping[str, str]) -> Storage:
     """The storage of a URL that fsspec knows. Raises StorageError if it knows none of this scheme."""
     try:
         fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
+    except OSError as error:
+        raise failure("could not reach the lake", _USER.sub("", url), error) from error
     except (ValueError, ImportError) as error:
         raise StorageError(
             "this kind of lake URL is not supported",

@@ -78,12 +78,6 @@ class S3Storage(RemoteStorage):
         with self._naming(path, "write"):
             self._fs.pipe_file(self._full(path), content)
 
-    def publish_file(self, path: str, local: Path) -> None:
-        """As `publish`."""
-        with self._naming(path, "write"):
-            self._fs.put_file(str(local), self._full(path))
-        local.unlink()
-
     def create(self, path: str, content: bytes) -> bool:
         """A PUT on the condition that there is nothing, which the server checks."""
         with self._naming(path, "create"):
@@ -163,6 +157,10 @@ class S3Storage(RemoteStorage):
     def _fetch(self, path: str, local: Path) -> None:
         with self._naming(path, "read"):
             self._fs.get_file(self._full(path), str(local), max_concurrency=1)
+
+    def _upload(self, path: str, local: Path) -> None:
+        with self._naming(path, "write"):
+            self._fs.put_file(str(local), self._full(path))
 
     def _tail(self, path: str, size_bytes: int) -> bytes:
         try:
