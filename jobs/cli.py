@@ -95,6 +95,16 @@ def _options(
             help="The lake's folder or URL.",
         ),
     ] = DEFAULT_LAKE,
+    storage_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--storage-option",
+            envvar="METERLAKE_STORAGE_OPTIONS",
+            show_envvar=True,
+            metavar="KEY=VALUE",
+            help="How to reach the storage, such as endpoint_url=https://...; may be given again.",
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
     version: Annotated[  # noqa: ARG001 - its callback does the work
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -109,6 +119,7 @@ def _options(
         raise typer.BadParameter("expected a folder or a URL, found empty text", param_hint="--lake")
     session = session_of(context)
     session.url, session.debug = lake, debug
+    session.storage_options = dict(_key_value(said) for said in storage_option or [])
     return help_if_bare(context)
 
 
@@ -119,8 +130,8 @@ def init(context: typer.Context, _json: Json = False) -> int:
     from lake.storage import open_storage
 
     session = session_of(context)
-    made = not open_storage(session.url).exists(paths.MARKER)
-    lake = Lake.init(session.url)
+    made = not open_storage(session.url, session.storage_options).exists(paths.MARKER)
+    lake = Lake.init(session.url, session.storage_options)
     said = f"{'made a lake' if made else 'there is a lake already'}: {lake.url}"
     session.answer(
         {"lake": lake.url, "made": made}, lambda console: console.print(plain(said), soft_wrap=True)
@@ -331,11 +342,21 @@ def _verify_export(context: typer.Context, folder: Path, *others: object) -> int
     return 1 if problems else 0
 
 
+def _key_value(said: str) -> tuple[str, str]:
+    key, found, value = said.partition("=")
+    if not key or not found:
+        # The text is not repeated: it may be a secret whose key was forgotten.
+        raise typer.BadParameter("expected KEY=VALUE", param_hint="--storage-option")
+    return key, value
+
+
 def _wrong_usage(session: Session, error: typer.TyperException) -> int:
     line = error.format_message().removesuffix(".")
     said = {"kind": "wrong usage", "what": line, "hint": f"see: {_help_command(error)}"}
-    if line.endswith((": --lake", ": --debug")):
-        said["hint"] = f"--lake and --debug stand before the command: {PROGRAM} --lake URL COMMAND"
+    if line.endswith((": --lake", ": --debug", ": --storage-option")):
+        option = line.rsplit(" ", 1)[-1]
+        value = {"--lake": " URL", "--storage-option": " KEY=VALUE"}.get(option, "")
+        said["hint"] = f"{option} stands before the command: {PROGRAM} {option}{value} COMMAND"
     return session.refuse(line, said, EXIT_USAGE)
 
 

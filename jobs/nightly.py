@@ -29,7 +29,7 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None
     last_month = month_of(this_month.start - dt.timedelta(days=1))
     # Looked at once for all steps: a run with nothing to do is little else than this.
     with report.stage("plan"):
-        views = _views(lake, report)
+        views = _views(lake)
     for meter, view in views.items():
         with _reporting(report, f"aggregate of meter {meter!r}"):
             # What a step leaves when it fails may be half of what is true, so the next looks for itself.
@@ -45,17 +45,13 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None
             retain(lake, report, as_of=as_of, meter=meter, views=[view] if view else None)
 
 
-def _views(lake: Lake, report: Report) -> dict[str, MeterView | None]:
-    """All meters as they are, by name; none of one that can't be looked at, which each step then reports."""
+def _views(lake: Lake) -> dict[str, MeterView | None]:
+    """All meters as they are, by name; none where one of them
+    can't be looked at: each step then looks for itself, and tells what is wrong."""
     try:
         return {view.meter.name: view for view in survey(lake.storage)}
     except MeterlakeError:
-        found: dict[str, MeterView | None] = {}
-        for meter in lake.meters():
-            found[meter.name] = None
-            with _reporting(report, f"plan of meter {meter.name!r}"):
-                found[meter.name] = survey(lake.storage, meter.name)[0]
-        return found
+        return dict.fromkeys(meter.name for meter in lake.meters())
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import msgspec
 import polars as pl
 
 from lake import paths
+from lake.probe import check_exclusive_create
 from lake.storage import Storage, StoredFile
 from schemas.errors import MeterlakeError, RefusedError, StorageError
 
@@ -98,8 +99,10 @@ def leased(
 ) -> Iterator[Storage]:
     """Hold the lease of the lake, and give a storage that writes only while it is held.
 
-    Raises RefusedError naming the holder if another job has it; with `wait`, waits for it instead.
+    Raises RefusedError naming the holder if another job has it; with `wait`, waits for it instead. Raises it too
+    on a storage on which leases protect nothing, see `lake.probe`.
     """
+    check_exclusive_create(storage)
     lease = _take(storage, job, lease_time, wait=wait)
     try:
         yield GuardedStorage(storage, lease)
@@ -120,6 +123,11 @@ class GuardedStorage:
         """Wrap a storage."""
         self._storage, self._lease, self.url = storage, lease, storage.url
         self.creates_exclusively = storage.creates_exclusively
+
+    @property
+    def server(self) -> str:
+        """As the storage."""
+        return self._storage.server
 
     def list(self, prefix: str) -> list[StoredFile]:
         """As the storage."""
@@ -245,7 +253,7 @@ def _holder(owner: str, job: str, lease_time: dt.timedelta) -> Holder:
 
 def _tidy(storage: Storage, below: int) -> None:
     for file in storage.list(paths.LEASE):
-        if paths.lease_number(file.path) <= below:
+        if 0 < paths.lease_number(file.path) <= below:
             storage.delete(file.path)
 
 

@@ -108,6 +108,11 @@ def lease(number: int) -> str:
     return f"{LEASE}{number:012d}.json"
 
 
+def probed(server: str) -> str:
+    """The note that exclusive create was tried on this server; not a lease, and never one's number."""
+    return f"{LEASE}probed/{server}.txt"
+
+
 def lease_number(path: str) -> int:
     """The number of a lease from its path; 0 for any other file."""
     name = path.removeprefix(LEASE).removesuffix(".json")

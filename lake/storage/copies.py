@@ -47,7 +47,12 @@ class Copies:
         targets = {(file.path, file.identity): self.name(".parquet") for file in wanted}
         with ThreadPoolExecutor(PARALLEL) as threads:
             list(threads.map(fetch, (path for path, _ in targets), targets.values()))
-        self._kept |= targets
+        # What was replaced since it was listed is of another content, and no copy of what was listed.
+        self._kept |= {
+            (file.path, file.identity): targets[file.path, file.identity]
+            for file in wanted
+            if targets[file.path, file.identity].stat().st_size == file.size_bytes
+        }
 
     def adopt(self, path: str, local: Path) -> StoredFile:
         """Take a local file as the copy of what has been published from it; gives what it is known by."""

@@ -20,6 +20,7 @@ class LocalStorage:
     """A lake in a local folder: temporary name, fsync, rename, fsync of the folder."""
 
     creates_exclusively = True
+    server = "file"
 
     def __init__(self, root: str | Path) -> None:
         """Take a folder, which need not exist yet."""

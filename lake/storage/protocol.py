@@ -28,6 +28,10 @@ class Storage(Protocol):
     # Whether `create` is known to be exclusive; where it depends on the server, the lease makes sure of it.
     creates_exclusively: bool
 
+    @property
+    def server(self) -> str:
+        """What answers for the files: the server's URL, or the kind of file system. Holds no secret."""
+
     def list(self, prefix: str) -> list[StoredFile]:
         """All files below a folder, sorted by path; none if there is no such folder."""
 

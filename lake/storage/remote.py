@@ -25,7 +25,7 @@ FOOTER_BYTES = 64 * 2**10
 FOOTER_END_BYTES = 8
 # What file systems call that which changes with the content, the best first.
 IDENTITIES = ("ETag", "etag", "md5", "md5Hash", "crc32c", "LastModified", "last_modified", "mtime", "updated", "created")
-_USER = re.compile(r"(?<=://)[^/@]*@")
+USER = re.compile(r"(?<=://)[^/@]*@")
 
 
 class RemoteStorage:
@@ -36,9 +36,14 @@ class RemoteStorage:
     def __init__(self, url: str, fs: Any, root: str) -> None:
         """Take a file system of fsspec, and the lake's root in it."""
         # A password in a URL is for the storage, and for nobody who reads a report.
-        self.url = _USER.sub("", url.rstrip("/"))
+        self.url = USER.sub("", url.rstrip("/"))
         self._fs, self._root = fs, root.rstrip("/")
         self._copies = Copies()
+
+    @property
+    def server(self) -> str:
+        """The scheme of the lake's URL."""
+        return self.url.partition("://")[0]
 
     def list(self, prefix: str) -> list[StoredFile]:
         """All files below a folder, sorted by path."""
@@ -102,7 +107,12 @@ class RemoteStorage:
     def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
         """The rows of Parquet files, which are copied now."""
         self.prefetch(files, whole=True)
-        return scan_local(self._copies.of(files) or [], **options)
+        copies = self._copies.of(files)
+        if copies is None:
+            raise StorageError(
+                "a file was replaced while it was read", where=files[0].path, hint="run the command again"
+            )
+        return scan_local(copies, **options)
 
     def schema(self, file: StoredFile) -> pl.Schema:
         """Columns and types, from the footer."""
@@ -214,7 +224,7 @@ def open_other(url: str, options: Mapping[str, str]) -> Storage:
     try:
         fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
     except OSError as error:
-        raise failure("could not reach the lake", _USER.sub("", url), error) from error
+        raise failure("could not reach the lake", USER.sub("", url), error) from error
     except (ValueError, ImportError) as error:
         raise StorageError(
             "this kind of lake URL is not supported",

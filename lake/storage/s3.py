@@ -16,7 +16,7 @@ from aiobotocore.session import AioSession
 from lake.storage.faults import attempts_before, error_code, http_status
 from lake.storage.local import scan_local
 from lake.storage.protocol import StoredFile
-from lake.storage.remote import RemoteStorage
+from lake.storage.remote import USER, RemoteStorage
 from lake.storage.settings import S3Settings
 from schemas.errors import StorageError
 
@@ -43,6 +43,13 @@ class S3Storage(RemoteStorage):
         self._prefix = url.partition("://")[2].partition("/")[2].strip("/")
         self._settings = S3Settings.of(options)
         super().__init__(url, _file_system(self._settings), f"{self._bucket}/{self._prefix}")
+
+    @property
+    def server(self) -> str:
+        """The endpoint's URL."""
+        with self._naming("", "reach"):
+            self._fs.connect()
+        return USER.sub("", str(self._fs.s3.meta.endpoint_url))
 
     def list(self, prefix: str) -> list[StoredFile]:
         """All files below a folder: one request a thousand."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import s3fs
+from moto.s3.models import s3_backends
 
+from storage.lakes import ACCOUNT
 from storage.server import KEY, SECRET, Server, running
 
 
@@ -34,11 +35,10 @@ def s3_environment(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.fixture
-def bucket(s3_environment: Server) -> str:
+def bucket(s3_environment: Server) -> str:  # noqa: ARG001 - a bucket is of use with it only
     """A new bucket, by its URL."""
     name = f"b{uuid.uuid4().hex[:16]}"
-    fs = s3fs.S3FileSystem(endpoint_url=s3_environment.url, skip_instance_cache=True)
-    fs.mkdir(name)
+    s3_backends[ACCOUNT]["aws"].create_bucket(name, "us-east-1")
     return f"s3://{name}"
 
 

@@ -89,7 +89,9 @@ def running() -> Iterator[Server]:
         with server.lock:
             server.requests.append(request)
             answer = server.spoil(request) if server.spoil else None
-        return answer(start) if answer else _counted(inner(environ, start), request)
+        if answer is None:
+            return _counted(inner(environ, start), request)
+        return _half(inner(environ, start)) if answer is CUT else answer(start)
 
     moto._server.app = door
     try:
@@ -104,6 +106,11 @@ def _counted(body: Iterable[bytes], request: Request) -> Iterator[bytes]:
         yield chunk
 
 
+def _half(body: Iterable[bytes]) -> list[bytes]:
+    whole = b"".join(body)
+    return [whole[: len(whole) // 2]]
+
+
 def error(status: str, code: str, message: str = "as the test wants it") -> Answer:
     """An answer as S3 gives it."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
@@ -115,15 +122,9 @@ def error(status: str, code: str, message: str = "as the test wants it") -> Answ
     return answer
 
 
-def broken_off(size_bytes: int) -> Answer:
-    """An answer that promises this many bytes, sends a few, and ends."""
-
-    def answer(start: StartResponse) -> Iterable[bytes]:
-        headers = [("Content-Length", str(size_bytes)), ("ETag", '"x"'), ("Accept-Ranges", "bytes")]
-        start("200 OK", headers)
-        return [b"PAR1 and no more"]
-
-    return answer
+def CUT(start: StartResponse) -> Iterable[bytes]:  # noqa: ARG001, N802 - a name to know it by
+    """The right answer, of which only half the body comes before the connection ends."""
+    raise NotImplementedError
 
 
 def times(count: int, spoil: Spoil) -> Spoil:
