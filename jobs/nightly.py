@@ -13,6 +13,7 @@ from jobs.export import export
 from jobs.report import Report, now
 from jobs.retain import retain
 from lake import Lake
+from lake.storage.faults import storage_failures
 from lake.survey import MeterView, survey
 from schemas.errors import MeterlakeError
 
@@ -46,8 +47,7 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None
 
 
 def _views(lake: Lake) -> dict[str, MeterView | None]:
-    """All meters as they are, by name; none where one of them
-    can't be looked at: each step then looks for itself, and tells what is wrong."""
+    """All meters as they are, by name; None for each where one can't be looked at: steps then look for themselves."""
     try:
         return {view.meter.name: view for view in survey(lake.storage)}
     except MeterlakeError:
@@ -58,7 +58,8 @@ def _views(lake: Lake) -> dict[str, MeterView | None]:
 def _reporting(report: Report, step: str) -> Iterator[None]:
     """Report what fails in the body, and go on; only an interruption from outside ends the run."""
     try:
-        yield
+        with storage_failures(step):
+            yield
     except MeterlakeError as error:
         report.problem(error)
     except (KeyboardInterrupt, SystemExit, GeneratorExit):

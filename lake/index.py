@@ -207,8 +207,7 @@ def _encoded(held: Mapping[dt.date, Held]) -> bytes:
 def _fingerprints(partition: Partition) -> dict[str, StoredFile]:
     names = (file.path.rsplit("/", 1)[-1] for file in partition.files)
     return {
-        file_fingerprint(name, file.identity): file
-        for name, file in zip(names, partition.files, strict=True)
+        file_fingerprint(name, file.identity): file for name, file in zip(names, partition.files, strict=True)
     }
 
 

@@ -73,7 +73,9 @@ def failure(what: str, where: str, error: BaseException, secrets: tuple[str, ...
     code, status = error_code(error), http_status(error)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     known = f"{code} (HTTP {status}): {text}" if status else f"{code}: {text}"
-    return StorageError(what, where=where, found=without_secrets(known, secrets), hint=_HINTS.get(code, AGAIN))
+    return StorageError(
+        what, where=where, found=without_secrets(known, secrets), hint=_HINTS.get(code, AGAIN)
+    )
 
 
 def without_secrets(text: str, secrets: tuple[str, ...] = ()) -> str:

@@ -24,7 +24,18 @@ from schemas.errors import StorageError
 FOOTER_BYTES = 64 * 2**10
 FOOTER_END_BYTES = 8
 # What file systems call that which changes with the content, the best first.
-IDENTITIES = ("ETag", "etag", "md5", "md5Hash", "crc32c", "LastModified", "last_modified", "mtime", "updated", "created")
+IDENTITIES = (
+    "ETag",
+    "etag",
+    "md5",
+    "md5Hash",
+    "crc32c",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "updated",
+    "created",
+)
 USER = re.compile(r"(?<=://)[^/@]*@")
 
 
@@ -174,7 +185,9 @@ class RemoteStorage:
             raise
         # Each file system raises what its own library does.
         except Exception as error:
-            raise failure(f"could not {action} this file of the lake", path, error, self._secrets()) from error
+            raise failure(
+                f"could not {action} this file of the lake", path, error, self._secrets()
+            ) from error
 
     def _secrets(self) -> tuple[str, ...]:
         return ()
@@ -228,7 +241,7 @@ def open_other(url: str, options: Mapping[str, str]) -> Storage:
     except (ValueError, ImportError) as error:
         raise StorageError(
             "this kind of lake URL is not supported",
-            where=url.split("://")[0] + "://",
+            where=url.split("://", maxsplit=1)[0] + "://",
             expected="a local path, file://, s3://, or for reading a file system that fsspec knows",
             found=str(error).splitlines()[0],
         ) from error

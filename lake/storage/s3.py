@@ -59,7 +59,9 @@ class S3Storage(RemoteStorage):
             while more:
                 page = self._fs.call_s3("list_objects_v2", Bucket=self._bucket, **more)
                 found += page.get("Contents", [])
-                more = more | {"ContinuationToken": page["NextContinuationToken"]} if page["IsTruncated"] else {}
+                more = (
+                    more | {"ContinuationToken": page["NextContinuationToken"]} if page["IsTruncated"] else {}
+                )
         # What ends with a slash is a folder that some browser of buckets has made.
         return sorted(self._stored_object(each) for each in found if not each["Key"].endswith("/"))
 

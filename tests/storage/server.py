@@ -14,7 +14,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from moto.server import ThreadedMotoServer
 
-KEY, SECRET = "AKIATESTONLY", "a-secret-that-nobody-may-see"  # noqa: S105 - of no account
+KEY, SECRET = "AKIATESTONLY", "a-secret-that-nobody-may-see"
 
 
 @dataclass
@@ -122,7 +122,7 @@ def error(status: str, code: str, message: str = "as the test wants it") -> Answ
     return answer
 
 
-def CUT(start: StartResponse) -> Iterable[bytes]:  # noqa: ARG001, N802 - a name to know it by
+def CUT(start: StartResponse) -> Iterable[bytes]:  # noqa: N802 - a name to know it by
     """The right answer, of which only half the body comes before the connection ends."""
     raise NotImplementedError
 

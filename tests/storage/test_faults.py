@@ -97,9 +97,9 @@ def test_what_passes_by_itself_is_tried_again(lake: Lake, server: Server, fault:
 def test_what_does_not_pass_is_given_up_and_leaves_whole_partitions(
     lake: Lake, server: Server, fault: str, place: Where
 ) -> None:
-    with server.counting() as requests, server.spoiling(when(place, TRANSIENT[fault])):
-        with pytest.raises(StorageError) as caught:
-            ran(lake, lambda report: aggregate(lake, report))
+    spoiling = server.spoiling(when(place, TRANSIENT[fault]))
+    with server.counting() as requests, spoiling, pytest.raises(StorageError) as caught:
+        ran(lake, lambda report: aggregate(lake, report))
     assert sum(place(request) for request in requests) <= 30
     assert caught.value.exit_code == 3
     assert all(number in (1, 3) for number in the_old_or_the_new(lake))
@@ -113,9 +113,9 @@ REFUSALS = {"AccessDenied": (DENIED, "policy"), "ExpiredToken": (EXPIRED, "new c
 @pytest.mark.parametrize("code", REFUSALS)
 def test_what_is_refused_is_told_at_once(lake: Lake, server: Server, code: str, place: Where) -> None:
     answer, hint = REFUSALS[code]
-    with server.counting() as requests, server.spoiling(when(place, answer)):
-        with pytest.raises(MeterlakeError) as caught:
-            ran(lake, lambda report: aggregate(lake, report))
+    spoiling = server.spoiling(when(place, answer))
+    with server.counting() as requests, spoiling, pytest.raises(MeterlakeError) as caught:
+        ran(lake, lambda report: aggregate(lake, report))
     said = as_json(caught.value.to_dict())
     assert isinstance(caught.value, StorageError), said
     assert code in caught.value.found
@@ -157,5 +157,5 @@ def test_a_prefix_whose_state_can_not_be_read_is_named(lake: Lake, server: Serve
     def state(request: Request) -> bool:
         return request.method == "GET" and f"/{paths.STATE}" in request.path
 
-    with server.spoiling(when(state, DENIED)), pytest.raises(StorageError, match="state/active_users.json"):
+    with server.spoiling(when(state, DENIED)), pytest.raises(StorageError, match=r"state/active_users\.json"):
         ran(lake, lambda report: aggregate(lake, report))

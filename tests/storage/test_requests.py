@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import Iterator
 from math import ceil
 
 import polars as pl
@@ -30,15 +29,16 @@ def lake(bucket: str) -> Lake:
 
 
 @pytest.fixture
-def aggregated(lake: Lake) -> Iterator[Lake]:
+def aggregated(lake: Lake) -> Lake:
     """One meter with a file on each of 90 dates, after a night."""
     meter = defined(lake, event_retention_days=100)
     files = {
-        paths.events(meter.name, day) + "a.parquet": parquet(meter, event(f"a {day}", day=day)) for day in DAYS
+        paths.events(meter.name, day) + "a.parquet": parquet(meter, event(f"a {day}", day=day))
+        for day in DAYS
     }
     fill(lake, files)
     night(lake, AS_OF)
-    yield lake
+    return lake
 
 
 def leased_night(lake: Lake) -> None:
@@ -61,7 +61,9 @@ def test_nothing_new_on_twenty_meters_is_two_requests_a_meter_and_the_listing(
     fill(lake, files)
     # The states as the first night would leave them; it would take a minute.
     for view in survey(lake.storage):
-        view.state.partitions = {date: a_record(view.meter.version, at[0].identity) for date, at in view.files.items()}
+        view.state.partitions = {
+            date: a_record(view.meter.version, at[0].identity) for date, at in view.files.items()
+        }
         view.save(lake.storage)
     leased_night(lake)
     with server.counting() as requests:

@@ -99,7 +99,9 @@ def test_a_copy_is_never_of_an_older_content(storage: Storage) -> None:
     assert storage.scan([after]).collect().item() == 2
 
 
-@pytest.mark.parametrize("body", [b"", b"PAR", b"no parquet at all", b"x" * 100_000 + b"\xff\xff\xff\x7fPAR1"])
+@pytest.mark.parametrize(
+    "body", [b"", b"PAR", b"no parquet at all", b"x" * 100_000 + b"\xff\xff\xff\x7fPAR1"]
+)
 def test_a_file_that_is_no_parquet_is_polars_to_tell(storage: Storage, body: bytes) -> None:
     storage.publish("events/a.parquet", body)
     with pytest.raises(pl.exceptions.PolarsError):
