@@ -102,7 +102,7 @@ def _options(
             envvar="METERLAKE_STORAGE_OPTIONS",
             show_envvar=True,
             metavar="KEY=VALUE",
-            help="How to reach the storage, such as endpoint_url=https://...; may be given again.",
+            help="How to reach the storage, such as endpoint_url=URL; may be given again.",
         ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
@@ -354,9 +354,9 @@ def _wrong_usage(session: Session, error: typer.TyperException) -> int:
     line = error.format_message().removesuffix(".")
     said = {"kind": "wrong usage", "what": line, "hint": f"see: {_help_command(error)}"}
     if line.endswith((": --lake", ": --debug", ": --storage-option")):
-        option = line.rsplit(" ", 1)[-1]
-        value = {"--lake": " URL", "--storage-option": " KEY=VALUE"}.get(option, "")
-        said["hint"] = f"{option} stands before the command: {PROGRAM} {option}{value} COMMAND"
+        said["hint"] = (
+            f"--lake, --storage-option and --debug stand before the command: {PROGRAM} --lake URL COMMAND"
+        )
     return session.refuse(line, said, EXIT_USAGE)
 
 

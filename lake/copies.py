@@ -31,8 +31,10 @@ def find_losers(
     near = partitions.keys() & set(focus)
     candidates, holding = _candidates(index, settled, near, partitions.keys() - near)
     copies = [settled.filter(key_hash().is_in(candidates.implode()))]
-    for date in sorted(holding):
-        copies.append(_matching(partitions[date], candidates).with_columns(_where(date, settled=False)))
+    copies += [
+        _matching(partitions[date], candidates).with_columns(_where(date, settled=False))
+        for date in sorted(holding)
+    ]
     return losers(pl.concat(copies, how="diagonal_relaxed"), meter)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import polars as pl
 
-from schemas.errors import MeterlakeError, StorageError
+from schemas.errors import StorageError
 
 MAX_FOUND_CHARS = 300
 ACCESS = "check the credentials and the policy of the user or role; the README lists what each job needs"
@@ -95,17 +95,28 @@ def storage_failures(where: str) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        if isinstance(error, MeterlakeError) or not is_storage_failure(error):
+        if not is_storage_failure(error):
             raise
-        match = _NATIVE_CODE.search(str(error))
-        code = match[1] if match else ""
-        said = f"{match[1]}: {match[2]}" if match and match[2] else str(error)
-        raise StorageError(
-            "could not read events or aggregates of the lake",
-            where=where,
-            found=without_secrets(said),
-            hint=_HINTS.get(code, AGAIN),
-        ) from error
+        # Without its cause: the words of a refusal hold the key's name and what was signed.
+        raise as_storage_error(error, where) from None
+
+
+def as_storage_error(error: BaseException, where: str) -> StorageError:
+    """What Polars' own reader says of a storage, as StorageError."""
+    match = _NATIVE_CODE.search(str(error))
+    said = f"{match[1]}: {match[2]}" if match and match[2] else str(error)
+    return StorageError(
+        "could not read events or aggregates of the lake",
+        where=where,
+        found=without_secrets(said),
+        hint=_HINTS.get(match[1] if match else "", AGAIN),
+    )
+
+
+def tells_secrets(error: BaseException, secrets: tuple[str, ...]) -> bool:
+    """Whether an error or one of its causes says what nobody may see."""
+    texts = [str(each) for each in _chain(error)]
+    return any(_SECRET.search(text) or any(secret in text for secret in secrets) for text in texts)
 
 
 def is_storage_failure(error: BaseException) -> bool:

@@ -79,7 +79,7 @@ class RemoteStorage:
         """The content of several files, one after the other."""
         return [self.read(path) for path in paths]
 
-    def publish(self, path: str, content: bytes) -> None:
+    def publish(self, path: str, content: bytes) -> None:  # noqa: ARG002 - those who write take it
         """Refused."""
         raise self._read_only(path)
 

@@ -34,7 +34,7 @@ MINUTE = dt.timedelta(minutes=1)
 EXPIRED = DAY + dt.timedelta(days=31)
 OPEN = DAY + dt.timedelta(days=3)
 # All crashes are tried in memory; a disk and a server take longer, so there only some are, unless asked for all.
-EVERY = {"s3": 9, "local": 4} if not os.environ.get("METERLAKE_DEEP") else {}
+EVERY = {"s3": 12, "local": 4} if not os.environ.get("METERLAKE_DEEP") else {}
 MANY = 10_000
 
 

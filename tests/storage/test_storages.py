@@ -60,7 +60,7 @@ def test_an_identity_changes_with_the_content_and_only_then(storage: Storage) ->
 
 
 def test_of_many_creators_one_wins(storage: Storage, url: str) -> None:
-    contents = [str(number).encode() for number in range(16)]
+    contents = [str(number).encode() for number in range(8)]
     with ThreadPoolExecutor(8) as threads:
         made = list(threads.map(lambda content: open_storage(url).create("lease/a", content), contents))
     assert made.count(True) == 1
