@@ -20,6 +20,7 @@ from jobs.options import (
     ColumnSet,
     Format,
     Json,
+    NoLease,
     Wait,
     help_if_bare,
     listed,
@@ -164,6 +165,7 @@ def aggregate(
     meter: Annotated[str | None, typer.Option("--meter", metavar="M", help="Only this meter.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every open partition anew.")] = False,
     wait: Wait = False,
+    no_lease: NoLease = False,
     _json: Json = False,
 ) -> int:
     """Deduplicate, and bring the aggregate tables up to date."""
@@ -173,7 +175,7 @@ def aggregate(
 
         job(lake, report, meter=meter, rebuild=rebuild)
 
-    return _run_job(context, "aggregate", work, wait=wait)
+    return _run_job(context, "aggregate", work, wait=None if no_lease else wait)
 
 
 @app.command(epilog="Example: meterlake retain --dry-run --as-of 2026-12-31")
@@ -184,6 +186,7 @@ def retain(
     ] = False,
     as_of: AsOf = None,
     wait: Wait = False,
+    no_lease: NoLease = False,
     _json: Json = False,
 ) -> int:
     """Drop expired raw events. Their aggregates stay."""
@@ -193,7 +196,7 @@ def retain(
 
         job(lake, report, as_of=as_of, dry_run=dry_run)
 
-    return _run_job(context, "retain", work, dry_run=dry_run, wait=wait)
+    return _run_job(context, "retain", work, dry_run=dry_run, wait=None if no_lease else wait)
 
 
 @app.command(epilog="Example: meterlake export --period 2026-06 --meter active_users --group-by plan")
@@ -216,6 +219,7 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
         Path | None, typer.Option("--verify", metavar="DIR", help="Check a delivered folder; needs no lake.")
     ] = None,
     wait: Wait = False,
+    no_lease: NoLease = False,
     _json: Json = False,
 ) -> int:
     """Write a billing revision of a month, if anything changed."""
@@ -232,11 +236,17 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
         options = Options(tuple(listed(group_by)), columns, csv_safe)
         job(lake, report, parse_period(period), meter=meter, options=options, close=close)
 
-    return _run_job(context, "export", work, wait=wait)
+    return _run_job(context, "export", work, wait=None if no_lease else wait)
 
 
 @app.command(epilog="Example, in a crontab: 0 3 * * * meterlake --lake /srv/usage-lake nightly")
-def nightly(context: typer.Context, as_of: AsOf = None, wait: Wait = False, _json: Json = False) -> int:
+def nightly(
+    context: typer.Context,
+    as_of: AsOf = None,
+    wait: Wait = False,
+    no_lease: NoLease = False,
+    _json: Json = False,
+) -> int:
     """Aggregate, export, retain: what cron calls.
 
     Exports this month and the last. What fails is reported, and keeps no other meter or step from its work.
@@ -247,7 +257,7 @@ def nightly(context: typer.Context, as_of: AsOf = None, wait: Wait = False, _jso
 
         job(lake, report, as_of=as_of)
 
-    return _run_job(context, "nightly", work, wait=wait)
+    return _run_job(context, "nightly", work, wait=None if no_lease else wait)
 
 
 @app.command(epilog="Example: meterlake status --runs 20")

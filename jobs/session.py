@@ -58,6 +58,10 @@ class Session:
 
     def fail(self, error: BaseException) -> int:
         """Tell a failure, the traceback only where asked for; gives the exit code."""
+        if not isinstance(error, MeterlakeError):
+            from lake.storage.faults import as_storage_error, is_storage_failure
+
+            error = as_storage_error(error, self.url) if is_storage_failure(error) else error
         if self.debug:
             traceback.print_exception(error)
         if isinstance(error, MeterlakeError):

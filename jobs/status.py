@@ -20,6 +20,7 @@ from lake.lease import current_holder
 from lake.planning import changes, file_name
 from lake.state import MeterState, load_state
 from lake.storage import Storage, StoredFile
+from lake.storage.faults import without_secrets
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
 
@@ -177,7 +178,9 @@ def _reasons(storage: Storage, files: Sequence[StoredFile], found: Status) -> di
         except (pl.exceptions.PolarsError, OSError) as error:
             found.problem(
                 BrokenLakeError(
-                    "unreadable quarantine file", where=file.path, found=str(error).splitlines()[0]
+                    "unreadable quarantine file",
+                    where=file.path,
+                    found=without_secrets(str(error).splitlines()[0]),
                 )
             )
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

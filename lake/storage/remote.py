@@ -15,7 +15,7 @@ import fsspec
 import polars as pl
 
 from lake.storage.copies import Copies, sweep_copies
-from lake.storage.faults import failure
+from lake.storage.faults import failure, tells_secrets
 from lake.storage.local import scan_local
 from lake.storage.protocol import Storage, StoredFile
 from schemas.errors import StorageError
@@ -184,10 +184,10 @@ class RemoteStorage:
         except StorageError:
             raise
         # Each file system raises what its own library does.
-        except Exception as error:
-            raise failure(
-                f"could not {action} this file of the lake", path, error, self._secrets()
-            ) from error
+        except Exception as error:  # noqa: BLE001
+            what = f"could not {action} this file of the lake"
+            cause = None if tells_secrets(error, self._secrets()) else error
+            raise failure(what, path, error, self._secrets()) from cause
 
     def _secrets(self) -> tuple[str, ...]:
         return ()

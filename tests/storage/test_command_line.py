@@ -94,9 +94,11 @@ def test_no_secret_is_told_by_a_failure_to_read(
     refusal = error("403 Forbidden", "InvalidAccessKeyId", f"no {KEY}<AWSAccessKeyId>{KEY}</AWSAccessKeyId>")
     with server.spoiling(lambda request: refusal if "/events/" in request.path else None):
         run(["--lake", lake.url, "--debug", "nightly", "--json"])
-    out, _ = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert "InvalidAccessKeyId" in out
-    assert KEY not in out
+    assert KEY not in out + err
+    reports = [lake.storage.read(file.path) or b"" for file in lake.storage.list(paths.RUNS)]
+    assert [KEY.encode() in report for report in reports] == [False]
 
 
 @pytest.mark.parametrize("said", ["no-equals-sign", "=value", SECRET])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobs.cli import run
 from lake import Lake, paths
 from lake.lease import leased
 from lake.storage import open_storage
@@ -38,6 +39,13 @@ def test_on_a_server_that_overwrites_no_lease_is_taken(lake: Lake) -> None:
         with pytest.raises(RefusedError, match="overwrites") as caught, leased(lake.storage, "nightly"):
             pass
         assert "--no-lease" in caught.value.hint
+    assert lake.storage.list(paths.LEASE) == []
+
+
+@pytest.mark.usefixtures("careless")
+def test_a_job_on_such_a_server_runs_only_without_a_lease(lake: Lake) -> None:
+    assert run(["--lake", lake.url, "nightly"]) == 1
+    assert run(["--lake", lake.url, "nightly", "--no-lease"]) == 0
     assert lake.storage.list(paths.LEASE) == []
 
 
