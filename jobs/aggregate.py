@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -13,15 +14,17 @@ from jobs.report import PartitionReport, Report, now
 from jobs.tables import usage_tables
 from lake import Lake
 from lake.admission import Rejected, admit, reject_unreadable
-from lake.copies import find_losers, settled_winners, touched
-from lake.dedup import CONFLICT, DATE
-from lake.events import ROW, Partition, fingerprint, list_events
-from lake.index import changed_hashes, drop_old_indexes
-from lake.planning import VANISHED, Change, changes
+from lake.copies import find_losers, settled_winners
+from lake.dedup import CONFLICT, DATE, HASH
+from lake.events import ROW, Partition, fingerprint
+from lake.index import KeyIndex, hashes
+from lake.planning import FILES_ADDED, VANISHED, Change, changes
 from lake.publish import publish_partition, withdraw_partition
 from lake.quarantine import quarantine_rows
-from lake.state import MeterState, PartitionState, load_state, rebuild_state, save_state
+from lake.state import MeterState, PartitionState, rebuild_state
 from lake.storage import Storage
+from lake.storage.faults import is_storage_failure, storage_failures
+from lake.survey import MeterView, survey
 from schemas.errors import BadInputError, BrokenLakeError
 from schemas.meter import Meter
 
@@ -38,34 +41,46 @@ class Plan(NamedTuple):
     rejected: Rejected
 
 
-def aggregate(lake: Lake, report: Report, *, meter: str | None = None, rebuild: bool = False) -> None:
+def aggregate(
+    lake: Lake,
+    report: Report,
+    *,
+    meter: str | None = None,
+    rebuild: bool = False,
+    views: Sequence[MeterView] | None = None,
+) -> None:
     """Deduplicate, and publish the tables of every partition that is out of date, of one meter or all.
 
     `rebuild` forgets what was concluded before and computes every open partition anew. Files and rows that can't
-    be counted are reported, and end the run with exit code 1 after everything else was done.
+    be counted are reported, and end the run with exit code 1 after everything else was done. `views` are the
+    meters as the run has found them, for a run of several steps.
     """
-    for each in [lake.meter(meter)] if meter else lake.meters():
-        _aggregate_meter(lake.storage, each, report, rebuild=rebuild)
+    with report.stage("plan"):
+        views = survey(lake.storage, meter) if views is None else views
+    for view in views:
+        with storage_failures(lake.url):
+            _aggregate_meter(lake.storage, view, report, rebuild=rebuild)
     lake.storage.sweep()
 
 
-def _aggregate_meter(storage: Storage, meter: Meter, report: Report, *, rebuild: bool) -> None:
+def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> None:
     with report.stage("plan"):
-        state = (rebuild_state if rebuild else load_state)(storage, meter.name)
-        plan = _plan(storage, meter, state, report, rebuild=rebuild)
-    if plan.changed:
-        _recompute(storage, meter, state, plan, report)
-    save_state(storage, meter.name, state)
-    # Only now: until the state is saved, an interrupted run needs the index of what was there before.
-    drop_old_indexes(plan.partitions, storage, meter.name, plan.changed)
-    for record in state.partitions.values():
+        if rebuild:
+            rebuilt = rebuild_state(storage, view.meter.name)
+            rebuilt.definition, view.state = view.state.definition, rebuilt
+        plan = _plan(storage, view, report, rebuild=rebuild)
+    index = _recompute(storage, view.meter, view.state, plan, report) if plan.changed else None
+    view.save(storage)
+    if index:
+        index.tidy()
+    for record in view.state.partitions.values():
         for said in record.rejected.values():
             report.problem(BadInputError.from_dict(said))
 
 
-def _plan(storage: Storage, meter: Meter, state: MeterState, report: Report, *, rebuild: bool) -> Plan:
-    listing, strays = list_events(storage, meter.name)
-    for stray in strays:
+def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> Plan:
+    meter, listing, state = view.meter, view.files, view.state
+    for stray in view.strays:
         report.problem(stray)
     sealed = MeterState(partitions={date: state.partitions[date] for date in state.sealed})
     changed = changes(listing, sealed if rebuild else state, meter.version)
@@ -78,17 +93,21 @@ def _plan(storage: Storage, meter: Meter, state: MeterState, report: Report, *, 
         }
         changed |= {date: Change(VANISHED) for date in gone}
     quarantine_late(storage, meter, changed, report)
+    # They are read for their footers, their keys and their rows.
+    storage.prefetch([file for date in changed for file in listing.get(date, ())])
     partitions, rejected = (
         admit(storage, meter, listing, sealed if rebuild else state) if changed else ({}, {})
     )
     return Plan(changed, partitions, rejected)
 
 
-def _recompute(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> None:
+def _recompute(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> KeyIndex:
     while True:
         try:
             return _publish_all(storage, meter, state, plan, report)
         except pl.exceptions.ComputeError as error:
+            if is_storage_failure(error):
+                raise
             # A footer may be whole while a page is not, which shows only on reading it.
             if not reject_unreadable(plan.partitions, plan.rejected, set(plan.changed)):
                 raise BrokenLakeError(
@@ -99,15 +118,17 @@ def _recompute(storage: Storage, meter: Meter, state: MeterState, plan: Plan, re
                 ) from error
 
 
-def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> None:
+def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> KeyIndex:
     with report.stage("index"):
-        moved = changed_hashes(storage, meter, plan.partitions, plan.changed, state)
-        others = {date: partition for date, partition in plan.partitions.items() if date not in plan.changed}
-        hit = set(others) if moved is None else touched(others, moved)
+        index = KeyIndex(storage, meter.name, plan.partitions)
+        index.update()
+        others = plan.partitions.keys() - plan.changed.keys()
+        moved = _moved_keys(index, plan, state) if others else None
+        hit = others if moved is None else index.dates_with(moved, others)
     with report.stage("deduplicate"):
         settled = settled_winners(storage, meter, state.sealed)
         focus = (plan.changed.keys() | hit) & plan.partitions.keys()
-        losers = find_losers(meter, plan.partitions, settled, focus)
+        losers = find_losers(meter, plan.partitions, settled, focus, index)
     with report.stage("aggregate"):
         for date in track(sorted(plan.changed.keys() | hit), f"aggregate {meter.name}"):
             lost = losers.filter(pl.col(DATE) == date)
@@ -119,6 +140,30 @@ def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, 
             state.partitions.pop(date, None)
             if record.files or record.rejected:
                 state.partitions[date] = record
+    return index
+
+
+def _moved_keys(index: KeyIndex, plan: Plan, state: MeterState) -> pl.Series | None:
+    """The hashes of keys that came, went, or may count otherwise now.
+
+    None if what went is no longer known, so that any key may be concerned.
+    """
+    found = [pl.Series(HASH, dtype=pl.UInt64)]
+    for date, change in plan.changed.items():
+        partition = plan.partitions.get(date)
+        record = state.partitions.get(date)
+        if partition and change.why == FILES_ADDED:
+            names = {file.path for file in change.added}
+            found.append(hashes(partition.only(file for file in partition.files if file.path in names)))
+            continue
+        if partition:
+            found.append(index.keys([date]).collect(engine="streaming")[HASH])
+        if record and record.files:
+            before = index.before(date, record)
+            if before is None:
+                return None
+            found.append(before)
+    return pl.concat(found).unique()
 
 
 def _publish(

@@ -20,6 +20,7 @@ from jobs.options import (
     ColumnSet,
     Format,
     Json,
+    NoLease,
     Wait,
     help_if_bare,
     listed,
@@ -95,6 +96,16 @@ def _options(
             help="The lake's folder or URL.",
         ),
     ] = DEFAULT_LAKE,
+    storage_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--storage-option",
+            envvar="METERLAKE_STORAGE_OPTIONS",
+            show_envvar=True,
+            metavar="KEY=VALUE",
+            help="How to reach the storage, such as endpoint_url=URL; may be given again.",
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
     version: Annotated[  # noqa: ARG001 - its callback does the work
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -109,6 +120,7 @@ def _options(
         raise typer.BadParameter("expected a folder or a URL, found empty text", param_hint="--lake")
     session = session_of(context)
     session.url, session.debug = lake, debug
+    session.storage_options = dict(_key_value(said) for said in storage_option or [])
     return help_if_bare(context)
 
 
@@ -119,8 +131,8 @@ def init(context: typer.Context, _json: Json = False) -> int:
     from lake.storage import open_storage
 
     session = session_of(context)
-    made = not open_storage(session.url).exists(paths.MARKER)
-    lake = Lake.init(session.url)
+    made = not open_storage(session.url, session.storage_options).exists(paths.MARKER)
+    lake = Lake.init(session.url, session.storage_options)
     said = f"{'made a lake' if made else 'there is a lake already'}: {lake.url}"
     session.answer(
         {"lake": lake.url, "made": made}, lambda console: console.print(plain(said), soft_wrap=True)
@@ -153,6 +165,7 @@ def aggregate(
     meter: Annotated[str | None, typer.Option("--meter", metavar="M", help="Only this meter.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every open partition anew.")] = False,
     wait: Wait = False,
+    no_lease: NoLease = False,
     _json: Json = False,
 ) -> int:
     """Deduplicate, and bring the aggregate tables up to date."""
@@ -162,7 +175,7 @@ def aggregate(
 
         job(lake, report, meter=meter, rebuild=rebuild)
 
-    return _run_job(context, "aggregate", work, wait=wait)
+    return _run_job(context, "aggregate", work, wait=None if no_lease else wait)
 
 
 @app.command(epilog="Example: meterlake retain --dry-run --as-of 2026-12-31")
@@ -173,6 +186,7 @@ def retain(
     ] = False,
     as_of: AsOf = None,
     wait: Wait = False,
+    no_lease: NoLease = False,
     _json: Json = False,
 ) -> int:
     """Drop expired raw events. Their aggregates stay."""
@@ -182,7 +196,7 @@ def retain(
 
         job(lake, report, as_of=as_of, dry_run=dry_run)
 
-    return _run_job(context, "retain", work, dry_run=dry_run, wait=wait)
+    return _run_job(context, "retain", work, dry_run=dry_run, wait=None if no_lease else wait)
 
 
 @app.command(epilog="Example: meterlake export --period 2026-06 --meter active_users --group-by plan")
@@ -205,6 +219,7 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
         Path | None, typer.Option("--verify", metavar="DIR", help="Check a delivered folder; needs no lake.")
     ] = None,
     wait: Wait = False,
+    no_lease: NoLease = False,
     _json: Json = False,
 ) -> int:
     """Write a billing revision of a month, if anything changed."""
@@ -221,11 +236,17 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
         options = Options(tuple(listed(group_by)), columns, csv_safe)
         job(lake, report, parse_period(period), meter=meter, options=options, close=close)
 
-    return _run_job(context, "export", work, wait=wait)
+    return _run_job(context, "export", work, wait=None if no_lease else wait)
 
 
 @app.command(epilog="Example, in a crontab: 0 3 * * * meterlake --lake /srv/usage-lake nightly")
-def nightly(context: typer.Context, as_of: AsOf = None, wait: Wait = False, _json: Json = False) -> int:
+def nightly(
+    context: typer.Context,
+    as_of: AsOf = None,
+    wait: Wait = False,
+    no_lease: NoLease = False,
+    _json: Json = False,
+) -> int:
     """Aggregate, export, retain: what cron calls.
 
     Exports this month and the last. What fails is reported, and keeps no other meter or step from its work.
@@ -236,7 +257,7 @@ def nightly(context: typer.Context, as_of: AsOf = None, wait: Wait = False, _jso
 
         job(lake, report, as_of=as_of)
 
-    return _run_job(context, "nightly", work, wait=wait)
+    return _run_job(context, "nightly", work, wait=None if no_lease else wait)
 
 
 @app.command(epilog="Example: meterlake status --runs 20")
@@ -331,11 +352,21 @@ def _verify_export(context: typer.Context, folder: Path, *others: object) -> int
     return 1 if problems else 0
 
 
+def _key_value(said: str) -> tuple[str, str]:
+    key, found, value = said.partition("=")
+    if not key or not found:
+        # The text is not repeated: it may be a secret whose key was forgotten.
+        raise typer.BadParameter("expected KEY=VALUE", param_hint="--storage-option")
+    return key, value
+
+
 def _wrong_usage(session: Session, error: typer.TyperException) -> int:
     line = error.format_message().removesuffix(".")
     said = {"kind": "wrong usage", "what": line, "hint": f"see: {_help_command(error)}"}
-    if line.endswith((": --lake", ": --debug")):
-        said["hint"] = f"--lake and --debug stand before the command: {PROGRAM} --lake URL COMMAND"
+    if line.endswith((": --lake", ": --debug", ": --storage-option")):
+        said["hint"] = (
+            f"--lake, --storage-option and --debug stand before the command: {PROGRAM} --lake URL COMMAND"
+        )
     return session.refuse(line, said, EXIT_USAGE)
 
 

@@ -13,6 +13,8 @@ from jobs.export import export
 from jobs.report import Report, now
 from jobs.retain import retain
 from lake import Lake
+from lake.storage.faults import storage_failures
+from lake.survey import MeterView, survey
 from schemas.errors import MeterlakeError
 
 LOG = logging.getLogger("meterlake")
@@ -26,24 +28,38 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None
     """
     this_month = month_of(as_of or now().date())
     last_month = month_of(this_month.start - dt.timedelta(days=1))
-    meters = [meter.name for meter in lake.meters()]
-    for meter in meters:
+    # Looked at once for all steps: a run with nothing to do is little else than this.
+    with report.stage("plan"):
+        views = _views(lake)
+    for meter, view in views.items():
         with _reporting(report, f"aggregate of meter {meter!r}"):
-            aggregate(lake, report, meter=meter)
-    for meter in meters:
+            # What a step leaves when it fails may be half of what is true, so the next looks for itself.
+            views[meter] = None
+            aggregate(lake, report, meter=meter, views=[view] if view else None)
+            views[meter] = view
+    for meter in views:
         for period in (last_month, this_month):
             with _reporting(report, f"export {period} of meter {meter!r}"):
                 export(lake, report, period, meter=meter)
-    for meter in meters:
+    for meter, view in views.items():
         with _reporting(report, f"retain of meter {meter!r}"):
-            retain(lake, report, as_of=as_of, meter=meter)
+            retain(lake, report, as_of=as_of, meter=meter, views=[view] if view else None)
+
+
+def _views(lake: Lake) -> dict[str, MeterView | None]:
+    """All meters as they are, by name; None for each where one can't be looked at: steps then look for themselves."""
+    try:
+        return {view.meter.name: view for view in survey(lake.storage)}
+    except MeterlakeError:
+        return dict.fromkeys(meter.name for meter in lake.meters())
 
 
 @contextmanager
 def _reporting(report: Report, step: str) -> Iterator[None]:
     """Report what fails in the body, and go on; only an interruption from outside ends the run."""
     try:
-        yield
+        with storage_failures(step):
+            yield
     except MeterlakeError as error:
         report.problem(error)
     except (KeyboardInterrupt, SystemExit, GeneratorExit):

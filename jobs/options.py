@@ -29,6 +29,12 @@ Wait = Annotated[
     bool, typer.Option("--wait", help="Wait while another job works on this lake, rather than end.")
 ]
 ColumnSet = Literal["default", "open-spanner", "focus"]
+NoLease = Annotated[
+    bool,
+    typer.Option(
+        "--no-lease", help="Take no lease: nothing keeps another job from working at the same time."
+    ),
+]
 AsOf = Annotated[
     dt.date | None,
     typer.Option("--as-of", parser=_date, metavar="DATE", help="The date to count from; default today, UTC."),

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from lake import Lake, paths
+from lake.storage.faults import storage_failures
 from schemas.errors import MeterlakeError
 
 EXIT_FAILED = 3
@@ -114,7 +115,8 @@ def reported(lake: Lake, job: str, *, dry_run: bool = False) -> Iterator[Report]
     """Run a job with a report that is kept in `runs/` however the job ends; a dry run keeps none."""
     report = Report(job=job, started_at=now(), dry_run=dry_run)
     try:
-        yield report
+        with storage_failures(lake.url):
+            yield report
     except MeterlakeError as error:
         report.problem(error)
         report.exit_code = error.exit_code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import polars as pl
@@ -13,12 +13,13 @@ from jobs.tables import usage_tables
 from lake import Lake, paths
 from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
-from lake.events import ROW, Partition, event_columns, list_events
-from lake.index import drop_old_indexes
+from lake.events import ROW, Partition, by_date, event_columns
+from lake.index import KeyIndex
 from lake.planning import Change, changes, file_name
 from lake.publish import publish_partition, read_partition, read_records
-from lake.state import MeterState, load_state, save_state
+from lake.state import MeterState
 from lake.storage import Storage, StoredFile
+from lake.survey import MeterView, survey
 from schemas.errors import RefusedError
 from schemas.meter import Meter
 
@@ -32,32 +33,54 @@ def retain(
     meter: str | None = None,
     as_of: dt.date | None = None,
     dry_run: bool = False,
+    views: Sequence[MeterView] | None = None,
 ) -> None:
     """Seal and drop every partition whose date is before `as_of` (default today, UTC) minus the meter's retention.
 
     Of one meter or all. A partition whose aggregates are not up to date with exactly the files that are there is
-    kept, and the run ends with exit code 1. With `dry_run` the report is the same, and nothing is touched.
+    kept, and the run ends with exit code 1. With `dry_run` the report is the same, and nothing is touched. `views`
+    are what an earlier step of the same run has left of the meters.
     """
-    for each in [lake.meter(meter)] if meter else lake.meters():
-        until = (as_of or now().date()) - dt.timedelta(days=each.event_retention_days)
+    with report.stage("plan"):
+        views = survey(lake.storage, meter) if views is None else views
+    for view in views:
+        until = (as_of or now().date()) - dt.timedelta(days=view.meter.event_retention_days)
         with report.stage("plan"):
-            listing, _ = list_events(lake.storage, each.name)
-            state = load_state(lake.storage, each.name)
-        _retain_meter(_MeterLake(lake.storage, each, listing, state), until, report, dry_run=dry_run)
+            listing = _listed_again(lake.storage, view, until)
+        _retain_meter(_MeterLake(lake.storage, view, listing), until, report, dry_run=dry_run)
 
 
 class _MeterLake(msgspec.Struct, frozen=True):
     """One meter's part of the lake: what is there, and what was concluded of it."""
 
     storage: Storage
-    meter: Meter
+    view: MeterView
     listing: Listing
-    state: MeterState
+
+    @property
+    def meter(self) -> Meter:
+        return self.view.meter
+
+    @property
+    def state(self) -> MeterState:
+        return self.view.state
 
     def partition(self, date: dt.date) -> Partition:
         files = self.state.partitions[date].files if date in self.state.partitions else {}
         counted = [file for file in self.listing.get(date, ()) if files.get(file_name(file)) == file.identity]
         return Partition(self.storage, self.meter, date, tuple(counted))
+
+
+def _listed_again(storage: Storage, view: MeterView, until: dt.date) -> Listing:
+    """The listing with the partitions that are about to go as they are now: an hour may have passed."""
+    listing = dict(view.files)
+    for date in (listing.keys() | view.state.partitions.keys()) - view.state.sealed:
+        if date < until:
+            now_there, _ = by_date(storage.list(paths.events(view.meter.name, date)))
+            listing[date] = now_there.get(date, [])
+            if not listing[date]:
+                del listing[date]
+    return listing
 
 
 def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: bool) -> None:
@@ -132,7 +155,7 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
         )
         publish_partition(lake.storage, lake.meter.name, date, tables, record)
         lake.state.partitions[date] = record
-    save_state(lake.storage, lake.meter.name, lake.state)
+    lake.view.save(lake.storage)
 
 
 def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFrame]:
@@ -143,7 +166,8 @@ def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFr
     open_dates = lake.state.partitions.keys() - lake.state.sealed
     partitions = {date: lake.partition(date) for date in sorted(open_dates)}
     settled = settled_winners(lake.storage, lake.meter, lake.state.sealed)
-    lost = find_losers(lake.meter, partitions, settled, doomed)
+    index = KeyIndex(lake.storage, lake.meter.name, partitions)
+    lost = find_losers(lake.meter, partitions, settled, doomed, index)
     found = {}
     for date in doomed:
         outlived = pl.col(DATE).is_in([d for d in open_dates if d not in doomed or d > date])
@@ -166,7 +190,4 @@ def _no_rows(meter: Meter) -> dict[str, pl.DataFrame]:
 def _drop(partition: Partition) -> None:
     # Looked at once more: what was replaced since the plan is late data, not what the aggregates hold.
     still = {*partition.storage.list(paths.events(partition.meter.name, partition.date))}
-    for file in partition.files:
-        if file in still:
-            partition.storage.delete(file.path)
-    drop_old_indexes({}, partition.storage, partition.meter.name, [partition.date])
+    partition.storage.delete_all(file.path for file in partition.files if file in still)

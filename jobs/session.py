@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import MeterlakeError, StorageError
@@ -33,6 +33,7 @@ class Session:
     """What a command line asked for besides its command: the lake, and how to tell the answer."""
 
     url: str = DEFAULT_LAKE
+    storage_options: dict[str, str] = field(default_factory=dict)
     debug: bool = False
     as_json: bool = False
     # Where the report of the job that runs is kept, for the one who reads why it failed.
@@ -42,7 +43,7 @@ class Session:
         """The lake of this command line. Raises BrokenLakeError if there is none."""
         from lake import Lake
 
-        return Lake(self.url)
+        return Lake(self.url, self.storage_options)
 
     def answer(
         self, document: Any, show: Callable[[Console], None], problems: Sequence[Mapping[str, str]] = ()
@@ -57,6 +58,10 @@ class Session:
 
     def fail(self, error: BaseException) -> int:
         """Tell a failure, the traceback only where asked for; gives the exit code."""
+        if not isinstance(error, MeterlakeError):
+            from lake.storage.faults import as_storage_error, is_storage_failure
+
+            error = as_storage_error(error, self.url) if is_storage_failure(error) else error
         if self.debug:
             traceback.print_exception(error)
         if isinstance(error, MeterlakeError):

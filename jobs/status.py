@@ -20,6 +20,7 @@ from lake.lease import current_holder
 from lake.planning import changes, file_name
 from lake.state import MeterState, load_state
 from lake.storage import Storage, StoredFile
+from lake.storage.faults import without_secrets
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
 
@@ -173,18 +174,20 @@ def _reasons(storage: Storage, files: Sequence[StoredFile], found: Status) -> di
     counts: Counter[str] = Counter()
     for file in files:
         try:
-            counts.update(_count_reasons(storage.uri(file.path)))
+            counts.update(_count_reasons(storage, file))
         except (pl.exceptions.PolarsError, OSError) as error:
             found.problem(
                 BrokenLakeError(
-                    "unreadable quarantine file", where=file.path, found=str(error).splitlines()[0]
+                    "unreadable quarantine file",
+                    where=file.path,
+                    found=without_secrets(str(error).splitlines()[0]),
                 )
             )
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _count_reasons(uri: str) -> dict[str, int]:
-    rows = pl.scan_parquet(uri, glob=False, hive_partitioning=False).group_by("reason").len().collect()
+def _count_reasons(storage: Storage, file: StoredFile) -> dict[str, int]:
+    rows = storage.scan([file]).group_by("reason").len().collect()
     return dict(rows.iter_rows())
 
 

@@ -11,6 +11,7 @@ from lake.events import Partition, check_file
 from lake.planning import file_name
 from lake.state import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
+from lake.storage.faults import is_storage_failure
 from schemas.errors import BadInputError, MeterlakeError
 from schemas.meter import Meter
 
@@ -71,6 +72,8 @@ def _read_through(partition: Partition) -> BadInputError | None:
     try:
         partition.rows().collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
+        if is_storage_failure(error):
+            raise
         return BadInputError(
             "damaged file",
             where=partition.files[0].path,

@@ -43,13 +43,11 @@ class Partition:
         if not self.files:
             return pl.LazyFrame(schema={**event_columns(self.meter), ROW: pl.UInt32()})
         return (
-            pl.scan_parquet(
-                [self.storage.uri(file.path) for file in self.files],
+            self.storage.scan(
+                self.files,
                 schema=event_columns(self.meter),
                 missing_columns="insert",
                 extra_columns="ignore",
-                hive_partitioning=False,
-                glob=False,
                 row_index_name=ROW,
             )
             .select(*event_columns(self.meter), ROW)
@@ -94,7 +92,7 @@ def optional_columns(meter: Meter) -> set[str]:
 def check_file(storage: Storage, meter: Meter, file: StoredFile) -> MeterlakeError | None:
     """What is wrong with the structure of a producer's file, or None. Reads its footer only."""
     try:
-        found = pl.read_parquet_schema(storage.uri(file.path))
+        found = storage.schema(file)
     except (pl.exceptions.PolarsError, OSError) as error:
         return BadInputError(
             "unreadable file",
@@ -118,13 +116,18 @@ def check_file(storage: Storage, meter: Meter, file: StoredFile) -> MeterlakeErr
 
 
 def list_events(storage: Storage, meter: str) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
-    """The event files of a meter by date, and a complaint for every file that no partition can hold.
+    """The event files of a meter by date, and a complaint for every file that no partition can hold."""
+    return by_date(storage.list(paths.events(meter)))
+
+
+def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
+    """The listed event files of one meter by date, and a complaint for every file that no partition can hold.
 
     Names that begin with `_` or `.` are other programs' markers and are passed over, as Hive readers do.
     """
     dates: dict[dt.date, list[StoredFile]] = {}
     strays: list[MeterlakeError] = []
-    for file in storage.list(paths.events(meter)):
+    for file in files:
         if file.path.rsplit("/", 1)[-1][0] in "_.":
             continue
         place = paths.split_partition(file.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -22,9 +22,14 @@ FORMAT = 1
 class Lake:
     """A lake at a URL. Raises BrokenLakeError if there is none there; `Lake.init` makes one."""
 
-    def __init__(self, url: str) -> None:
-        """Open an existing lake."""
-        self.storage: Storage = open_storage(url)
+    def __init__(
+        self, url: str, storage_options: Mapping[str, str] | None = None, *, storage: Storage | None = None
+    ) -> None:
+        """Open an existing lake. `storage_options` are those of `--storage-option`, by name.
+
+        `storage` is one that has been opened already, which spares opening another.
+        """
+        self.storage: Storage = storage or open_storage(url, storage_options)
         self.url = self.storage.url
         marker = self.storage.read(paths.MARKER)
         if marker is None:
@@ -34,11 +39,11 @@ class Lake:
         _check_format(marker, self.url)
 
     @classmethod
-    def init(cls, url: str) -> Lake:
+    def init(cls, url: str, storage_options: Mapping[str, str] | None = None) -> Lake:
         """Make an empty lake, or open the one that is there already."""
-        storage = open_storage(url)
+        storage = open_storage(url, storage_options)
         storage.create(paths.MARKER, json.dumps({"meterlake": FORMAT}).encode() + b"\n")
-        return cls(url)
+        return cls(url, storage=storage)
 
     def over(self, storage: Storage) -> Lake:
         """The same lake, written through another storage: one that holds a lease."""

@@ -13,13 +13,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import polars as pl
 
 from lake import paths
+from lake.probe import check_exclusive_create
 from lake.storage import Storage, StoredFile
 from schemas.errors import MeterlakeError, RefusedError, StorageError
 
@@ -96,8 +99,10 @@ def leased(
 ) -> Iterator[Storage]:
     """Hold the lease of the lake, and give a storage that writes only while it is held.
 
-    Raises RefusedError naming the holder if another job has it; with `wait`, waits for it instead.
+    Raises RefusedError naming the holder if another job has it; with `wait`, waits for it instead. Raises it too
+    on a storage on which leases protect nothing, see `lake.probe`.
     """
+    check_exclusive_create(storage)
     lease = _take(storage, job, lease_time, wait=wait)
     try:
         yield GuardedStorage(storage, lease)
@@ -117,6 +122,12 @@ class GuardedStorage:
     def __init__(self, storage: Storage, lease: Lease) -> None:
         """Wrap a storage."""
         self._storage, self._lease, self.url = storage, lease, storage.url
+        self.creates_exclusively = storage.creates_exclusively
+
+    @property
+    def server(self) -> str:
+        """As the storage."""
+        return self._storage.server
 
     def list(self, prefix: str) -> list[StoredFile]:
         """As the storage."""
@@ -126,15 +137,19 @@ class GuardedStorage:
         """As the storage."""
         return self._storage.read(path)
 
+    def read_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
+        """As the storage."""
+        return self._storage.read_all(paths)
+
     def publish(self, path: str, content: bytes) -> None:
         """As the storage, while the lease is held."""
         self._lease.check()
         self._storage.publish(path, content)
 
-    def publish_file(self, path: str, local: Path) -> None:
+    def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
         """As the storage, while the lease is held."""
         self._lease.check()
-        self._storage.publish_file(path, local)
+        return self._storage.publish_file(path, local, keep=keep)
 
     def create(self, path: str, content: bytes) -> bool:
         """As the storage, while the lease is held."""
@@ -146,6 +161,11 @@ class GuardedStorage:
         self._lease.check()
         self._storage.delete(path)
 
+    def delete_all(self, paths: Iterable[str]) -> None:
+        """As the storage, while the lease is held."""
+        self._lease.check()
+        self._storage.delete_all(paths)
+
     def exists(self, path: str) -> bool:
         """As the storage."""
         return self._storage.exists(path)
@@ -153,6 +173,22 @@ class GuardedStorage:
     def uri(self, path: str) -> str:
         """As the storage."""
         return self._storage.uri(path)
+
+    def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
+        """As the storage."""
+        return self._storage.scan(files, **options)
+
+    def schema(self, file: StoredFile) -> pl.Schema:
+        """As the storage."""
+        return self._storage.schema(file)
+
+    def metadata(self, file: StoredFile) -> dict[str, str]:
+        """As the storage."""
+        return self._storage.metadata(file)
+
+    def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
+        """As the storage."""
+        self._storage.prefetch(files, whole=whole)
 
     def scratch(self, suffix: str) -> Path:
         """As the storage."""
@@ -217,7 +253,7 @@ def _holder(owner: str, job: str, lease_time: dt.timedelta) -> Holder:
 
 def _tidy(storage: Storage, below: int) -> None:
     for file in storage.list(paths.LEASE):
-        if paths.lease_number(file.path) <= below:
+        if 0 < paths.lease_number(file.path) <= below:
             storage.delete(file.path)
 
 

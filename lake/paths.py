@@ -73,14 +73,14 @@ def quarantine(meter: str | None, date: dt.date | None = None) -> str:
     return f"{QUARANTINE}{_folder(meter, date)}"
 
 
-def indexes(meter: str, date: dt.date | None = None) -> str:
-    """The folder of a meter's key indexes, or of one partition's."""
-    return f"{INDEX}{_folder(meter, date)}"
+def indexes(meter: str) -> str:
+    """The folder of a meter's key index."""
+    return f"{INDEX}{_folder(meter, None)}"
 
 
-def index(meter: str, date: dt.date, fingerprint: str) -> str:
-    """The hashed idempotency keys of exactly these inputs of a partition; it can always be rebuilt."""
-    return f"{indexes(meter, date)}{fingerprint}.parquet"
+def index(meter: str, name: str) -> str:
+    """A segment of the hashed idempotency keys of a meter; it can always be rebuilt."""
+    return f"{indexes(meter)}{name}.parquet"
 
 
 def settled(meter: str, date: dt.date | None = None) -> str:
@@ -106,6 +106,11 @@ def run(start: dt.datetime, job: str) -> str:
 def lease(number: int) -> str:
     """The lease of this number; the highest number there is holds."""
     return f"{LEASE}{number:012d}.json"
+
+
+def probed(server: str) -> str:
+    """The note that exclusive create was tried on this server; not a lease, and never one's number."""
+    return f"{LEASE}probed/{server}.txt"
 
 
 def lease_number(path: str) -> int:

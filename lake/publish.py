@@ -10,7 +10,7 @@ import polars as pl
 
 from lake import paths
 from lake.state import METADATA_KEY, PartitionState, read_record
-from lake.storage import Storage
+from lake.storage import Storage, StoredFile
 
 # `usage` last: its record is the one that a lost state is rebuilt from, so it must imply the other two.
 PUBLISH_ORDER = ("usage_by_dimension", "usage_by_subject", "usage")
@@ -38,15 +38,22 @@ def withdraw_partition(storage: Storage, meter: str, date: dt.date) -> None:
 
 def read_partition(storage: Storage, meter: str, date: dt.date) -> dict[str, pl.DataFrame]:
     """The partition's rows in all tables that have a file for it."""
-    found = {}
-    for table in PUBLISH_ORDER:
-        path = paths.aggregate(table, meter, date)
-        if storage.exists(path):
-            found[table] = pl.read_parquet(storage.uri(path), glob=False, hive_partitioning=False)
-    return found
+    files = published_files(storage, meter, date)
+    return {table: storage.scan([file]).collect() for table, file in files.items()}
 
 
 def read_records(storage: Storage, meter: str, date: dt.date) -> list[str]:
     """The fingerprint in the record of each of the partition's three files; empty text where there is none."""
-    records = [read_record(storage, paths.aggregate(table, meter, date)) for table in PUBLISH_ORDER]
+    files = published_files(storage, meter, date)
+    records = [read_record(storage, files[table]) if table in files else None for table in PUBLISH_ORDER]
     return [record.fingerprint if record else "" for record in records]
+
+
+def published_files(storage: Storage, meter: str, date: dt.date) -> dict[str, StoredFile]:
+    """The partition's file in each table that has one."""
+    found = {}
+    for table in PUBLISH_ORDER:
+        for file in storage.list(paths.aggregates(table, meter, date)):
+            if file.path == paths.aggregate(table, meter, date):
+                found[table] = file
+    return found

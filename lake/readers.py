@@ -11,6 +11,7 @@ from lake.admission import admit
 from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
 from lake.events import ROW, Partition, event_columns, list_events
+from lake.index import KeyIndex
 from lake.measures import SECONDS_PER_DAY, merge, with_quantity
 from lake.state import load_state
 from lake.storage import Storage
@@ -63,14 +64,7 @@ def aggregate_rows(storage: Storage, meter: Meter, table: str, dates: Dates) -> 
     for file in storage.list(paths.aggregates(table, meter.name)):
         place = paths.split_partition(file.path)
         if place and _within(place.date, dates):
-            rows = pl.scan_parquet(
-                storage.uri(file.path),
-                schema=schema,
-                missing_columns="insert",
-                extra_columns="ignore",
-                glob=False,
-                hive_partitioning=False,
-            )
+            rows = storage.scan([file], schema=schema, missing_columns="insert", extra_columns="ignore")
             frames.append(rows.select(pl.lit(place.date).alias(DATE), *schema))
     return pl.concat(frames)
 
@@ -148,7 +142,8 @@ def _lost(
     storage: Storage, meter: Meter, partitions: dict[dt.date, Partition], chosen: dict[dt.date, Partition]
 ) -> pl.DataFrame:
     settled = settled_winners(storage, meter, load_state(storage, meter.name).sealed)
-    return find_losers(meter, partitions, settled, chosen)
+    index = KeyIndex(storage, meter.name, partitions)
+    return find_losers(meter, partitions, settled, chosen, index)
 
 
 def _event_columns(partition: Partition) -> list[pl.Expr | str]:

@@ -11,8 +11,9 @@ import msgspec
 import polars as pl
 
 from lake import paths
-from lake.storage import Storage
+from lake.storage import Storage, StoredFile
 from schemas.errors import BrokenLakeError
+from schemas.meter import Meter
 
 # The key of a Parquet file's key-value metadata under which the record of its partition stands.
 METADATA_KEY = "meterlake"
@@ -42,10 +43,19 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True):
     sealed_at: dt.datetime | None = None
 
 
+class KnownMeter(msgspec.Struct, frozen=True):
+    """The definition that was last read, and the identity of its file then."""
+
+    identity: str
+    meter: Meter
+
+
 class MeterState(msgspec.Struct, kw_only=True):
     """The records of a meter's partitions by date."""
 
     partitions: dict[dt.date, PartitionState] = msgspec.field(default_factory=dict)
+    # Spares reading the definition where its file is still listed with this identity.
+    definition: KnownMeter | None = None
 
     @property
     def sealed(self) -> set[dt.date]:
@@ -58,27 +68,30 @@ def load_state(storage: Storage, meter: str) -> MeterState:
 
     Raises BrokenLakeError if the file is there but is not a state.
     """
-    path = paths.state(meter)
-    body = storage.read(path)
-    if body is None:
-        return rebuild_state(storage, meter)
+    body = storage.read(paths.state(meter))
+    return rebuild_state(storage, meter) if body is None else decode_state(meter, body)
+
+
+def decode_state(meter: str, body: bytes) -> MeterState:
+    """The state that a meter's file says. Raises BrokenLakeError if it says none."""
     try:
         return msgspec.json.decode(body, type=MeterState)
     except msgspec.DecodeError as error:
         raise BrokenLakeError(
             "not a state file",
-            where=path,
+            where=paths.state(meter),
             found=str(error),
             hint="remove it; the next run rebuilds it from the aggregates",
         ) from error
 
 
-def save_state(storage: Storage, meter: str, state: MeterState) -> None:
-    """Publish the state of a meter; nothing is written if it is the same as before."""
+def save_state(storage: Storage, meter: str, state: MeterState, stored: bytes | None = None) -> bytes:
+    """Publish the state of a meter unless it is the same as what is `stored`; gives the file's content now."""
     state.partitions = dict(sorted(state.partitions.items()))
     body = msgspec.json.encode(state)
-    if storage.read(paths.state(meter)) != body:
+    if body != stored:
         storage.publish(paths.state(meter), body)
+    return body
 
 
 def rebuild_state(storage: Storage, meter: str) -> MeterState:
@@ -86,16 +99,16 @@ def rebuild_state(storage: Storage, meter: str) -> MeterState:
     state = MeterState()
     for file in storage.list(paths.aggregates("usage", meter)):
         place = paths.split_partition(file.path)
-        record = read_record(storage, file.path)
+        record = read_record(storage, file)
         if place and record:
             state.partitions[place.date] = record
     return state
 
 
-def read_record(storage: Storage, path: str) -> PartitionState | None:
+def read_record(storage: Storage, file: StoredFile) -> PartitionState | None:
     """The record in the metadata of an aggregate file; None if the file has none or can't be read."""
     try:
-        metadata = pl.read_parquet_metadata(storage.uri(path))
+        metadata = storage.metadata(file)
     except (pl.exceptions.PolarsError, OSError):
         return None
     body = metadata.get(METADATA_KEY)

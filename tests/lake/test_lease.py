@@ -167,7 +167,7 @@ def test_what_lands_during_a_run_waits_for_the_next_one(
 
     def list_then_land(self: LocalStorage, prefix: str) -> list[object]:
         found = listed(self, prefix)
-        if prefix == paths.events(meter.name):
+        if prefix == paths.EVENTS:
             put(lake, meter, "during.parquet", event("b"))
             put(lake, meter, "a.parquet", event("a", quantity="5"))
             monkeypatch.undo()

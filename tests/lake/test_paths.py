@@ -31,7 +31,7 @@ NO_METER = "__HIVE_DEFAULT_PARTITION__"
         (paths.quarantine("m", DAY), "quarantine/meter=m/date=2026-06-19/"),
         (paths.quarantine(None), f"quarantine/meter={NO_METER}/"),
         (paths.quarantine(None, DAY), f"quarantine/meter={NO_METER}/date=2026-06-19/"),
-        (paths.index("m", DAY, "00ff"), "index/meter=m/date=2026-06-19/00ff.parquet"),
+        (paths.index("m", "00ff"), "index/meter=m/00ff.parquet"),
         (paths.settled("m"), "settled/meter=m/"),
         (paths.settled("m", DAY), "settled/meter=m/date=2026-06-19/part.parquet"),
         (paths.state("a:b"), "state/a%3Ab.json"),

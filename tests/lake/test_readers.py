@@ -100,4 +100,4 @@ def test_a_lake_of_another_format_is_not_opened(tmp_path: Path, marker: bytes) -
 
 def test_an_unknown_kind_of_url_is_told() -> None:
     with pytest.raises(StorageError, match="not supported"):
-        Lake("ftp://user:secret@host/lake")
+        Lake("gopher://somewhere/lake")

@@ -1,67 +1,26 @@
-"""Files of a lake: list, read, publish atomically, delete. The only place that knows where they are kept."""
+"""A lake in a local folder."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any
+
+import polars as pl
 
 from lake import paths
+from lake.storage.protocol import StoredFile
 from schemas.errors import StorageError
-
-
-class StoredFile(NamedTuple):
-    """One file of the lake; `identity` changes whenever its content does."""
-
-    path: str
-    size_bytes: int
-    identity: str
-
-
-class Storage(Protocol):
-    """What a lake needs of a file system. Paths are relative to the lake's root, with `/`.
-
-    Every method raises StorageError naming the path when the storage fails.
-    """
-
-    url: str
-
-    def list(self, prefix: str) -> list[StoredFile]:
-        """All files below a folder, sorted by path; none if there is no such folder."""
-
-    def read(self, path: str) -> bytes | None:
-        """The content of a file; None if there is none."""
-
-    def publish(self, path: str, content: bytes) -> None:
-        """Create or replace one file; readers see the old or the new content, never a part."""
-
-    def publish_file(self, path: str, local: Path) -> None:
-        """Like `publish`, with the content of a local file, which is taken away."""
-
-    def create(self, path: str, content: bytes) -> bool:
-        """Create a file if there is none, as one step; False, with nothing changed, if there is."""
-
-    def delete(self, path: str) -> None:
-        """Remove a file; nothing happens if there is none."""
-
-    def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
-
-    def uri(self, path: str) -> str:
-        """What Polars' and pyarrow's own readers take for this path."""
-
-    def scratch(self, suffix: str) -> Path:
-        """A new name for a local temporary file, on the same disk as the lake where the lake is local."""
-
-    def sweep(self) -> int:
-        """Remove temporary files that earlier processes left; gives how many."""
 
 
 class LocalStorage:
     """A lake in a local folder: temporary name, fsync, rename, fsync of the folder."""
+
+    creates_exclusively = True
+    server = "file"
 
     def __init__(self, root: str | Path) -> None:
         """Take a folder, which need not exist yet."""
@@ -81,6 +40,10 @@ class LocalStorage:
             except FileNotFoundError:
                 return None
 
+    def read_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
+        """The content of several files, one after the other."""
+        return [self.read(path) for path in paths]
+
     def publish(self, path: str, content: bytes) -> None:
         """Write under a temporary name, then rename."""
         local = self.scratch("")
@@ -88,14 +51,16 @@ class LocalStorage:
             local.write_bytes(content)
         self.publish_file(path, local)
 
-    def publish_file(self, path: str, local: Path) -> None:
+    def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:  # noqa: ARG002
         """Fsync, then rename over the target."""
         target = self.root / path
         with _naming(path, "write"):
             _fsync(local)
             target.parent.mkdir(parents=True, exist_ok=True)
+            stored = _stored(path, local.stat())
             local.replace(target)
             _fsync(target.parent)
+        return stored
 
     def create(self, path: str, content: bytes) -> bool:
         """Write under a temporary name, then link, which fails where the target exists."""
@@ -122,6 +87,11 @@ class LocalStorage:
                 if len(folder.parts) <= 1 or not _remove_if_empty(self.root / folder):
                     break
 
+    def delete_all(self, paths: Iterable[str]) -> None:
+        """Remove several files, one after the other."""
+        for path in paths:
+            self.delete(path)
+
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
         return (self.root / path).is_file()
@@ -129,6 +99,24 @@ class LocalStorage:
     def uri(self, path: str) -> str:
         """The absolute path."""
         return str(self.root / path)
+
+    def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
+        """The rows of Parquet files."""
+        return scan_local([self.root / file.path for file in files], **options)
+
+    def schema(self, file: StoredFile) -> pl.Schema:
+        """Columns and types, from the footer."""
+        # By a handle, since a producer's name with brackets would be taken for a pattern.
+        with (self.root / file.path).open("rb") as handle:
+            return pl.Schema(pl.read_parquet_schema(handle))
+
+    def metadata(self, file: StoredFile) -> dict[str, str]:
+        """The key-value metadata, from the footer."""
+        with (self.root / file.path).open("rb") as handle:
+            return pl.read_parquet_metadata(handle)
+
+    def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
+        """Nothing: the files are here."""
 
     def scratch(self, suffix: str) -> Path:
         """A name in the lake's own temporary folder."""
@@ -140,7 +128,7 @@ class LocalStorage:
     def sweep(self) -> int:
         """Remove temporary files of processes that no longer run."""
         folder = self.root / paths.TEMPORARY
-        left = [file for file in folder.glob("*") if not _runs(file.name.split("-")[0])]
+        left = [file for file in folder.glob("*") if not process_runs(file.name.split("-")[0])]
         for file in left:
             file.unlink(missing_ok=True)
         return len(left)
@@ -155,21 +143,25 @@ class LocalStorage:
             if entry.is_dir():
                 yield from self._walk(path)
             else:
-                stat = entry.stat()
-                yield StoredFile(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}")
+                yield _stored(path, entry.stat())
 
 
-def open_storage(url: str) -> Storage:
-    """The storage of a lake's URL: a local path, or `file://`. Raises StorageError for other schemes."""
-    if url.startswith("file://"):
-        return LocalStorage(url.removeprefix("file://"))
-    if "://" in url:
-        raise StorageError(
-            "this kind of lake URL is not supported yet",
-            where=url.split("://", maxsplit=1)[0] + "://",
-            expected="a local path or file://",
-        )
-    return LocalStorage(url)
+def scan_local(files: Sequence[Path], **options: Any) -> pl.LazyFrame:
+    """The rows of local Parquet files, exactly these."""
+    return pl.scan_parquet(list(files), glob=False, hive_partitioning=False, **options)
+
+
+def process_runs(process_id: str) -> bool:
+    """Whether there is such a process on this machine; text that is no number names none."""
+    if not process_id.isdigit():
+        return False
+    try:
+        os.kill(int(process_id), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager
@@ -180,6 +172,10 @@ def _naming(path: str, action: str) -> Iterator[None]:
         raise StorageError(
             f"could not {action} this file of the lake", where=path, found=error.strerror or str(error)
         ) from error
+
+
+def _stored(path: str, stat: os.stat_result) -> StoredFile:
+    return StoredFile(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}")
 
 
 def _fsync(path: Path) -> None:
@@ -196,16 +192,4 @@ def _remove_if_empty(folder: Path) -> bool:
     except OSError:
         # Not empty, or somebody landed a file at this very moment: the folder stays.
         return False
-    return True
-
-
-def _runs(process_id: str) -> bool:
-    if not process_id.isdigit():
-        return False
-    try:
-        os.kill(int(process_id), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
     return True

@@ -1,0 +1,131 @@
+"""What went wrong with a storage, in words that a person can act on, and without any secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import polars as pl
+
+from schemas.errors import StorageError
+
+MAX_FOUND_CHARS = 300
+ACCESS = "check the credentials and the policy of the user or role; the README lists what each job needs"
+EXPIRED = "get new credentials, and run the job again; what it published is complete"
+AGAIN = "the storage was asked several times; run the job again; what it published is complete"
+BUCKET = "check the bucket's name, the region and the endpoint; meterlake makes no buckets"
+_HINTS = {
+    "NoSuchBucket": BUCKET,
+    "PermanentRedirect": BUCKET,
+    "AuthorizationHeaderMalformed": BUCKET,
+    "AccessDenied": ACCESS,
+    "AllAccessDisabled": ACCESS,
+    "InvalidAccessKeyId": ACCESS,
+    "SignatureDoesNotMatch": ACCESS,
+    "403": ACCESS,
+    "ExpiredToken": EXPIRED,
+    "ExpiredTokenException": EXPIRED,
+    "TokenRefreshRequired": EXPIRED,
+    "InvalidToken": EXPIRED,
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role",
+}
+# What a signature or an account can be seen by in the text of an error.
+_SECRET = re.compile(
+    r"(?is)<(AWSAccessKeyId|SignatureProvided|StringToSign|StringToSignBytes|CanonicalRequest|CanonicalRequestBytes)>"
+    r".*?</\1>|X-Amz-(?:Signature|Credential|Security-Token)=[^&\s]*|(?<=://)[^/@\s]+@"
+)
+# How Polars begins what its own reader of object storage has to say.
+_NATIVE = re.compile(r"object[-_ ]store|Generic S3 error|Error performing (?:GET|HEAD)", re.IGNORECASE)
+_NATIVE_CODE = re.compile(r"<Code>(\w+)</Code>(?:.*?<Message>(.*?)</Message>)?", re.DOTALL)
+
+
+def error_code(error: BaseException) -> str:
+    """The code by which the server said no, such as `NoSuchKey`; else the kind of failure."""
+    for each in _chain(error):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict) and response.get("Error", {}).get("Code"):
+            return str(response["Error"]["Code"])
+    return type(list(_chain(error))[-1]).__name__
+
+
+def http_status(error: BaseException) -> int:
+    """The HTTP status of the answer that the failure comes from; 0 if there was none."""
+    for each in _chain(error):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict):
+            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return 0
+
+
+def attempts_before(error: BaseException) -> int:
+    """How many attempts had gone before the one that the server refused."""
+    for each in _chain(error):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict):
+            return int(response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
+    return 0
+
+
+def failure(what: str, where: str, error: BaseException, secrets: tuple[str, ...] = ()) -> StorageError:
+    """The StorageError that says what failed where and, of the storage's own words, what is no secret."""
+    code, status = error_code(error), http_status(error)
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    known = f"{code} (HTTP {status}): {text}" if status else f"{code}: {text}"
+    return StorageError(
+        what, where=where, found=without_secrets(known, secrets), hint=_HINTS.get(code, AGAIN)
+    )
+
+
+def without_secrets(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """The text on one line, shortened, with keys, signatures and these secrets struck out."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    text = " ".join(_SECRET.sub("***", text).split())
+    return text if len(text) <= MAX_FOUND_CHARS else f"{text[:MAX_FOUND_CHARS]}…"
+
+
+@contextmanager
+def storage_failures(where: str) -> Iterator[None]:
+    """Raise what Polars' own reader says of a storage as StorageError; let everything else pass.
+
+    Told from damaged files by the words of Polars, for which it has no type of its own.
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if not is_storage_failure(error):
+            raise
+        # Without its cause: the words of a refusal hold the key's name and what was signed.
+        raise as_storage_error(error, where) from None
+
+
+def as_storage_error(error: BaseException, where: str) -> StorageError:
+    """What Polars' own reader says of a storage, as StorageError."""
+    match = _NATIVE_CODE.search(str(error))
+    said = f"{match[1]}: {match[2]}" if match and match[2] else str(error)
+    return StorageError(
+        "could not read events or aggregates of the lake",
+        where=where,
+        found=without_secrets(said),
+        hint=_HINTS.get(match[1] if match else "", AGAIN),
+    )
+
+
+def tells_secrets(error: BaseException, secrets: tuple[str, ...]) -> bool:
+    """Whether an error or one of its causes says what nobody may see."""
+    texts = [str(each) for each in _chain(error)]
+    return any(_SECRET.search(text) or any(secret in text for secret in secrets) for text in texts)
+
+
+def is_storage_failure(error: BaseException) -> bool:
+    """Whether an error of Polars is of the storage and not of a file's content."""
+    return bool(_NATIVE.search(str(error)))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__

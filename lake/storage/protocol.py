@@ -1,0 +1,92 @@
+"""What a lake needs of the place where its files are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import polars as pl
+
+
+class StoredFile(NamedTuple):
+    """One file of the lake; `identity` changes whenever its content does."""
+
+    path: str
+    size_bytes: int
+    identity: str
+
+
+class Storage(Protocol):
+    """What a lake needs of a file system. Paths are relative to the lake's root, with `/`.
+
+    Every method raises StorageError naming the path when the storage fails or denies; what may pass by itself
+    has then been tried again, a bounded number of times.
+    """
+
+    url: str
+    # Whether `create` is known to be exclusive; where it depends on the server, the lease makes sure of it.
+    creates_exclusively: bool
+
+    @property
+    def server(self) -> str:
+        """What answers for the files: the server's URL, or the kind of file system. Holds no secret."""
+
+    def list(self, prefix: str) -> list[StoredFile]:
+        """All files below a folder, sorted by path; none if there is no such folder."""
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file; None if there is none."""
+
+    def read_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
+        """The content of several files, in parallel where that is faster; None for one that is not there."""
+
+    def publish(self, path: str, content: bytes) -> None:
+        """Create or replace one file; readers see the old or the new content, never a part."""
+
+    def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
+        """Like `publish`, with the content of a local file, which is taken away.
+
+        Gives what `scan` and `metadata` take for it; with `keep` those read a copy on the local disk.
+        """
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Create a file if there is none, as one step; False, with nothing changed, if there is."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file; nothing happens if there is none."""
+
+    def delete_all(self, paths: Iterable[str]) -> None:
+        """Remove several files, with few requests; nothing happens for one that is not there."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+
+    def uri(self, path: str) -> str:
+        """The path as people and other programs name it."""
+
+    def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
+        """The rows of Parquet files, one below the other; `options` as for `polars.scan_parquet`.
+
+        No option but these is set, and no path is expanded or taken apart. What can't be read is told when the
+        frame is collected, by Polars; a failure of the storage may be told at once, as StorageError.
+        """
+
+    def schema(self, file: StoredFile) -> pl.Schema:
+        """Columns and types of a Parquet file, from its footer. Raises PolarsError if it has none."""
+
+    def metadata(self, file: StoredFile) -> dict[str, str]:
+        """The key-value metadata of a Parquet file. Raises PolarsError if it has no footer."""
+
+    def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
+        """Tell that these files will be read more than once.
+
+        Where a request costs more than a read, copies are kept on the local disk: of small files, or of all
+        with `whole`.
+        """
+
+    def scratch(self, suffix: str) -> Path:
+        """A new name for a local temporary file, on the same disk as the lake where the lake is local."""
+
+    def sweep(self) -> int:
+        """Remove temporary files that earlier processes left; gives how many."""

@@ -1,0 +1,246 @@
+"""A lake on S3, or on a server that speaks like it: one request a file, each request counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import botocore.session
+import polars as pl
+import s3fs
+from aiobotocore.session import AioSession
+
+from lake.storage.faults import attempts_before, error_code, http_status
+from lake.storage.local import scan_local
+from lake.storage.protocol import StoredFile
+from lake.storage.remote import USER, RemoteStorage
+from lake.storage.settings import S3Settings
+from schemas.errors import StorageError
+
+MISSING = ("NoSuchKey", "404")
+REFUSED = 412
+RANGE_NOT_THERE = 416
+DELETED_AT_ONCE = 1_000
+DEFAULT_REGION = "us-east-1"
+
+
+class S3Storage(RemoteStorage):
+    """A lake below `s3://bucket/prefix`. An identity is ETag and size; a file is published by one PUT.
+
+    Botocore retries what is transient, with backoff and jitter; s3fs asks again when an answer breaks off.
+    Rows are read by Polars itself, which asks for the bytes of the needed columns only.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, str]) -> None:
+        """Take the URL, and options as `S3Settings` names them. Nothing is asked of the server yet."""
+        where = urlsplit(url)
+        if not where.netloc or "@" in where.netloc or ":" in where.netloc:
+            raise StorageError("this is no URL of a lake on S3", expected="s3://bucket or s3://bucket/prefix")
+        self._bucket = where.netloc
+        self._prefix = url.partition("://")[2].partition("/")[2].strip("/")
+        self._settings = S3Settings.of(options)
+        super().__init__(url, _file_system(self._settings), f"{self._bucket}/{self._prefix}")
+
+    @property
+    def server(self) -> str:
+        """The endpoint's URL."""
+        with self._naming("", "reach"):
+            self._fs.connect()
+        return USER.sub("", str(self._fs.s3.meta.endpoint_url))
+
+    def list(self, prefix: str) -> list[StoredFile]:
+        """All files below a folder: one request a thousand."""
+        start = self._key(prefix.rstrip("/"))
+        found, more = [], {"Prefix": f"{start}/" if start else ""}
+        with self._naming(prefix, "list"):
+            while more:
+                page = self._fs.call_s3("list_objects_v2", Bucket=self._bucket, **more)
+                found += page.get("Contents", [])
+                more = (
+                    more | {"ContinuationToken": page["NextContinuationToken"]} if page["IsTruncated"] else {}
+                )
+        # What ends with a slash is a folder that some browser of buckets has made.
+        return sorted(self._stored_object(each) for each in found if not each["Key"].endswith("/"))
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file; None if there is none."""
+        with self._naming(path, "read"):
+            return self._get(path)
+
+    def read_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
+        """The content of several files, in parallel."""
+        full = [self._full(path) for path in paths]
+        if not full:
+            return []
+        found = self._fs.cat(full, on_error="return", max_concurrency=1) if len(full) > 1 else {}
+        # One that failed is asked for once more, which names it.
+        return [
+            found[name] if isinstance(found.get(name), bytes) else self.read(path)
+            for path, name in zip(paths, full, strict=True)
+        ]
+
+    def publish(self, path: str, content: bytes) -> None:
+        """One PUT; of a large file several, of which the last makes it appear."""
+        with self._naming(path, "write"):
+            self._fs.pipe_file(self._full(path), content)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """A PUT on the condition that there is nothing, which the server checks."""
+        with self._naming(path, "create"):
+            try:
+                self._fs.pipe_file(self._full(path), content, mode="create")
+            except OSError as error:
+                if http_status(error) != REFUSED and not isinstance(error, FileExistsError):
+                    raise
+                # The answer to an attempt that was carried out may be lost: then it is ours that is there.
+                return attempts_before(error) > 0 and self._get(path) == content
+        return True
+
+    def delete(self, path: str) -> None:
+        """One DELETE."""
+        with self._naming(path, "delete"):
+            self._fs.call_s3("delete_object", Bucket=self._bucket, Key=self._key(path))
+
+    def delete_all(self, paths: Iterable[str]) -> None:
+        """One request a thousand files; a single one as by `delete`."""
+        left = list(paths)
+        if len(left) == 1:
+            return self.delete(left[0])
+        for start in range(0, len(left), DELETED_AT_ONCE):
+            some = left[start : start + DELETED_AT_ONCE]
+            doomed = {"Objects": [{"Key": self._key(path)} for path in some], "Quiet": True}
+            with self._naming(some[0], "delete"):
+                done = self._fs.call_s3("delete_objects", Bucket=self._bucket, Delete=doomed)
+                for error in done.get("Errors", []):
+                    raise OSError(f"{error.get('Code')}: {error.get('Message')}: {error.get('Key')}")
+        return None
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+        with self._naming(path, "look for"):
+            try:
+                self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(path))
+            except FileNotFoundError as error:
+                if error_code(error) not in MISSING:
+                    raise
+                return False
+            return True
+
+    def uri(self, path: str) -> str:
+        """`s3://bucket/prefix/path`."""
+        return f"s3://{self._bucket}/{self._key(path)}"
+
+    def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
+        """The rows of Parquet files, from copies if there is one of each, else by Polars' own reader."""
+        copies = self._copies.of(files)
+        if copies is not None:
+            return scan_local(copies, **options)
+        with self._naming(files[0].path, "read"):
+            access = self._polars_access()
+        return pl.scan_parquet(
+            [self.uri(file.path) for file in files], glob=False, hive_partitioning=False, **access, **options
+        )
+
+    def _key(self, path: str) -> str:
+        return "/".join(part for part in (self._prefix, path) if part)
+
+    def _full(self, path: str) -> str:
+        return f"{self._bucket}/{self._key(path)}"
+
+    def _stored_object(self, said: Mapping[str, Any]) -> StoredFile:
+        path = said["Key"][len(self._prefix) + 1 :] if self._prefix else said["Key"]
+        etag = said["ETag"].strip('"')
+        return StoredFile(path, said["Size"], f"{said['Size']}-{etag}")
+
+    def _get(self, path: str) -> bytes | None:
+        try:
+            return bytes(self._fs.cat_file(self._full(path), max_concurrency=1))
+        except FileNotFoundError as error:
+            if error_code(error) not in MISSING:
+                raise
+            return None
+
+    def _fetch(self, path: str, local: Path) -> None:
+        with self._naming(path, "read"):
+            self._fs.get_file(self._full(path), str(local), max_concurrency=1)
+
+    def _upload(self, path: str, local: Path) -> None:
+        with self._naming(path, "write"):
+            self._fs.put_file(str(local), self._full(path))
+
+    def _tail(self, path: str, size_bytes: int) -> bytes:
+        try:
+            return super()._tail(path, size_bytes)
+        except OSError as error:
+            if http_status(error) == RANGE_NOT_THERE:
+                return b""
+            raise
+
+    def _polars_access(self) -> dict[str, Any]:
+        self._fs.connect()
+        client = self._fs.s3.meta
+        options = {
+            "aws_endpoint_url": client.endpoint_url,
+            "aws_region": client.region_name or DEFAULT_REGION,
+            "aws_allow_http": str(client.endpoint_url.startswith("http://")).lower(),
+            "max_retries": self._settings.max_attempts - 1,
+            "timeout": f"{self._settings.read_timeout_seconds:g}s",
+            "connect_timeout": f"{self._settings.connect_timeout_seconds:g}s",
+        }
+        if self._settings.anonymous:
+            return {"storage_options": options | {"aws_skip_signature": "true"}, "credential_provider": None}
+        return {"storage_options": options, "credential_provider": _credential_provider(self._settings)}
+
+    def _secrets(self) -> tuple[str, ...]:
+        given = (self._settings.access_key_id, self._settings.secret_access_key, self._settings.session_token)
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        return tuple(secret for secret in (*given, *map(os.environ.get, names)) if secret)
+
+
+def _file_system(settings: S3Settings) -> Any:
+    region = settings.region or os.environ.get("AWS_REGION")
+    config: dict[str, Any] = {
+        "retries": {"mode": "standard", "total_max_attempts": settings.max_attempts},
+        "connect_timeout": settings.connect_timeout_seconds,
+        "read_timeout": settings.read_timeout_seconds,
+    }
+    if settings.addressing_style:
+        config["s3"] = {"addressing_style": settings.addressing_style}
+    # Never shared and never cached: another process may have changed the lake, or the environment.
+    fs = s3fs.S3FileSystem(
+        anon=settings.anonymous,
+        key=settings.access_key_id,
+        secret=settings.secret_access_key,
+        token=settings.session_token,
+        endpoint_url=settings.endpoint_url,
+        client_kwargs={"region_name": region} if region else {},
+        config_kwargs=config,
+        session=AioSession(profile=settings.profile),
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+    fs.retries = settings.max_attempts
+    return fs
+
+
+def _credential_provider(settings: S3Settings) -> Callable[[], tuple[dict[str, str], int | None]]:
+    """What Polars asks for credentials: the same chain that botocore goes through, refreshed when they end."""
+    session = botocore.session.Session(profile=settings.profile)
+    if settings.access_key_id and settings.secret_access_key:
+        session.set_credentials(settings.access_key_id, settings.secret_access_key, settings.session_token)
+
+    def provide() -> tuple[dict[str, str], int | None]:
+        credentials = session.get_credentials()
+        if credentials is None:
+            raise botocore.exceptions.NoCredentialsError
+        now = credentials.get_frozen_credentials()
+        found = {"aws_access_key_id": now.access_key, "aws_secret_access_key": now.secret_key}
+        if now.token:
+            found["aws_session_token"] = now.token
+        ends = getattr(credentials, "_expiry_time", None)
+        return found, int(ends.timestamp()) if ends else None
+
+    return provide

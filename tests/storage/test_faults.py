@@ -1,0 +1,161 @@
+"""A storage that fails: what passes by itself is tried again, what does not is told at once, and nothing is half."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.types import StartResponse
+
+import botocore.retries.standard
+import pytest
+
+from jobs.aggregate import aggregate
+from lake import Lake, paths
+from lake.storage import copies
+from schemas.errors import MeterlakeError, StorageError
+from storage.lakes import as_json, defined, put, ran
+from storage.server import CUT, KEY, SECRET, Answer, Request, Server, error, times
+from support import DAY, event, usage
+
+OPTIONS = {"max_attempts": "3", "read_timeout_seconds": "1"}
+Where = Callable[[Request], bool]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses between attempts, without which there is no waiting here."""
+    monkeypatch.setattr(botocore.retries.standard.ExponentialBackoff, "delay_amount", lambda *_: 0.01)
+
+
+@pytest.fixture
+def lake(bucket: str) -> Lake:
+    """A lake with one aggregated partition, and a new file in it."""
+    lake = Lake.init(f"{bucket}/lake", OPTIONS)
+    meter = defined(lake)
+    put(lake, meter, "a.parquet", DAY, event("a"))
+    ran(lake, lambda report: aggregate(lake, report))
+    put(lake, meter, "b.parquet", DAY, event("b", quantity="2"))
+    return lake
+
+
+def of_events(request: Request) -> bool:
+    return request.method == "GET" and "/events/" in request.path
+
+
+def listing(request: Request) -> bool:
+    return request.kind == "LIST"
+
+
+def publishing(request: Request) -> bool:
+    return request.method == "PUT" and "/aggregates/usage/" in request.path
+
+
+def when(where: Where, answer: Answer) -> Callable[[Request], Answer | None]:
+    return lambda request: answer if where(request) else None
+
+
+def slow(start: StartResponse) -> Iterable[bytes]:
+    time.sleep(1.5)
+    return error("500 Internal Server Error", "InternalError")(start)
+
+
+SLOW_DOWN = error("503 Slow Down", "SlowDown", "Please reduce your request rate.")
+INTERNAL = error("500 Internal Server Error", "InternalError")
+DENIED = error("403 Forbidden", "AccessDenied", "User is not authorized to perform this action")
+EXPIRED = error("400 Bad Request", "ExpiredToken", "The provided token has expired.")
+TRANSIENT = {"SlowDown": SLOW_DOWN, "500": INTERNAL, "cut off": CUT, "no answer in time": slow}
+PLACES = {"listing": listing, "copying": of_events, "reading": of_events, "publishing": publishing}
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Where:
+    """The requests that fail. Small files are copied; others are read by Polars itself."""
+    if request.param == "reading":
+        monkeypatch.setattr(copies, "SMALL_BYTES", 0)
+    return PLACES[request.param]
+
+
+def the_old_or_the_new(lake: Lake) -> list[Any]:
+    """Quantities by each table that there are; a reader of another process."""
+    opened = Lake(lake.url)
+    return [
+        opened.usage("active_users").collect()["quantity"].sum(),
+        opened.usage_by_subject("active_users").collect()["quantity"].sum(),
+    ]
+
+
+@pytest.mark.parametrize("fault", TRANSIENT)
+def test_what_passes_by_itself_is_tried_again(lake: Lake, server: Server, fault: str, place: Where) -> None:
+    with server.spoiling(times(2, when(place, TRANSIENT[fault]))):
+        report = ran(lake, lambda report: aggregate(lake, report))
+    assert report.exit_code == 0
+    assert usage(lake, lake.meters()[0])[0][2] == 3
+
+
+@pytest.mark.parametrize("fault", ["SlowDown", "500"])
+def test_what_does_not_pass_is_given_up_and_leaves_whole_partitions(
+    lake: Lake, server: Server, fault: str, place: Where
+) -> None:
+    spoiling = server.spoiling(when(place, TRANSIENT[fault]))
+    with server.counting() as requests, spoiling, pytest.raises(StorageError) as caught:
+        ran(lake, lambda report: aggregate(lake, report))
+    assert sum(place(request) for request in requests) <= 30
+    assert caught.value.exit_code == 3
+    assert all(number in (1, 3) for number in the_old_or_the_new(lake))
+    report = ran(lake, lambda report: aggregate(lake, report))
+    assert (report.exit_code, the_old_or_the_new(lake)) == (0, [3, 3])
+
+
+REFUSALS = {"AccessDenied": (DENIED, "policy"), "ExpiredToken": (EXPIRED, "new credentials")}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_what_is_refused_is_told_at_once(lake: Lake, server: Server, code: str, place: Where) -> None:
+    answer, hint = REFUSALS[code]
+    spoiling = server.spoiling(when(place, answer))
+    with server.counting() as requests, spoiling, pytest.raises(MeterlakeError) as caught:
+        ran(lake, lambda report: aggregate(lake, report))
+    said = as_json(caught.value.to_dict())
+    assert isinstance(caught.value, StorageError), said
+    assert code in caught.value.found
+    assert hint in caught.value.hint
+    assert sum(place(request) for request in requests) <= 4
+    assert KEY not in said
+    assert SECRET not in said
+    # A file that could not be reached is not a bad file: the next run counts it.
+    report = ran(lake, lambda report: aggregate(lake, report))
+    assert (report.exit_code, the_old_or_the_new(lake)) == (0, [3, 3])
+
+
+def test_a_bucket_that_is_not_there(s3_environment: Server) -> None:
+    with pytest.raises(StorageError, match="NoSuchBucket") as caught:
+        Lake(f"s3://nobody-has-this/{s3_environment.url[-4:]}")
+    assert "bucket" in caught.value.hint
+
+
+def test_no_credentials(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(StorageError, match="NoCredentials") as caught:
+        Lake(bucket)
+    assert "AWS_PROFILE" in caught.value.hint
+
+
+def test_no_server(bucket: str) -> None:
+    with pytest.raises(StorageError, match="EndpointConnectionError"):
+        Lake(bucket, {"endpoint_url": "http://127.0.0.1:9", "max_attempts": "2"})
+
+
+def test_an_unknown_option_names_those_that_are_known(bucket: str) -> None:
+    with pytest.raises(StorageError, match="access_key_id") as caught:
+        Lake(bucket, {"secret_key": SECRET})
+    assert SECRET not in as_json(caught.value.to_dict())
+
+
+def test_a_prefix_whose_state_can_not_be_read_is_named(lake: Lake, server: Server) -> None:
+    def state(request: Request) -> bool:
+        return request.method == "GET" and f"/{paths.STATE}" in request.path
+
+    with server.spoiling(when(state, DENIED)), pytest.raises(StorageError, match=r"state/active_users\.json"):
+        ran(lake, lambda report: aggregate(lake, report))

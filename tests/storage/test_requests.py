@@ -1,0 +1,125 @@
+"""What a night costs on S3, counted at the server's door."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from math import ceil
+
+import polars as pl
+import pytest
+
+from lake import Lake, paths
+from lake.events import fingerprint
+from lake.lease import leased
+from lake.state import PartitionState
+from lake.survey import survey
+from storage.lakes import defined, fill, night, parquet, put
+from storage.server import Server, kinds
+from support import DAY, event, recomputed
+
+METERS, DATES = 20, 90
+AS_OF = DAY + dt.timedelta(days=1)
+DAYS = [DAY - dt.timedelta(days=n) for n in range(DATES)]
+
+
+@pytest.fixture
+def lake(bucket: str) -> Lake:
+    return Lake.init(f"{bucket}/prefix")
+
+
+@pytest.fixture
+def aggregated(lake: Lake) -> Lake:
+    """One meter with a file on each of 40 dates, after a night."""
+    meter = defined(lake, event_retention_days=100)
+    files = {
+        paths.events(meter.name, day) + "a.parquet": parquet(meter, event(f"a {day}", day=day))
+        for day in DAYS[:40]
+    }
+    fill(lake, files)
+    night(lake, AS_OF)
+    return lake
+
+
+def leased_night(lake: Lake) -> None:
+    """The nightly job as the command line runs it: on the lake opened anew, under a lease."""
+    opened = Lake(lake.url)
+    with leased(opened.storage, "nightly") as storage:
+        opened.storage = storage
+        night(opened, AS_OF)
+
+
+def test_nothing_new_on_twenty_meters_is_two_requests_a_meter_and_the_listing(
+    lake: Lake, server: Server
+) -> None:
+    names = [f"meter {n}" for n in range(METERS)]
+    files: dict[str, bytes] = {}
+    for name in names:
+        meter = defined(lake, name, event_retention_days=100)
+        body = parquet(meter, event("a"))
+        files |= {paths.events(name, day) + "a.parquet": body for day in DAYS}
+    fill(lake, files)
+    # The states as the first night would leave them; it would take a minute.
+    for view in survey(lake.storage):
+        view.state.partitions = {
+            date: a_record(view.meter.version, at[0].identity) for date, at in view.files.items()
+        }
+        view.save(lake.storage)
+    leased_night(lake)
+    with server.counting() as requests:
+        leased_night(lake)
+    print(kinds(requests), len(requests))
+    assert len(requests) <= ceil(METERS * DATES / 1_000) + 2 * METERS
+    assert sum(path.endswith(".parquet") for path in (request.path for request in requests)) == 0
+
+
+def a_record(version: str, identity: str) -> PartitionState:
+    files = {"a.parquet": identity}
+    said = fingerprint(files, version)
+    at = dt.datetime(2026, 6, 20, tzinfo=dt.UTC)
+    return PartitionState(
+        meter_version=version, files=files, fingerprint=said, losers=said, events=1, aggregated_at=at
+    )
+
+
+def test_one_new_file_adds_at_most_twenty_requests(aggregated: Lake, server: Server) -> None:
+    with server.counting() as nothing:
+        leased_night(aggregated)
+    meter = aggregated.meters()[0]
+    put(aggregated, meter, "b.parquet", DAYS[5], event("b", day=DAYS[5]))
+    with server.counting() as one:
+        leased_night(aggregated)
+    found = kinds(one) - kinds(nothing)
+    print(kinds(nothing), found)
+    assert 0 < len(one) - len(nothing) <= 20
+    # And no fewer for not having done it.
+    assert aggregated.usage(meter.name, DAYS[5], DAYS[4]).collect()["events"].to_list() == [2]
+
+
+def test_a_night_with_a_copy_on_another_date_reads_only_its_two_partitions(
+    aggregated: Lake, server: Server
+) -> None:
+    meter = aggregated.meters()[0]
+    earlier = event(f"a {DAYS[30]}", day=DAYS[30])["received_at"] - dt.timedelta(minutes=1)
+    noon = event("a", day=DAYS[31])["timestamp"]
+    moved = event(f"a {DAYS[30]}", day=DAYS[31], timestamp=noon, received_at=earlier)
+    put(aggregated, meter, "b.parquet", DAYS[31], moved)
+    with server.counting() as requests:
+        report = night(Lake(aggregated.url), AS_OF)
+    assert recomputed(report) == {DAYS[30]: "a copy in another partition", DAYS[31]: "files added"}
+    read = {r.path.split("date=")[1] for r in requests if r.kind == "GET" and "/events/" in r.path}
+    assert read == {f"{DAYS[31]}/a.parquet", f"{DAYS[31]}/b.parquet", f"{DAYS[30]}/a.parquet"}
+
+
+def test_reading_two_of_many_columns_reads_few_bytes(lake: Lake, server: Server) -> None:
+    meter = defined(lake)
+    numbers = random.Random(1)
+    rows = [event(f"key {n}", f"org_{n % 7}", metadata=f"{numbers.getrandbits(800)}") for n in range(20_000)]
+    fill(lake, {paths.events(meter.name, DAY) + "a.parquet": parquet(meter, *rows)})
+    with server.counting() as all_columns:
+        lake.raw_events(meter.name).collect()
+    with server.counting() as two:
+        sums = lake.raw_events(meter.name).group_by("subject").agg(pl.col("quantity").sum()).collect()
+    assert sums.height == 7
+    whole, part = (sum(r.sent_bytes for r in found if "/events/" in r.path) for found in (all_columns, two))
+    assert part < whole / 5
