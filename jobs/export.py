@@ -185,7 +185,7 @@ def _inputs(export: _Export) -> dict[str, str]:
     for file in export.storage.list(paths.aggregates(export.table, export.meter.name)):
         place = paths.split_partition(file.path)
         if place and start <= place.date < end:
-            record = read_record(export.storage, file.path)
+            record = read_record(export.storage, file)
             # A sealed date without events has a file too, of no rows.
             if record is None or record.events:
                 found[place.date.isoformat()] = record.fingerprint if record else ""

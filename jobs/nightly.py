@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from jobs.aggregate import aggregate
 from jobs.billing import month_of
 from jobs.export import export
+from jobs.export_again import export_if_changed, list_exports
 from jobs.report import Report, now
 from jobs.retain import retain
 from lake import Lake
@@ -37,10 +38,22 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None
             views[meter] = None
             aggregate(lake, report, meter=meter, views=[view] if view else None)
             views[meter] = view
-    for meter in views:
+    with report.stage("plan"):
+        there = list_exports(lake)
+    for meter, view in views.items():
         for period in (last_month, this_month):
             with _reporting(report, f"export {period} of meter {meter!r}"):
-                export(lake, report, period, meter=meter)
+                if view:
+                    export_if_changed(lake, report, view, period, there)
+                else:
+                    export(lake, report, period, meter=meter)
+        if view:
+            with _reporting(report, f"state of meter {meter!r}"):
+                kept = {str(last_month), str(this_month)}
+                view.state.exported = {
+                    month: done for month, done in view.state.exported.items() if month in kept
+                }
+                view.save(lake.storage)
     for meter, view in views.items():
         with _reporting(report, f"retain of meter {meter!r}"):
             retain(lake, report, as_of=as_of, meter=meter, views=[view] if view else None)

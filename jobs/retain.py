@@ -26,7 +26,7 @@ from schemas.meter import Meter
 Listing = Mapping[dt.date, list[StoredFile]]
 
 
-def retain(
+def retain(  # noqa: PLR0913 - what to retain, and how
     lake: Lake,
     report: Report,
     *,

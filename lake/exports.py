@@ -98,8 +98,11 @@ def manifest_sha256(storage: Storage, folder: str, number: int) -> str:
 
 def scan_revision(storage: Storage, folder: str, number: int, name: str) -> pl.LazyFrame:
     """The rows of one Parquet file of a revision."""
-    path = paths.revision(folder, number) + name
-    return pl.scan_parquet(storage.uri(path), glob=False, hive_partitioning=False)
+    place = paths.revision(folder, number)
+    for file in storage.list(place):
+        if file.path == place + name:
+            return storage.scan([file])
+    raise BrokenLakeError("a file of an exported revision is missing", where=place + name)
 
 
 def publish_revision(storage: Storage, folder: str, manifest: Manifest, files: Mapping[str, Path]) -> None:

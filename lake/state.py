@@ -50,12 +50,23 @@ class KnownMeter(msgspec.Struct, frozen=True):
     meter: Meter
 
 
+class ExportedMonth(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last nightly export of a month found, and of what: nothing is to be done while that is the same."""
+
+    fingerprint: str
+    action: str
+    revision: int
+    closed: bool
+
+
 class MeterState(msgspec.Struct, kw_only=True):
     """The records of a meter's partitions by date."""
 
     partitions: dict[dt.date, PartitionState] = msgspec.field(default_factory=dict)
     # Spares reading the definition where its file is still listed with this identity.
     definition: KnownMeter | None = None
+    # By month like `2026-06`; of the months that the last night exported.
+    exported: dict[str, ExportedMonth] = msgspec.field(default_factory=dict)
 
     @property
     def sealed(self) -> set[dt.date]:

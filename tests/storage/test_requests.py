@@ -9,13 +9,14 @@ from math import ceil
 import polars as pl
 import pytest
 
+from jobs.aggregate import aggregate
 from lake import Lake, paths
 from lake.events import fingerprint
 from lake.lease import leased
 from lake.state import PartitionState
 from lake.survey import survey
-from storage.lakes import defined, fill, night, parquet, put
-from storage.server import Server, kinds
+from storage.lakes import defined, fill, night, parquet, put, ran
+from storage.server import Server
 from support import DAY, event, recomputed
 
 METERS, DATES = 20, 90
@@ -45,8 +46,14 @@ def leased_night(lake: Lake) -> None:
     """The nightly job as the command line runs it: on the lake opened anew, under a lease."""
     opened = Lake(lake.url)
     with leased(opened.storage, "nightly") as storage:
-        opened.storage = storage
-        night(opened, AS_OF)
+        night(opened.over(storage), AS_OF)
+
+
+def leased_aggregation(lake: Lake) -> None:
+    """The aggregation as the command line runs it."""
+    opened = Lake(lake.url)
+    with leased(opened.storage, "aggregate") as storage:
+        ran(opened, lambda report: aggregate(opened.over(storage), report))
 
 
 def test_nothing_new_on_twenty_meters_is_two_requests_a_meter_and_the_listing(
@@ -68,7 +75,6 @@ def test_nothing_new_on_twenty_meters_is_two_requests_a_meter_and_the_listing(
     leased_night(lake)
     with server.counting() as requests:
         leased_night(lake)
-    print(kinds(requests), len(requests))
     assert len(requests) <= ceil(METERS * DATES / 1_000) + 2 * METERS
     assert sum(path.endswith(".parquet") for path in (request.path for request in requests)) == 0
 
@@ -78,19 +84,34 @@ def a_record(version: str, identity: str) -> PartitionState:
     said = fingerprint(files, version)
     at = dt.datetime(2026, 6, 20, tzinfo=dt.UTC)
     return PartitionState(
-        meter_version=version, files=files, fingerprint=said, losers=said, events=1, aggregated_at=at
+        meter_version=version, files=files, fingerprint=said, losers=said, events=0, aggregated_at=at
     )
+
+
+def test_a_quiet_night_reads_no_rows_and_no_exports(aggregated: Lake, server: Server) -> None:
+    with server.counting() as requests:
+        leased_night(aggregated)
+    assert len(requests) <= 20
+    assert [
+        r.path for r in requests if r.method == "GET" and ("parquet" in r.path or "manifest" in r.path)
+    ] == []
+    # An export that somebody has spoiled is looked at again.
+    folder = paths.exports(aggregated.meters()[0].name, "2026-06")
+    aggregated.storage.delete(folder + "revision=0001/manifest.json")
+    report = night(Lake(aggregated.url), AS_OF)
+    assert {(done.period, done.action) for done in report.exports} == {
+        ("2026-05", "unchanged"),
+        ("2026-06", "exported"),
+    }
 
 
 def test_one_new_file_adds_at_most_twenty_requests(aggregated: Lake, server: Server) -> None:
     with server.counting() as nothing:
-        leased_night(aggregated)
+        leased_aggregation(aggregated)
     meter = aggregated.meters()[0]
     put(aggregated, meter, "b.parquet", DAYS[5], event("b", day=DAYS[5]))
     with server.counting() as one:
-        leased_night(aggregated)
-    found = kinds(one) - kinds(nothing)
-    print(kinds(nothing), found)
+        leased_aggregation(aggregated)
     assert 0 < len(one) - len(nothing) <= 20
     # And no fewer for not having done it.
     assert aggregated.usage(meter.name, DAYS[5], DAYS[4]).collect()["events"].to_list() == [2]
