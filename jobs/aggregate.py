@@ -105,7 +105,7 @@ def _recompute(storage: Storage, meter: Meter, state: MeterState, plan: Plan, re
     while True:
         try:
             return _publish_all(storage, meter, state, plan, report)
-        except pl.exceptions.ComputeError as error:
+        except (pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
             if is_storage_failure(error):
                 raise
             # A footer may be whole while a page is not, which shows only on reading it.

@@ -260,6 +260,27 @@ def nightly(
     return _run_job(context, "nightly", work, wait=None if no_lease else wait)
 
 
+@app.command(epilog="Example: meterlake verify --meter active_users")
+def verify(
+    context: typer.Context,
+    meter: Annotated[str | None, typer.Option("--meter", metavar="M", help="Only this meter.")] = None,
+    wait: Wait = False,
+    no_lease: NoLease = False,
+    _json: Json = False,
+) -> int:
+    """Derive all from the raw events once more, and name each difference.
+
+    Changes nothing. Of sealed partitions the checksum counts that was taken when they were sealed.
+    """
+
+    def work(lake: Lake, report: Report) -> None:
+        from jobs.verify import verify as job
+
+        job(lake, report, meter=meter)
+
+    return _run_job(context, "verify", work, wait=None if no_lease else wait)
+
+
 @app.command(epilog="Example: meterlake status --runs 20")
 def status(
     context: typer.Context,

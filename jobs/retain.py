@@ -16,7 +16,7 @@ from lake.dedup import DATE
 from lake.events import ROW, Partition, by_date, event_columns
 from lake.index import KeyIndex
 from lake.planning import Change, changes, file_name
-from lake.publish import publish_partition, read_partition, read_records
+from lake.publish import checksum, publish_partition, read_partition, read_records
 from lake.state import MeterState
 from lake.storage import Storage, StoredFile
 from lake.survey import MeterView, survey
@@ -149,10 +149,11 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
         winners.write_parquet(local)
         lake.storage.publish_file(paths.settled(lake.meter.name, date), local)
     for date in doomed:
-        record = msgspec.structs.replace(lake.state.partitions[date], sealed_at=now())
+        record = lake.state.partitions[date]
         tables = (
             read_partition(lake.storage, lake.meter.name, date) if record.events else _no_rows(lake.meter)
         )
+        record = msgspec.structs.replace(record, sealed_at=now(), checksum=checksum(tables))
         publish_partition(lake.storage, lake.meter.name, date, tables, record)
         lake.state.partitions[date] = record
     lake.view.save(lake.storage)

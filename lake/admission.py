@@ -71,7 +71,7 @@ def _rejected(
 def _read_through(partition: Partition) -> BadInputError | None:
     try:
         partition.rows().collect(engine="streaming")
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         if is_storage_failure(error):
             raise
         return BadInputError(

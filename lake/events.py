@@ -93,7 +93,7 @@ def check_file(storage: Storage, meter: Meter, file: StoredFile) -> MeterlakeErr
     """What is wrong with the structure of a producer's file, or None. Reads its footer only."""
     try:
         found = storage.schema(file)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         return BadInputError(
             "unreadable file",
             where=file.path,

@@ -55,10 +55,12 @@ class Segment(msgspec.Struct, frozen=True):
 class KeyIndex:
     """The index of some partitions of a meter: what the segments hold of their files, and what is in none."""
 
-    def __init__(self, storage: Storage, meter: str, partitions: Mapping[dt.date, Partition]) -> None:
-        """Read which files the segments of this meter hold."""
+    def __init__(
+        self, storage: Storage, meter: str, partitions: Mapping[dt.date, Partition], *, fresh: bool = False
+    ) -> None:
+        """Read which files the segments of this meter hold; with `fresh` none is believed to hold any."""
         self._storage, self._meter, self._partitions = storage, meter, dict(partitions)
-        self._found = storage.list(paths.indexes(meter))
+        self._found = [] if fresh else storage.list(paths.indexes(meter))
         self._segments = _open_segments(storage, self._found)
         self._choose()
 

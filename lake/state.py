@@ -39,6 +39,8 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True):
     # received_at minus timestamp of the counted events: median, 95th percentile and maximum.
     late_seconds: tuple[float, float, float] | None = None
     aggregated_at: dt.datetime
+    # Of the rows of all three tables, taken when the partition was sealed.
+    checksum: str | None = None
     # Set once retention has decided to drop the raw events; the aggregates are final from then on.
     sealed_at: dt.datetime | None = None
 

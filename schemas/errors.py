@@ -55,6 +55,13 @@ class RefusedError(MeterlakeError):
     kind = "refused"
 
 
+class DifferenceError(MeterlakeError):
+    """What a lake says is not what its events give."""
+
+    exit_code = 1
+    kind = "difference"
+
+
 class StorageError(MeterlakeError):
     """The storage below the lake failed or denied an operation."""
 

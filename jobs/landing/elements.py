@@ -10,7 +10,8 @@ import pyarrow as pa
 
 BLOCK_BYTES = 2**20
 MAX_ELEMENT_CHARS = 16 * 2**20
-_BETWEEN = " \t\r\n,"
+_SPACE = " \t\r\n"
+_BETWEEN = _SPACE + ","
 _DECODER = json.JSONDecoder()
 
 
@@ -22,21 +23,22 @@ def elements(stream: pa.NativeFile) -> Iterator[bytes]:
     decode = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape").decode
     buffer, ended, opened = "", False, False
     while True:
-        if not opened and buffer.lstrip():
+        # Space is dropped at once, since there may be more of it than memory.
+        buffer = buffer.lstrip(_BETWEEN if opened else _SPACE)
+        if not opened and buffer:
             opened = True
-            buffer = buffer.lstrip().removeprefix("[")
-        start = len(buffer) - len(buffer.lstrip(_BETWEEN)) if opened else 0
+            buffer = buffer.removeprefix("[").lstrip(_BETWEEN)
         try:
-            _, end = _DECODER.raw_decode(buffer, start)
+            _, end = _DECODER.raw_decode(buffer)
             # What ends with the buffer may go on: 12 of 123.
             whole = ended or end < len(buffer)
         except (ValueError, RecursionError):
             whole, end = False, 0
         if whole:
-            yield _line(buffer[start:end])
+            yield _line(buffer[:end])
             buffer = buffer[end:]
         elif ended or len(buffer) > MAX_ELEMENT_CHARS:
-            rest = buffer[start:].strip()
+            rest = buffer.strip()
             if rest not in ("", "]"):
                 yield _line(rest[:MAX_ELEMENT_CHARS])
             return
