@@ -182,8 +182,11 @@ def _inputs(export: _Export) -> dict[str, str]:
     }
     expected = {date.isoformat(): record.fingerprint for date, record in sorted(records.items())}
     found = {}
-    for file in export.storage.list(paths.aggregates(export.table, export.meter.name)):
-        place = paths.split_partition(file.path)
+    listed = export.storage.list(paths.aggregates(export.table, export.meter.name))
+    places = [(file, paths.split_partition(file.path)) for file in listed]
+    # Their footers are read here, and then their rows.
+    export.storage.prefetch([file for file, place in places if place and start <= place.date < end])
+    for file, place in places:
         if place and start <= place.date < end:
             record = read_record(export.storage, file)
             # A sealed date without events has a file too, of no rows.

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobs.aggregate import aggregate
-from jobs.billing import month_of
+from jobs.billing import Period, month_of
 from jobs.export import export
-from jobs.export_again import export_if_changed, list_exports
+from jobs.export_again import Files, exported_before, list_exports, remember_export
 from jobs.report import Report, now
 from jobs.retain import retain
 from lake import Lake
@@ -38,25 +38,35 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None
             views[meter] = None
             aggregate(lake, report, meter=meter, views=[view] if view else None)
             views[meter] = view
-    with report.stage("plan"):
-        there = list_exports(lake)
-    for meter, view in views.items():
-        for period in (last_month, this_month):
-            with _reporting(report, f"export {period} of meter {meter!r}"):
-                if view:
-                    export_if_changed(lake, report, view, period, there)
-                else:
-                    export(lake, report, period, meter=meter)
-        if view:
-            with _reporting(report, f"state of meter {meter!r}"):
-                kept = {str(last_month), str(this_month)}
-                view.state.exported = {
-                    month: done for month, done in view.state.exported.items() if month in kept
-                }
-                view.save(lake.storage)
+    _export_months(lake, report, views, (last_month, this_month))
     for meter, view in views.items():
         with _reporting(report, f"retain of meter {meter!r}"):
             retain(lake, report, as_of=as_of, meter=meter, views=[view] if view else None)
+
+
+def _export_months(
+    lake: Lake, report: Report, views: dict[str, MeterView | None], months: tuple[Period, ...]
+) -> None:
+    there: Files | None = None
+    with _reporting(report, "listing of exports"), report.stage("plan"):
+        there = list_exports(lake)
+    for meter, view in views.items():
+        for period in months:
+            with _reporting(report, f"export {period} of meter {meter!r}"):
+                known = exported_before(view, period, there) if view and there is not None else None
+                if known:
+                    report.exports.append(known)
+                    continue
+                problems = len(report.problems)
+                export(lake, report, period, meter=meter)
+                if view and len(report.problems) == problems:
+                    remember_export(lake, view, period, report.exports[-1])
+        if view:
+            with _reporting(report, f"state of meter {meter!r}"):
+                wanted = {str(period) for period in months}
+                for month in view.state.exported.keys() - wanted:
+                    del view.state.exported[month]
+                view.save(lake.storage)
 
 
 def _views(lake: Lake) -> dict[str, MeterView | None]:
