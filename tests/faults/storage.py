@@ -8,7 +8,17 @@ from typing import Any
 from lake.storage import LocalStorage
 from schemas.errors import StorageError
 
-OPERATIONS = ("list", "read", "publish", "publish_file", "create", "delete", "exists")
+OPERATIONS = (
+    "list",
+    "read",
+    "read_all",
+    "publish",
+    "publish_file",
+    "create",
+    "delete",
+    "delete_all",
+    "exists",
+)
 
 
 class BrokenOffError(BaseException):
@@ -31,16 +41,17 @@ class FaultyStorage(LocalStorage):
         return self._counted(found) if name in OPERATIONS else found
 
     def _counted(self, operation: Any) -> Any:
-        def counted(path: str, *more: Any) -> Any:
+        def counted(about: Any, *more: Any, **options: Any) -> Any:
             # What an operation calls itself is part of it.
+            path = about if isinstance(about, str) else ", ".join(about := list(about))
             if self._inside or path.startswith("runs/"):
-                return operation(path, *more)
+                return operation(about, *more, **options)
             self.done += 1
             if self.done == self._fails_at and not self._after:
                 raise self._failure(path)
             self._inside = True
             try:
-                result = operation(path, *more)
+                result = operation(about, *more, **options)
             finally:
                 self._inside = False
             if self.done == self._fails_at:

@@ -198,6 +198,23 @@ def test_an_added_optional_dimension_is_null_in_old_files(tmp_path: Path) -> Non
     assert rows == [("pro", None, Decimal(1)), ("pro", 1.5, Decimal(1))]
 
 
+@pytest.mark.parametrize(
+    "change", [{"required": False}, {"deprecated": True}], ids=["optional", "deprecated"]
+)
+def test_a_dimension_that_needs_no_value_any_more_lets_rows_count_that_did_not(
+    tmp_path: Path, change: dict[str, bool]
+) -> None:
+    plan = {"name": "plan", "type": "string"}
+    lake, meter = a_lake(tmp_path, dimensions=[plan])
+    put(lake, meter, "a.parquet", event("a"), event("b", plan=None))
+    assert aggregated(lake).quarantined == {"dimension_missing": 1}
+    meter = define(lake, dimensions=[plan | change])
+    file = put(lake, meter, "b.parquet", event("c"))
+    pl.read_parquet(file, hive_partitioning=False).drop("plan").write_parquet(file)
+    assert recomputed(aggregated(lake)) == {DAY: "definition changed, files added"}
+    assert lake.usage(meter.name).select("plan", "events").collect().rows() == [(None, 2), ("pro", 1)]
+
+
 def test_an_invalid_row_of_a_producer_is_kept_in_quarantine_once_and_never_counted(tmp_path: Path) -> None:
     lake, meter = a_lake(tmp_path)
     early = event("ok", received_at=event("k")["received_at"] - MINUTE, quantity="-5")

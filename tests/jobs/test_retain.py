@@ -184,3 +184,16 @@ def test_raising_retention_does_not_open_what_is_sealed(tmp_path: Path) -> None:
     define(lake, event_retention_days=3650)
     put(lake, meter, "late.parquet", event("b"))
     assert aggregated(lake).quarantined == {"sealed_partition": 1}
+
+
+def test_lowering_retention_drops_what_it_had_kept_and_nothing_else(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path)
+    put(lake, meter, "a.parquet", event("a"))
+    put(lake, meter, "b.parquet", event("b", day=NEXT), day=NEXT)
+    aggregated(lake)
+    as_of = DAY + dt.timedelta(days=11)
+    assert retained(lake, as_of).partitions == []
+    define(lake, event_retention_days=10)
+    assert aggregated(lake).partitions == []
+    assert [done.date for done in retained(lake, as_of).partitions] == [DAY]
+    assert usage(lake, meter) == [(DAY, "org_1", Decimal(1)), (NEXT, "org_1", Decimal(1))]

@@ -18,6 +18,7 @@ import pytest
 from jobs.aggregate import aggregate
 from jobs.land import land
 from jobs.report import Report
+from jobs.verify import verify
 from lake import Lake, paths
 from lake.lease import current_holder, leased
 from lake.state import load_state
@@ -118,6 +119,25 @@ def test_retention_drops_what_is_sealed_and_late_files_go_to_quarantine(lake: La
     assert night(lake, EXPIRED).quarantined == {"sealed_partition": 1}
     assert load_state(lake.storage, meter.name).sealed == {DAY}
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(2)), (NEXT, "org_1", Decimal(1))]
+
+
+def test_verification_finds_what_was_removed_and_what_was_edited(lake: Lake) -> None:
+    meter = defined(lake)
+    put(lake, meter, "a.parquet", DAY, event("a"), event("k"))
+    put(lake, meter, "b.parquet", NEXT, event("k", day=NEXT), event("b", day=NEXT))
+    aggregated(lake)
+    assert ran(lake, lambda report: verify(lake, report)).problems == []
+    path = paths.aggregate("usage", meter.name, DAY)
+    whole = lake.storage.read(path)
+    assert whole
+    lake.storage.publish(path, lake.storage.read(paths.aggregate("usage", meter.name, NEXT)) or b"")
+    said = ran(lake, lambda report: verify(lake, report)).problems
+    assert {"other inputs", "rows differ"} <= {problem["what"] for problem in said}
+    lake.storage.delete(path)
+    (problem,) = ran(lake, lambda report: verify(lake, report)).problems
+    assert (problem["what"], problem["where"]) == ("missing", path)
+    lake.storage.publish(path, whole)
+    assert ran(lake, lambda report: verify(lake, report)).problems == []
 
 
 def test_lost_state_and_index_are_made_again(lake: Lake) -> None:
