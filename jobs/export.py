@@ -25,7 +25,7 @@ from lake.freshness import out_of_date
 from lake.readers import aggregate_rows
 from lake.state import load_state, read_record
 from lake.storage import Storage
-from schemas.errors import BrokenLakeError, MeterlakeError, RefusedError
+from schemas.errors import BrokenLakeError, LeaseLostError, MeterlakeError, RefusedError
 from schemas.meter import Meter
 
 # Of many dates, how many an error names.
@@ -90,6 +90,8 @@ def export(  # noqa: PLR0913 - what to export, and how
             check_columns(each, chosen.by, chosen.columns)
             with report.stage("export"):
                 report.exports.append(_export(_Export(lake.storage, each, period, chosen), close=close))
+        except LeaseLostError:
+            raise
         except MeterlakeError as error:
             report.problem(error)
 

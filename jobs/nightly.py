@@ -16,7 +16,7 @@ from jobs.retain import retain
 from lake import Lake
 from lake.storage.faults import storage_failures
 from lake.survey import MeterView, survey
-from schemas.errors import MeterlakeError
+from schemas.errors import LeaseLostError, MeterlakeError
 
 LOG = logging.getLogger("meterlake")
 
@@ -79,10 +79,12 @@ def _views(lake: Lake) -> dict[str, MeterView | None]:
 
 @contextmanager
 def _reporting(report: Report, step: str) -> Iterator[None]:
-    """Report what fails in the body, and go on; only an interruption from outside ends the run."""
+    """Report what fails in the body, and go on; only an interruption from outside or a lost lease ends the run."""
     try:
         with storage_failures(step):
             yield
+    except LeaseLostError:
+        raise
     except MeterlakeError as error:
         report.problem(error)
     except (KeyboardInterrupt, SystemExit, GeneratorExit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ import msgspec
 
 from lake import Lake, paths
 from lake.storage.faults import storage_failures
-from schemas.errors import MeterlakeError
+from schemas.errors import MeterlakeError, StorageError
 
 EXIT_FAILED = 3
+LOG = logging.getLogger("meterlake")
 
 
 class PartitionReport(msgspec.Struct, kw_only=True):
@@ -117,17 +119,25 @@ def reported(lake: Lake, job: str, *, dry_run: bool = False) -> Iterator[Report]
     try:
         with storage_failures(lake.url):
             yield report
-    except MeterlakeError as error:
-        report.problem(error)
-        report.exit_code = error.exit_code
-        raise
     except BaseException as error:
-        report.fail(error)
+        if isinstance(error, MeterlakeError):
+            report.problem(error)
+            report.exit_code = error.exit_code
+        else:
+            report.fail(error)
+        try:
+            _keep(lake, report)
+        except StorageError as second:
+            # What the job failed of is what must be told.
+            LOG.warning("the report of this run could not be kept: %s", second)
         raise
-    finally:
-        report.finished_at = now()
-        if not dry_run:
-            lake.storage.publish(paths.run(report.started_at, job), report.to_json())
+    _keep(lake, report)
+
+
+def _keep(lake: Lake, report: Report) -> None:
+    report.finished_at = now()
+    if not report.dry_run:
+        lake.storage.publish(paths.run(report.started_at, report.job), report.to_json())
 
 
 def now() -> dt.datetime:

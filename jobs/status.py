@@ -98,8 +98,8 @@ class Status(msgspec.Struct, kw_only=True):
 
 def status(lake: Lake, runs: int) -> Status:
     """The lake's status with its last `runs` runs, the newest first."""
-    holder = current_holder(lake.storage)
-    found = Status(lake=lake.url, working=str(holder) if holder else None)
+    found = Status(lake=lake.url)
+    _working(lake.storage, found)
     quarantine = _by_meter(lake.storage.list(paths.QUARANTINE))
     meters = {meter.name: meter for meter in lake.meters()}
     for name, meter in meters.items():
@@ -142,6 +142,14 @@ def meter_status(
         late=_late([record.late_seconds for record in records.values() if record.late_seconds]),
         rejected_files=rejected + [error.to_dict() for error in strays],
     )
+
+
+def _working(storage: Storage, found: Status) -> None:
+    try:
+        holder = current_holder(storage)
+        found.working = str(holder) if holder else None
+    except MeterlakeError as error:
+        found.problem(error)
 
 
 def _meter_status(storage: Storage, meter: Meter) -> MeterStatus:

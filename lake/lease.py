@@ -2,12 +2,14 @@
 
 Leases are numbered files, and the highest number holds. The next number can be created only once, so of any
 number of contenders for a lease that ended exactly one gets it. Nobody ever removes or rewrites the lease of
-another, so there is no moment at which two hold it. Assumes clocks that agree to within `MAX_CLOCK_SKEW`.
+another, so there is no moment at which two hold it. Assumes clocks that agree to within `MAX_CLOCK_SKEW`; where they
+do not, a holder still finds the higher number of a successor at its next renewal, and stops.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import socket
 import threading
@@ -24,11 +26,12 @@ import polars as pl
 from lake import paths
 from lake.probe import check_exclusive_create
 from lake.storage import Storage, StoredFile
-from schemas.errors import MeterlakeError, RefusedError, StorageError
+from schemas.errors import LeaseLostError, MeterlakeError, RefusedError, StorageError
 
 LEASE_TIME = dt.timedelta(seconds=60)
 MAX_CLOCK_SKEW = dt.timedelta(seconds=10)
 POLL_SECONDS = 1.0
+LOG = logging.getLogger("meterlake")
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,39 +58,57 @@ class Lease:
     def __init__(self, storage: Storage, number: int, holder: Holder, lease_time: dt.timedelta) -> None:
         """Made by `take`."""
         self._storage, self._number, self._holder, self._time = storage, number, holder, lease_time
+        self._until = time.monotonic() + (holder.expires_at - _now()).total_seconds()
+        self._superseded = False
         self._ended = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewing.start()
 
     def check(self) -> None:
-        """Raise RefusedError if the lease may have gone to another job, so that nothing more is published."""
-        if _now() >= self._holder.expires_at:
-            raise RefusedError(
-                "this job lost its lease of the lake and stops before it publishes anything more",
-                where=self._storage.url,
-                expected=f"a renewal before {self._holder.expires_at:%H:%M:%S} UTC",
-                found="none: the process was suspended, or the storage did not answer",
-                hint="run the job again; what it published is complete",
-            )
+        """Raise LeaseLostError if the lease may have gone to another job, so that nothing more is published."""
+        if self._held:
+            return
+        raise LeaseLostError(
+            "this job lost its lease of the lake and stops before it publishes anything more",
+            where=self._storage.url,
+            expected=f"a renewal before {self._holder.expires_at:%H:%M:%S} UTC",
+            found="none: the process was suspended, or the storage did not answer, or a clock is wrong",
+            hint="run the job again; what it published is complete",
+        )
 
     def release(self) -> None:
-        """Give the lease back at once, unless it was lost."""
+        """Give the lease back at once, unless it was lost. Where that fails it ends by itself, so nothing is raised."""
         self._ended.set()
         self._renewing.join()
-        if _now() < self._holder.expires_at:
+        if not self._held:
+            return
+        try:
             self._write(msgspec.structs.replace(self._holder, released=True))
+        except StorageError as error:
+            LOG.warning("the lease could not be given back, and ends by itself: %s", error)
+
+    @property
+    def _held(self) -> bool:
+        # By both clocks: one may be set back, the other stands still in some suspended machines.
+        return not self._superseded and _now() < self._holder.expires_at and time.monotonic() < self._until
 
     def _renew(self) -> None:
         while not self._ended.wait(self._time.total_seconds() / 4):
+            until = time.monotonic() + self._time.total_seconds()
             renewed = msgspec.structs.replace(self._holder, expires_at=_now() + self._time)
-            # Once it has expired, another may have taken over: it is not renewed then, but lost.
-            if _now() >= self._holder.expires_at:
-                return
             try:
+                self._superseded = max(_numbers(self._storage), default=0) > self._number
+                # Once it has expired, another may have taken over: it is not renewed then, but lost.
+                if not self._held:
+                    return
                 self._write(renewed)
-            except StorageError:
+            except StorageError as error:
+                LOG.warning("the lease could not be renewed, and is tried again: %s", error)
                 continue
-            self._holder = renewed
+            # A renewal that took until after the end came too late: another may not have seen it in time.
+            if not self._held:
+                return
+            self._holder, self._until = renewed, until
 
     def _write(self, holder: Holder) -> None:
         self._storage.publish(paths.lease(self._number), msgspec.json.encode(holder))
@@ -200,9 +221,12 @@ class GuardedStorage:
 
 
 def _take(storage: Storage, job: str, lease_time: dt.timedelta, *, wait: bool) -> Lease:
-    owner = uuid.uuid4().hex
+    owner, told = uuid.uuid4().hex, False
     while True:
         number, holder = _highest(storage)
+        if holder and holder.owner == owner and not _over(holder):
+            # It was created after all: a storage may answer only the second of two attempts, with a no.
+            return Lease(storage, number, holder, lease_time)
         if holder and not _over(holder):
             if not wait:
                 raise RefusedError(
@@ -212,20 +236,23 @@ def _take(storage: Storage, job: str, lease_time: dt.timedelta, *, wait: bool) -
                     hint="wait for it with --wait; if it died, its lease ends "
                     f"at {holder.expires_at:%H:%M:%S} UTC",
                 )
+            if not told:
+                LOG.info("waiting for %s", holder)
+            told = True
             time.sleep(POLL_SECONDS)
             continue
         mine = _holder(owner, job, lease_time)
         if storage.create(paths.lease(number + 1), msgspec.json.encode(mine)):
+            numbers = _numbers(storage)
             # While we looked and created, others may have taken, released and tidied away this very number.
-            if _highest(storage)[0] == number + 1:
-                _tidy(storage, number)
+            if max(numbers) == number + 1:
+                storage.delete_all(paths.lease(old) for old in numbers if old <= number)
                 return Lease(storage, number + 1, mine, lease_time)
             storage.delete(paths.lease(number + 1))
 
 
 def _highest(storage: Storage) -> tuple[int, Holder | None]:
-    numbers = [paths.lease_number(file.path) for file in storage.list(paths.LEASE)]
-    number = max(numbers, default=0)
+    number = max(_numbers(storage), default=0)
     body = storage.read(paths.lease(number)) if number else None
     try:
         return number, None if body is None else msgspec.json.decode(body, type=Holder)
@@ -251,10 +278,10 @@ def _holder(owner: str, job: str, lease_time: dt.timedelta) -> Holder:
     )
 
 
-def _tidy(storage: Storage, below: int) -> None:
-    for file in storage.list(paths.LEASE):
-        if 0 < paths.lease_number(file.path) <= below:
-            storage.delete(file.path)
+def _numbers(storage: Storage) -> list[int]:
+    """The numbers of all leases there are; other files in their folder have none."""
+    numbers = [paths.lease_number(file.path) for file in storage.list(paths.LEASE)]
+    return [number for number in numbers if number]
 
 
 def _now() -> dt.datetime:

@@ -116,7 +116,7 @@ def probed(server: str) -> str:
 def lease_number(path: str) -> int:
     """The number of a lease from its path; 0 for any other file."""
     name = path.removeprefix(LEASE).removesuffix(".json")
-    return int(name) if path.startswith(LEASE) and name.isdigit() else 0
+    return int(name) if path.startswith(LEASE) and name.isdecimal() else 0
 
 
 def exports(meter: str, period: str, *variant: str) -> str:

@@ -62,6 +62,12 @@ class DifferenceError(MeterlakeError):
     kind = "difference"
 
 
+class LeaseLostError(MeterlakeError):
+    """The job no longer holds the lease of the lake, so nothing that it has not published yet will be."""
+
+    kind = "lease lost"
+
+
 class StorageError(MeterlakeError):
     """The storage below the lake failed or denied an operation."""
 

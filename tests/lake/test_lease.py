@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,11 +16,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from jobs.cli import run
+from jobs.nightly import nightly
+from jobs.report import reported
 from lake import Lake, paths
+from lake import lease as lease_module
 from lake.lease import Holder, current_holder, leased
 from lake.storage import LocalStorage
-from schemas.errors import MeterlakeError, RefusedError
-from support import a_lake, aggregated, event, put, usage
+from schemas.errors import LeaseLostError, MeterlakeError, RefusedError, StorageError
+from support import a_lake, aggregated, content, define, event, put, usage
 
 SHORT = dt.timedelta(seconds=1)
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -44,14 +50,14 @@ HOLDER = """
 import datetime as dt, sys, time
 from lake.lease import leased
 from lake.storage import LocalStorage
-from schemas.errors import RefusedError
+from schemas.errors import LeaseLostError
 with leased(LocalStorage(sys.argv[1]), "slow", lease_time=dt.timedelta(seconds=1)) as storage:
     storage.publish("before", b"")
     while True:
         time.sleep(0.05)
         try:
             storage.publish("beat", str(time.time()).encode())
-        except RefusedError as error:
+        except LeaseLostError as error:
             print(error, flush=True)
             break
 """
@@ -178,3 +184,108 @@ def test_what_lands_during_a_run_waits_for_the_next_one(
     report = aggregated(Lake(lake.url))
     assert [partition.why for partition in report.partitions] == ["files added, files replaced"]
     assert [str(quantity) for *_, quantity in usage(lake, meter)] == ["6.000000000"]
+
+
+def test_a_job_whose_successor_works_already_finds_out_by_its_next_renewal(tmp_path: Path) -> None:
+    """Where clocks differ by more than is allowed for: the successor thought that the lease was over."""
+    storage = LocalStorage(tmp_path)
+    with leased(storage, "nightly", lease_time=dt.timedelta(seconds=2)) as held:
+        a_dead_holders_lease(tmp_path, number=2)
+        time.sleep(1)
+        with pytest.raises(LeaseLostError, match="lost its lease"):
+            held.publish("x", b"")
+    assert not storage.exists("x")
+
+
+def test_a_clock_that_is_set_back_does_not_lengthen_a_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module.Lease, "_renew", lambda _: None)
+    with leased(LocalStorage(tmp_path), "nightly", lease_time=SHORT) as held:
+        monkeypatch.setattr(lease_module, "_now", lambda: LONG_AGO)
+        held.publish("x", b"")
+        time.sleep(1.1)
+        with pytest.raises(LeaseLostError):
+            held.publish("x", b"")
+
+
+def test_a_renewal_that_took_until_after_the_end_came_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = LocalStorage.publish
+
+    def slow(self: LocalStorage, path: str, content: bytes) -> None:
+        if path.startswith(paths.LEASE):
+            time.sleep(1.5)
+        publish(self, path, content)
+
+    with leased(LocalStorage(tmp_path), "nightly", lease_time=SHORT) as held:
+        monkeypatch.setattr(LocalStorage, "publish", slow)
+        time.sleep(2)
+        with pytest.raises(LeaseLostError):
+            held.publish("x", b"")
+
+
+def test_a_lease_that_was_created_by_an_attempt_without_an_answer_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = LocalStorage.create
+    # The first attempt did it, and the second one was answered.
+    monkeypatch.setattr(LocalStorage, "create", lambda *said: create(*said) and False)
+    with leased(LocalStorage(tmp_path), "nightly") as held:
+        held.publish("x", b"")
+
+
+def test_a_job_is_not_failed_by_a_lease_that_cannot_be_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no(_: LocalStorage, path: str, __: bytes) -> None:
+        raise StorageError("no", where=path)
+
+    with leased(LocalStorage(tmp_path), "nightly"):
+        monkeypatch.setattr(LocalStorage, "publish", no)
+    assert "could not be given back" in caplog.text
+
+
+def test_a_night_that_lost_its_lease_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, meter = a_lake(tmp_path)
+    define(lake, name="another")
+    put(lake, meter, "a.parquet", event("a"))
+    monkeypatch.setattr(lease_module.Lease, "_renew", lambda _: None)
+    with (
+        pytest.raises(LeaseLostError),
+        reported(lake, "nightly") as report,
+        leased(lake.storage, "nightly", lease_time=dt.timedelta(seconds=0.1)) as held,
+    ):
+        time.sleep(0.2)
+        nightly(lake.over(held), report)
+    assert [problem["kind"] for problem in report.problems] == ["lease lost"]
+    assert report.exit_code == 3
+    assert content(tmp_path, "aggregates") == {}
+
+
+def test_a_refused_job_says_who_works_and_leaves_a_report(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Lake.init(str(tmp_path))
+    with leased(LocalStorage(tmp_path), "retain"):
+        assert run(["--lake", str(tmp_path), "nightly"]) == 1
+        told = capfd.readouterr().err
+        assert "another job is working on this lake" in told
+        assert f"found retain of process {os.getpid()} on {socket.gethostname()} since" in told
+        assert "Traceback" not in told
+        assert run(["--lake", str(tmp_path), "--json", "status"]) == 0
+        found = json.loads(capfd.readouterr().out)
+    assert [(one["job"], one["outcome"]) for one in found["runs"]] == [("nightly", "incomplete")]
+    assert found["working"].startswith(f"retain of process {os.getpid()}")
+
+
+def test_a_status_is_shown_though_the_lease_is_broken(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lake, _ = a_lake(tmp_path)
+    lake.storage.publish(paths.lease(3), b"{")
+    assert run(["--lake", str(tmp_path), "status"]) == 3
+    told = capfd.readouterr()
+    assert "active_users" in told.out
+    assert "not a lease" in told.err
