@@ -268,9 +268,9 @@ def verify(
     no_lease: NoLease = False,
     _json: Json = False,
 ) -> int:
-    """Derive all from the raw events once more, and name each difference.
+    """Hold what is published against the raw events.
 
-    Changes nothing. Of sealed partitions the checksum counts that was taken when they were sealed.
+    Derives it once more, names each difference, and changes nothing. Of sealed partitions the checksum counts that was taken when they were sealed.
     """
 
     def work(lake: Lake, report: Report) -> None:

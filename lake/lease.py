@@ -66,7 +66,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLostError if the lease may have gone to another job, so that nothing more is published."""
-        if self._held:
+        if self._holds():
             return
         raise LeaseLostError(
             "this job lost its lease of the lake and stops before it publishes anything more",
@@ -80,15 +80,14 @@ class Lease:
         """Give the lease back at once, unless it was lost. Where that fails it ends by itself, so nothing is raised."""
         self._ended.set()
         self._renewing.join()
-        if not self._held:
+        if not self._holds():
             return
         try:
             self._write(msgspec.structs.replace(self._holder, released=True))
         except StorageError as error:
             LOG.warning("the lease could not be given back, and ends by itself: %s", error)
 
-    @property
-    def _held(self) -> bool:
+    def _holds(self) -> bool:
         # By both clocks: one may be set back, the other stands still in some suspended machines.
         return not self._superseded and _now() < self._holder.expires_at and time.monotonic() < self._until
 
@@ -99,14 +98,14 @@ class Lease:
             try:
                 self._superseded = max(_numbers(self._storage), default=0) > self._number
                 # Once it has expired, another may have taken over: it is not renewed then, but lost.
-                if not self._held:
+                if not self._holds():
                     return
                 self._write(renewed)
             except StorageError as error:
                 LOG.warning("the lease could not be renewed, and is tried again: %s", error)
                 continue
             # A renewal that took until after the end came too late: another may not have seen it in time.
-            if not self._held:
+            if not self._holds():
                 return
             self._holder, self._until = renewed, until
 

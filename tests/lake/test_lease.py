@@ -252,7 +252,7 @@ def test_a_night_that_lost_its_lease_ends_at_once(tmp_path: Path, monkeypatch: p
     define(lake, name="another")
     put(lake, meter, "a.parquet", event("a"))
     monkeypatch.setattr(lease_module.Lease, "_renew", lambda _: None)
-    with (
+    with (  # noqa: PT012 - the lease is lost before the night, and the night tells
         pytest.raises(LeaseLostError),
         reported(lake, "nightly") as report,
         leased(lake.storage, "nightly", lease_time=dt.timedelta(seconds=0.1)) as held,
