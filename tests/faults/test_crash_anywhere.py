@@ -42,6 +42,12 @@ DAYS = [DAY + dt.timedelta(days=number) for number in range(4)]
 AS_OF = DAYS[1] + dt.timedelta(days=31)
 NAME = METER["name"]
 Job = Callable[[Lake, Report], None]
+WAYS: dict[str, tuple[bool, type[BaseException]]] = {
+    "fails before": (False, StorageError),
+    "breaks off after": (True, BrokenOffError),
+}
+if os.environ.get("METERLAKE_DEEP"):
+    WAYS |= {"fails after": (True, StorageError), "breaks off before": (False, BrokenOffError)}
 
 
 def prepared(folder: Path) -> None:
@@ -132,11 +138,7 @@ def run(lake: Lake, job: Job) -> None:
         job(lake, report)
 
 
-@pytest.mark.parametrize(
-    ("after", "error"),
-    [(False, StorageError), (True, BrokenOffError)],
-    ids=["fails before", "breaks off after"],
-)
+@pytest.mark.parametrize(("after", "error"), WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("name", JOBS)
 def test_every_single_operation_may_fail(
     scratch: Path, name: str, *, after: bool, error: type[BaseException]
