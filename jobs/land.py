@@ -10,10 +10,9 @@ import msgspec
 import polars as pl
 
 from jobs.landing.batches import Batch
-from jobs.landing.exact import parse_exact
-from jobs.landing.fast import parse_fast
-from jobs.landing.inputs import STDIN, Input, open_input
+from jobs.landing.inputs import Input, open_input
 from jobs.landing.judge import judge
+from jobs.landing.parse import parse
 from jobs.landing.parsed import LINE, Parsed, Rejected
 from jobs.progress import track
 from jobs.report import Report, now
@@ -21,13 +20,15 @@ from lake import Lake, paths
 from lake.quarantine import publish_rejected
 from lake.state import load_state
 from lake.storage import Storage
-from schemas.errors import MeterlakeError
+from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import MAX_ENCODED_NAME_BYTES, Meter, encode_name
 from schemas.tables import INSTANT, Quarantine, column_types
 
 # How many lines are held before they are written. It is part of the names of landed files: another number would
 # land an interrupted input twice.
 FLUSH_LINES = 1_000_000
+# Likewise for lines that are long: so many bytes of JSON.
+FLUSH_BYTES = 512 * 2**20
 
 
 class LandedInput(msgspec.Struct, kw_only=True):
@@ -39,6 +40,7 @@ class LandedInput(msgspec.Struct, kw_only=True):
     events: int = 0
     quarantined: dict[str, int] = msgspec.field(default_factory=dict)
     files: list[str] = msgspec.field(default_factory=list)
+    quarantine_files: list[str] = msgspec.field(default_factory=list)
 
 
 def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | None = None) -> None:
@@ -56,7 +58,7 @@ def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | N
             try:
                 _land_input(lake.storage, opened, meters, report)
             finally:
-                if source == STDIN:
+                if opened.spooled:
                     opened.path.unlink()
         except MeterlakeError as error:
             report.inputs.append({"source": source, "status": "rejected"})
@@ -71,12 +73,18 @@ def _land_input(storage: Storage, source: Input, meters: dict[str, Meter], repor
         status = f"already landed at {record.landed_at:%Y-%m-%d %H:%M:%S} UTC"
         report.inputs.append(said | {"status": status, "events": 0, "quarantined": 0})
         return
-    landing = _Landing(storage, source, meters, record.landed_at, report)
+    landing = _Landing(storage, source, meters, record, report)
     for batch in track(source.batches(meters), f"land {source.name}"):
         landing.add(batch)
     landing.flush()
+    landing.withdraw(set(record.quarantine_files))
     done = msgspec.structs.replace(
-        record, complete=True, events=landing.events, quarantined=dict(landing.reasons), files=landing.files
+        record,
+        complete=True,
+        events=landing.events,
+        quarantined=dict(landing.reasons),
+        files=landing.files,
+        quarantine_files=landing.quarantine_files,
     )
     storage.publish(paths.landed(source.sha256), msgspec.json.encode(done))
     quarantined = sum(landing.reasons.values())
@@ -91,7 +99,15 @@ def _begun(storage: Storage, source: Input) -> LandedInput:
     record = LandedInput(source=source.name, landed_at=now())
     if storage.create(path, msgspec.json.encode(record)):
         return record
-    return msgspec.json.decode(storage.read(path) or b"", type=LandedInput)
+    try:
+        return msgspec.json.decode(storage.read(path) or b"", type=LandedInput)
+    except msgspec.DecodeError as error:
+        raise BrokenLakeError(
+            "not a record of a landed input",
+            where=path,
+            found=str(error),
+            hint="remove it if the input was never landed; else its events would be landed twice",
+        ) from error
 
 
 class _Landing:
@@ -102,23 +118,25 @@ class _Landing:
         storage: Storage,
         source: Input,
         meters: dict[str, Meter],
-        landed_at: dt.datetime,
+        record: LandedInput,
         report: Report,
     ) -> None:
         self.storage, self.source, self.meters = storage, source, meters
-        self.landed_at, self.report = landed_at, report
-        self.events, self.files = 0, list[str]()
+        self.landed_at, self.report = record.landed_at, report
+        # All of it was rejected before: what is in quarantine is about meters as they were then.
+        self._again = record.complete
+        self.events, self.files, self.quarantine_files = 0, list[str](), list[str]()
         self.reasons: Counter[str] = Counter()
         self._sealed = {name: load_state(storage, name).sealed for name in meters}
         self._held: dict[str, list[pl.DataFrame]] = {}
         self._rejected: dict[str | None, list[pl.DataFrame]] = {}
-        self._lines, self._flushes = 0, 0
+        self._lines, self._bytes, self._flushes = 0, 0, 0
 
     def add(self, batch: Batch) -> None:
         """Parse and judge a batch; write what is held once it is much."""
+        lines = batch.lines.replace(b"\r\n", b"\n").rstrip(b"\r\n")
         with self.report.stage("parse"):
-            parsed = self._parsed(batch)
-            lines = batch.lines.split(b"\n") if parsed.rejected else []
+            parsed = _refused(batch) if batch.refused else parse(lines, self.meters)
             rejected = pl.DataFrame(
                 parsed.rejected,
                 schema={LINE: pl.UInt32, "meter": pl.String, "reason": pl.String, "detail": pl.String},
@@ -131,20 +149,13 @@ class _Landing:
                     [rejected, judged.rejected.with_columns(meter=pl.lit(meter.name))], how="diagonal"
                 )
             if rejected.height:
-                self._reject(rejected, lines or batch.lines.split(b"\n"), batch.position)
-        self._lines += batch.lines.count(b"\n") + 1
-        if self._lines >= FLUSH_LINES:
+                self._reject(rejected, lines.split(b"\n"), batch)
+        self._lines += lines.count(b"\n") + 1
+        self._bytes += len(lines)
+        if self._lines >= FLUSH_LINES or self._bytes >= FLUSH_BYTES:
             self.flush()
 
-    def _parsed(self, batch: Batch) -> Parsed:
-        if batch.too_large:
-            return Parsed(
-                [], [Rejected(0, None, "too_large", "the line is longer than 16 MiB; this is its start")]
-            )
-        lines = batch.lines.replace(b"\r\n", b"\n").rstrip(b"\n")
-        return parse_fast(lines, self.meters) or parse_exact(batch.lines, self.meters)
-
-    def _reject(self, rejected: pl.DataFrame, lines: list[bytes], position: int) -> None:
+    def _reject(self, rejected: pl.DataFrame, lines: list[bytes], batch: Batch) -> None:
         """Hold rejected rows with their original text, by the meter they name."""
         numbers = rejected[LINE].to_list()
         rows = rejected.with_columns(
@@ -152,7 +163,7 @@ class _Landing:
                 "raw", [lines[number].decode(errors="backslashreplace") for number in numbers], pl.String
             ),
             pl.lit(self.source.name).alias("source"),
-            (pl.col(LINE).cast(pl.Int64) + position).alias("position"),
+            pl.Series("position", [_position(batch, number) for number in numbers], pl.Int64),
             pl.lit(self.landed_at, INSTANT).alias("landed_at"),
         )
         for (name,), group in rows.partition_by("meter", as_dict=True).items():
@@ -169,10 +180,17 @@ class _Landing:
                 rows = pl.concat(frames).sort("position")
                 self.reasons.update(dict(rows["reason"].value_counts().iter_rows()))
                 path = paths.quarantine(folder, self.landed_at.date()) + file
-                if not self.storage.exists(path):
+                self.quarantine_files.append(path)
+                if self._again or not self.storage.exists(path):
                     publish_rejected(self.storage, path, rows)
         self._held, self._rejected = {}, {}
-        self._lines, self._flushes = 0, self._flushes + 1
+        self._lines, self._bytes, self._flushes = 0, 0, self._flushes + 1
+
+    def withdraw(self, before: set[str]) -> None:
+        """Empty the files of an earlier attempt whose rows are no longer rejected; landing may not delete."""
+        for path in sorted(before - set(self.quarantine_files)):
+            publish_rejected(self.storage, path, pl.DataFrame(schema=column_types(Quarantine)))
+            self.quarantine_files.append(path)
 
     def _write_events(self, meter: str, events: pl.DataFrame, file: str) -> None:
         self.events += events.height
@@ -187,3 +205,14 @@ class _Landing:
             self.report.rows_written += rows.height
             self.report.bytes_written += local.stat().st_size
             self.storage.publish_file(path, local)
+
+
+def _refused(batch: Batch) -> Parsed:
+    """Every line of a batch of which none is an event."""
+    said = batch.refused
+    lines = range(batch.lines.count(b"\n") + 1)
+    return Parsed([], [Rejected(line, None, said.reason, said.detail) for line in lines] if said else [])
+
+
+def _position(batch: Batch, line: int) -> int:
+    return batch.positions[line] if batch.positions else batch.position + line

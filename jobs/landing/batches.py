@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import pyarrow as pa
 
 BATCH_BYTES = 8 * 2**20
+# A batch of very short lines would need many times its bytes once every line has become an object.
+BATCH_LINES = 100_000
 # Longer lines are rejected unread, so that a file without line ends can't fill the memory.
 MAX_LINE_BYTES = 16 * 2**20
 KEPT_OF_LONG_LINE_BYTES = 2**16
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+TOO_LONG = "the line is longer than 16 MiB; this is its start"
+
+
+class Refused(NamedTuple):
+    """A text that is known to be no event: its reason code, and what was found."""
+
+    text: bytes
+    reason: str
+    detail: str
 
 
 class Batch(NamedTuple):
-    """Lines of JSON, one event each, and the number of the first; or the start of a line that is too long."""
+    """Lines of JSON, one event each, and where they stand in the input; `refused` are no events, whatever they say.
+
+    `position` is the number of the first line, and the others follow; or `positions` says the number of each.
+    """
 
     lines: bytes
     position: int
-    too_large: bool = False
+    refused: Refused | None = None
+    positions: list[int] | None = None
 
 
 def cut(stream: pa.NativeFile) -> Iterator[Batch]:
@@ -30,27 +46,32 @@ def cut(stream: pa.NativeFile) -> Iterator[Batch]:
         first = False
         whole, line_end, rest = text.rpartition(b"\n")
         if line_end:
-            yield from _without_long(whole, position)
+            yield from _bounded(whole, position)
             position += whole.count(b"\n") + 1
         if len(rest) > MAX_LINE_BYTES:
-            yield Batch(rest[:KEPT_OF_LONG_LINE_BYTES], position, too_large=True)
+            yield _too_long(rest, position)
             rest, position = _after_line(stream), position + 1
     if rest:
-        yield from _without_long(rest, position)
+        yield from _bounded(rest, position)
 
 
-def joined(texts: Iterable[bytes]) -> Iterator[Batch]:
-    """Batches of texts that are a line each."""
+def joined(texts: Iterable[bytes | Refused]) -> Iterator[Batch]:
+    """Batches of texts that are a line each; a refused one is a batch of its own."""
     position, size_bytes = 1, 0
     held: list[bytes] = []
     for text in texts:
-        held.append(text)
-        size_bytes += len(text)
-        if size_bytes >= BATCH_BYTES:
-            yield from _without_long(b"\n".join(held), position)
+        refused = text if isinstance(text, Refused) else None
+        if not isinstance(text, Refused):
+            held.append(text)
+            size_bytes += len(text)
+        if held and (refused or size_bytes >= BATCH_BYTES):
+            yield from _bounded(b"\n".join(held), position)
             position, size_bytes, held = position + len(held), 0, []
+        if refused:
+            yield Batch(refused.text, position, refused)
+            position += 1
     if held:
-        yield from _without_long(b"\n".join(held), position)
+        yield from _bounded(b"\n".join(held), position)
 
 
 def numbered(blocks: Iterable[bytes]) -> Iterator[Batch]:
@@ -61,13 +82,33 @@ def numbered(blocks: Iterable[bytes]) -> Iterator[Batch]:
         position += lines.count(b"\n") + 1
 
 
-def _without_long(lines: bytes, position: int) -> Iterator[Batch]:
-    if len(lines) <= MAX_LINE_BYTES or all(len(line) <= MAX_LINE_BYTES for line in lines.split(b"\n")):
+def _bounded(lines: bytes, position: int) -> Iterator[Batch]:
+    """Batches of a bounded number of lines, without those that are too long."""
+    ends = lines.count(b"\n")
+    if len(lines) <= MAX_LINE_BYTES and ends < BATCH_LINES:
         yield Batch(lines, position)
         return
-    for number, line in enumerate(lines.split(b"\n"), position):
-        large = len(line) > MAX_LINE_BYTES
-        yield Batch(line[:KEPT_OF_LONG_LINE_BYTES] if large else line, number, too_large=large)
+    each = iter(lines.split(b"\n"))
+    while some := list(islice(each, BATCH_LINES)):
+        yield from _without_long(some, position)
+        position += len(some)
+
+
+def _without_long(lines: list[bytes], position: int) -> Iterator[Batch]:
+    start = 0
+    for number, line in enumerate(lines):
+        if len(line) > MAX_LINE_BYTES:
+            if number > start:
+                yield Batch(b"\n".join(lines[start:number]), position + start)
+            yield _too_long(line, position + number)
+            start = number + 1
+    if start < len(lines):
+        yield Batch(b"\n".join(lines[start:]), position + start)
+
+
+def _too_long(line: bytes, position: int) -> Batch:
+    kept = line[:KEPT_OF_LONG_LINE_BYTES]
+    return Batch(kept, position, Refused(kept, "too_large", TOO_LONG))
 
 
 def _after_line(stream: pa.NativeFile) -> bytes:

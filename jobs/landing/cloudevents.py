@@ -16,26 +16,28 @@ def is_cloudevent(body: dict[str, Any]) -> bool:
 def usage_body(event: dict[str, Any]) -> dict[str, Any]:
     """The usage body of a CloudEvent.
 
-    The key is `source/id`, as only both together are unique; `type` is the meter, `time` the timestamp. Of `data`,
-    `quantity` is the quantity and `metadata` the metadata, or where there is none the other members are. Extension
-    attributes go to the metadata too.
+    The key is `source/id`, as only both together are unique, and none where the id is empty; `type` is the meter,
+    `time` the timestamp. Of `data`, `quantity` is the quantity; `metadata` and the other members are the metadata, and
+    so are extension attributes. A `metadata` that is no object is left as it is, to be rejected.
     """
     data = event.get("data")
     data = dict(data) if isinstance(data, dict) else {}
     metadata = {name: value for name, value in event.items() if name not in (*_OURS, *_ABOUT_THE_EVENT)}
     quantity = data.pop("quantity", None)
     inner = data.pop("metadata", None)
-    metadata |= data | (inner if isinstance(inner, dict) else {})
+    metadata |= data
     return {
         "idempotency_key": _key(event),
         "subject": event.get("subject"),
         "meter": event.get("type"),
         "quantity": quantity,
         "timestamp": event.get("time"),
-        "metadata": metadata,
+        "metadata": metadata | (inner or {}) if isinstance(inner, dict | None) else inner,
     }
 
 
 def _key(event: dict[str, Any]) -> Any:
     source, name = event.get("source"), event.get("id")
-    return f"{source}/{name}" if type(source) is str and type(name) is str else name
+    # An empty id would make one event of all that a source says.
+    both = type(source) is str and type(name) is str and name.strip()
+    return f"{source}/{name}" if both else name

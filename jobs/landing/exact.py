@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import Any
 
 import polars as pl
@@ -20,11 +22,14 @@ from schemas.meter import Dimension, Meter
 MAX_DEPTH = 64
 MAX_FOUND_CHARS = 120
 FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "received_at", "metadata")
-_NUMERIC = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_NUMERIC = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SCALE = Decimal("1e-9")
+# A text as JSON, with all but control characters, quotes and backslashes as they are; `json.dumps` is slower by far.
+_quoted = encode_basestring
 _EXACT = Context(prec=38, rounding=ROUND_HALF_EVEN)
 # No quantity of 38 digits needs more, and the time to read longer ones is no longer linear.
 MAX_QUANTITY_CHARS = 400
+_CONSTANTS = {None: "null", True: "true", False: "false"}
 
 
 class Number(str):
@@ -70,7 +75,7 @@ def _decoded(line: bytes) -> dict[str, Any]:
         raise NotAnEvent("too_large", f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
         raise NotAnEvent("not_json", str(error)) from None
-    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _is_deeper(body, MAX_DEPTH):
         raise NotAnEvent("too_large", f"nested deeper than {MAX_DEPTH} levels")
     if b"\\u" in line and not _is_unicode(body):
         raise NotAnEvent("not_json", "half of a surrogate pair")
@@ -123,14 +128,21 @@ def _quantity(value: Any) -> Decimal | None:
     if value is None:
         return None
     text = value.strip() if isinstance(value, str) else ""
-    if len(text) <= MAX_QUANTITY_CHARS and _NUMERIC.fullmatch(text):
-        try:
-            return Decimal(text).quantize(_SCALE, context=_EXACT)
-        except InvalidOperation:
-            pass
-    raise NotAnEvent(
-        "quantity_invalid", f"expected a number of at most 29 digits before the point, found {_found(value)}"
-    )
+    quantity = _decimal(text) if len(text) <= MAX_QUANTITY_CHARS else None
+    if quantity is None:
+        expected = "a number of at most 29 digits before the point"
+        raise NotAnEvent("quantity_invalid", f"expected {expected}, found {_found(value)}")
+    return quantity
+
+
+@lru_cache(maxsize=2**12)
+def _decimal(text: str) -> Decimal | None:
+    if not _NUMERIC.fullmatch(text):
+        return None
+    try:
+        return Decimal(text).quantize(_SCALE, context=_EXACT)
+    except InvalidOperation:
+        return None
 
 
 def _dimension(rest: dict[str, Any], dimension: Dimension, meter: Meter) -> str | float | bool | None:
@@ -179,11 +191,14 @@ def _written(value: Any) -> str:
     """Compact JSON; numbers as they were written."""
     if type(value) is Number:
         return str(value)
+    if type(value) is str:
+        return _quoted(value)
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_written(key)}:{_written(inner)}" for key, inner in value.items()) + "}"
+        members = [f"{_quoted(key)}:{_written(inner)}" for key, inner in value.items()]
+        return "{" + ",".join(members) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_written, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return _CONSTANTS[value]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -197,9 +212,12 @@ def _no_constant(name: str) -> Any:
     raise NotAnEvent("not_json", f"{name} is no JSON number")
 
 
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, inner), default=0) if isinstance(value, dict | list) else 0
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether there are more levels than these; looks no deeper, since Python's own stack ends somewhere too."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
 
 
 def _is_unicode(value: Any) -> bool:

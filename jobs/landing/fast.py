@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -18,14 +18,35 @@ _NAMES = re.compile(rb'"meter"\s*:\s*"([^"\\]*)"')
 _ODD_QUANTITY = re.compile(rb'"quantity"\s*+:\s*+"?+(?![-+]?\d{0,18}(?:\.\d{0,9})?"?\s*[,}])')
 # An escape in a key, which would hide the key from these patterns.
 _ESCAPED_KEY = re.compile(rb'"[^"\\]*\\u[^"]*"\s*:')
+# Fields that are often null; a null of any other name may be metadata.
+_NULLABLE = frozenset({"idempotency_key", "timestamp", "received_at"})
+_NULL = re.compile(rb'"(?!(?:idempotency_key|timestamp|received_at)")[^"\\]*"\s*:\s*null')
 _ARROW = {"string": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
 
 
+class Table(NamedTuple):
+    """Lines as typed columns: the fields of an event, and `metadata` with all dimensions of the meters present."""
+
+    df: pl.DataFrame
+    present: list[Meter]
+
+
 def parse_fast(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
-    """The events of the lines with their dimensions; None if any line is not plainly right, or needs a closer look.
+    """The events of the lines with their dimensions; None if any line is not plainly right, or needs a closer look."""
+    table = read_typed(lines, meters, "error")
+    if table is None or (b"null" in lines and _hides_null(lines, table.present)):
+        return None
+    return _settled(table)
+
+
+def read_typed(
+    lines: bytes, meters: Mapping[str, Meter], unexpected: Literal["error", "ignore"]
+) -> Table | None:
+    """The lines as one table; None if one is not plainly right.
 
     pyarrow's reader is strict where it counts: a number is no text nor the reverse, decimals are read from their
-    text, unknown and repeated fields are errors. What it lets pass is looked for here before and after.
+    text, repeated fields are errors, and so are unknown ones unless they are ignored. What it lets pass is looked for
+    here before and after.
     """
     if not _one_object_a_line(lines) or _ODD_QUANTITY.search(lines):
         return None
@@ -42,15 +63,13 @@ def parse_fast(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
             pa.BufferReader(lines),
             read_options=pyarrow.json.ReadOptions(block_size=len(lines) + 1),
             parse_options=pyarrow.json.ParseOptions(
-                explicit_schema=schema, unexpected_field_behavior="error"
+                explicit_schema=schema, unexpected_field_behavior=unexpected
             ),
         )
     except (pa.ArrowException, UnicodeDecodeError):
         return None
     df = pl.DataFrame(table)
-    if df.height != lines.count(b"\n") + 1:
-        return None
-    return _settled(df, present)
+    return Table(df.with_row_index(LINE), present) if df.height == lines.count(b"\n") + 1 else None
 
 
 def _one_object_a_line(lines: bytes) -> bool:
@@ -94,9 +113,9 @@ def _struct(tree: dict[str, Any]) -> pa.DataType:
     )
 
 
-def _settled(df: pl.DataFrame, meters: list[Meter]) -> Parsed | None:
+def _settled(table: Table) -> Parsed | None:
     """The events by meter; None if a row has another meter or its dimensions, or says one of its own twice."""
-    df = df.with_row_index(LINE)
+    df, meters = table
     named = df.get_column("meter")
     counts = dict(named.value_counts().iter_rows())
     groups = [
@@ -105,21 +124,36 @@ def _settled(df: pl.DataFrame, meters: list[Meter]) -> Parsed | None:
     ]
     if sum(group.height for _, group in groups) < df.height:
         return None
-    declared = {path for meter in meters for path in _leaves(meter)}
+    # Branches too: an empty object in the place of another meter's dimension is undeclared metadata.
+    declared = {path[:end] for meter in meters for path in _leaves(meter) for end in range(1, len(path) + 1)}
     for meter, group in groups:
-        mine = _leaves(meter)
+        mine = {path[:end] for path in _leaves(meter) for end in range(1, len(path) + 1)}
         odd = [_at(path).is_not_null() for path in sorted(declared - mine)]
-        odd += [_at((d.name,)).is_not_null() & _at(d.name.split(".")).is_not_null() for d in _dotted(meter)]
-        odd += [~_value(d).is_finite() for d in meter.dimensions if d.type == "number"]
-        if group.select(pl.any_horizontal(pl.lit(value=False), *odd).any()).item():
+        if group.select(pl.any_horizontal(pl.lit(value=False), *odd, *odd_values(meter)).any()).item():
             return None
-    return Parsed([(meter, _columns(group, meter)) for meter, group in groups if group.height], [])
+    nothing = pl.lit(None, pl.String).alias("metadata")
+    return Parsed([(meter, columns(group, meter, nothing)) for meter, group in groups if group.height], [])
 
 
-def _columns(group: pl.DataFrame, meter: Meter) -> pl.DataFrame:
+def odd_values(meter: Meter) -> list[pl.Expr]:
+    """Where a row has a flat dimension and an object in its nested path, which is kept; or a number is none."""
+    twice = [_at((d.name,)).is_not_null() & _at(d.name.split(".")[:1]).is_not_null() for d in _dotted(meter)]
+    return twice + [~_value(d).is_finite() for d in meter.dimensions if d.type == "number"]
+
+
+def columns(group: pl.DataFrame, meter: Meter, rest: pl.Expr) -> pl.DataFrame:
+    """The columns of parsed events, with `rest` as the metadata."""
     values = [_value(dimension).alias(dimension.name) for dimension in meter.dimensions]
     names = ("idempotency_key", "subject", "quantity", "timestamp", "received_at")
-    return group.select(LINE, *names, *values, pl.lit(None, pl.String).alias("metadata"))
+    return group.select(LINE, *names, *values, rest)
+
+
+def _hides_null(lines: bytes, meters: list[Meter]) -> bool:
+    """Whether a null may stand in undeclared metadata, where it is kept, under a name that the schema knows."""
+    if len(meters) == 1 and not _dotted(meters[0]):
+        return False
+    roots = {name.split(".")[0] for meter in meters for name in meter.dimension_names}
+    return not roots.isdisjoint(_NULLABLE) or _NULL.search(lines) is not None
 
 
 def _value(dimension: Dimension) -> pl.Expr:

@@ -8,13 +8,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from jobs.landing.batches import Batch, cut, joined, numbered
+from jobs.landing.batches import BYTE_ORDER_MARK, Batch, cut, joined, numbered
 from jobs.landing.elements import elements
-from jobs.landing.rows import csv_lines, parquet_lines
+from jobs.landing.rows import csv_batches, parquet_lines
 from lake.storage import Storage
 from schemas.errors import BadInputError
 from schemas.meter import Meter
@@ -25,6 +25,8 @@ PEEK_BYTES = 2**16
 BLOCK_BYTES = 2**20
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = b"PAR1"
+# What an event names, and little else does.
+_EVENT = frozenset({"meter", "specversion"})
 
 
 class Input(NamedTuple):
@@ -34,6 +36,8 @@ class Input(NamedTuple):
     path: Path
     sha256: str
     file_format: str
+    # Whether `path` is a copy of what could be read only once, to be removed afterwards.
+    spooled: bool = False
 
     def batches(self, meters: Mapping[str, Meter]) -> Iterator[Batch]:
         """Its events as lines of JSON, in order, in batches whose bounds depend on the content alone.
@@ -45,7 +49,7 @@ class Input(NamedTuple):
             return
         with _opened(self.path) as stream:
             if self.file_format == "csv":
-                yield from numbered(csv_lines(stream, self.name, meters))
+                yield from csv_batches(stream, self.name, meters)
             elif self.file_format == "json":
                 yield from joined(elements(stream))
             else:
@@ -54,23 +58,32 @@ class Input(NamedTuple):
 
 def open_input(source: str, storage: Storage, file_format: str | None, meters: Mapping[str, Meter]) -> Input:
     """Read an input through once. Raises BadInputError if it can't be opened, is damaged, or ends too early."""
+    if file_format not in (None, *FORMATS):
+        raise BadInputError("unknown format", expected=", ".join(FORMATS), found=repr(file_format))
     name = "standard input" if source == STDIN else Path(source).name
+    where = name if source == STDIN else source
+    path, spooled = Path(source), False
     try:
-        path = _spooled(storage) if source == STDIN else Path(source)
-        with _opened(path) as stream:
-            start = stream.read(PEEK_BYTES)
-            digest = hashlib.sha256(start)
-            while block := stream.read(BLOCK_BYTES):
-                digest.update(block)
-    except OSError as error:
-        raise BadInputError(
-            "could not read this input",
-            where=name if source == STDIN else source,
-            expected="a file that can be read to its end",
-            found=error.strerror or str(error),
-            hint="nothing of it was landed; land it again once it is whole",
-        ) from error
-    opened = Input(name, path, digest.hexdigest(), file_format or _format(name, start))
+        # A pipe, as of `land <(zcat usage.gz)`, can be read only once; here it is hashed, then read.
+        if source == STDIN or not (path.is_file() or path.is_dir() or not path.exists()):
+            path, spooled = _spooled(source, storage), True
+        return _read_through(Input(name, path, "", file_format or "", spooled), meters)
+    except BaseException as error:
+        if spooled:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unreadable(where, error) from error
+        raise
+
+
+def _read_through(source: Input, meters: Mapping[str, Meter]) -> Input:
+    with _opened(source.path) as stream:
+        start = stream.read(PEEK_BYTES)
+        digest = hashlib.sha256(start)
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
+    found = source.file_format or _format(source.name, start)
+    opened = source._replace(sha256=digest.hexdigest(), file_format=found)
     if opened.file_format in ("csv", "parquet"):
         # Damage in the middle shows only on decoding, and must show before anything is landed.
         for _ in opened.batches(meters):
@@ -78,11 +91,33 @@ def open_input(source: str, storage: Storage, file_format: str | None, meters: M
     return opened
 
 
-def _spooled(storage: Storage) -> Path:
+def _unreadable(where: str, error: OSError) -> BadInputError:
+    return BadInputError(
+        "could not read this input",
+        where=where,
+        expected="a file that can be read to its end",
+        found=error.strerror or str(error),
+        hint="nothing of it was landed; land it again once it is whole",
+    )
+
+
+def _spooled(source: str, storage: Storage) -> Path:
     path = storage.scratch(".input")
-    with path.open("wb") as spool:
-        shutil.copyfileobj(sys.stdin.buffer, spool)
+    try:
+        if source == STDIN:
+            _copy(sys.stdin.buffer, path)
+        else:
+            with Path(source).open("rb") as pipe:
+                _copy(pipe, path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     return path
+
+
+def _copy(pipe: BinaryIO, path: Path) -> None:
+    with path.open("wb") as spool:
+        shutil.copyfileobj(pipe, spool)
 
 
 def _opened(path: Path) -> pa.NativeFile:
@@ -94,21 +129,27 @@ def _opened(path: Path) -> pa.NativeFile:
 
 
 def _format(name: str, start: bytes) -> str:
+    """What the content is; of `.json` too, since many a file of that name holds one object a line."""
     suffixes = Path(name).suffixes
     if start.startswith(_PARQUET) or suffixes[-1:] == [".parquet"]:
         return "parquet"
     if ".csv" in suffixes:
         return "csv"
-    if ".jsonl" in suffixes or ".ndjson" in suffixes:
+    text = start.removeprefix(BYTE_ORDER_MARK).lstrip()
+    if ".jsonl" in suffixes or ".ndjson" in suffixes or not text.startswith((b"{", b"[")):
         return "jsonl"
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    spread = text.startswith(b"{") and not _is_json(text.split(b"\n", 1)[0])
-    return "json" if ".json" in suffixes or text.startswith(b"[") or spread else "jsonl"
+    return "json" if text.startswith(b"[") or not _has_lines(text) else "jsonl"
 
 
-def _is_json(line: bytes) -> bool:
+def _has_lines(text: bytes) -> bool:
+    """Whether lines are objects by themselves: the first, or if that is broken, one that looks like an event."""
+    first, *others = text.split(b"\n")
+    return _object(first) is not None or any(_EVENT.intersection(_object(line) or ()) for line in others)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        json.loads(line)
+        said = json.loads(line)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
+    return said if isinstance(said, dict) else None

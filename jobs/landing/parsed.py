@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -35,3 +36,20 @@ def parsed_columns(meter: Meter) -> dict[str, pl.DataType]:
     first = {LINE: pl.UInt32(), "idempotency_key": text, "subject": text, "quantity": QUANTITY}
     times = {"timestamp": text, "received_at": text}
     return {**first, **times, **meter.dimension_dtypes, "metadata": text}
+
+
+def moved(parsed: Parsed, lines: int) -> Parsed:
+    """The same, further down in the batch by this many lines."""
+    events = [
+        (meter, df.with_columns(pl.col(LINE) + pl.lit(lines, pl.UInt32))) for meter, df in parsed.events
+    ]
+    return Parsed(events, [said._replace(line=said.line + lines) for said in parsed.rejected])
+
+
+def combined(parts: Sequence[Parsed]) -> Parsed:
+    """All of these as one, each meter once, meters by name and rows by line."""
+    frames: dict[str, tuple[Meter, list[pl.DataFrame]]] = {}
+    for meter, df in (event for part in parts for event in part.events):
+        frames.setdefault(meter.name, (meter, []))[1].append(df)
+    events = [(meter, pl.concat(dfs).sort(LINE)) for _, (meter, dfs) in sorted(frames.items())]
+    return Parsed(events, sorted(said for part in parts for said in part.rejected))

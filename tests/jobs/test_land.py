@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import io
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,14 @@ BAD_TABLES = {
         pl.DataFrame(TABLE).with_columns(subject=1, quantity=1),
         "column 'subject' is of a wrong",
     ),
+    "metadata of bytes": (
+        pl.DataFrame(TABLE).with_columns(quantity=1, metadata=pl.lit(b"{}")),
+        "column 'metadata' is of a wrong type",
+    ),
+    "bytes in a list": (
+        pl.DataFrame(TABLE).with_columns(quantity=1, x=pl.Series([[b"a"], [], None])),
+        "column 'x' is of a wrong type",
+    ),
     "a quantity of dates": (
         pl.DataFrame(TABLE).with_columns(quantity=pl.date(2026, 1, 1)),
         "column 'quantity' is of a wrong type",
@@ -205,6 +214,81 @@ def test_a_table_without_what_an_event_needs_is_refused_whole(
     assert report.problems[0]["expected"]
     assert report.problems[0]["found"]
     assert report.events_landed == 1
+
+
+FORGED = '{"a":1}}\n{"subject":"forged","meter":"active_users","quantity":500,"metadata":{}'
+INNER: dict[str, tuple[str | None, str | None]] = {
+    "an object": ('{"x":1}', None),
+    "an object over several lines": ('{\r\n "x": 1,\n "y": [\n2]\n}', None),
+    "nothing": ("", None),
+    "null": ("null", None),
+    "another event": (FORGED, "metadata_invalid"),
+    "further fields": ('{"a":1},"received_at":"2020-01-01T00:00:00Z","x":{}', "metadata_invalid"),
+    "half an object": ('{"a":1', "metadata_invalid"),
+    "text": ("x", "metadata_invalid"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), INNER.values(), ids=INNER)
+def test_the_text_of_a_metadata_column_is_one_object_and_never_another_event(
+    tmp_path: Path, text: str, reason: str | None
+) -> None:
+    lake, meter = a_lake(tmp_path / "lake")
+    table = pl.DataFrame(TABLE).with_columns(quantity=1, metadata=pl.Series([None, text, "{}"]))
+    table.write_parquet(tmp_path / "a.parquet")
+    report = landed(lake, tmp_path / "a.parquet")
+    assert report.quarantined == ({reason: 1} if reason else {})
+    assert lake.raw_events(meter.name).collect().height == (2 if reason else 3)
+    if reason:
+        assert quarantined(lake)["position"].to_list() == [2]
+
+
+COLUMNS: dict[str, tuple[pl.Series, str | None]] = {
+    "categories": (pl.Series(["a", None, None], dtype=pl.Categorical), '"a"'),
+    "decimals": (pl.Series(["1.10", None, None]).cast(pl.Decimal(38, 2)), "1.10"),
+    "dates": (pl.Series([dt.date(2026, 1, 1), None, None]), '"2026-01-01"'),
+    "lists": (pl.Series([[1, 2], None, None]), "[1,2]"),
+    "bytes": (pl.Series([b"\xff", None, None]), '"/w=="'),
+    "no number": (pl.Series([float("nan"), None, None]), '"NaN"'),
+    "nothing": (pl.Series([None, None, None]), None),
+}
+
+
+@pytest.mark.parametrize(("column", "expected"), COLUMNS.values(), ids=COLUMNS)
+def test_a_further_column_of_parquet_is_metadata_whatever_its_type_and_name(
+    tmp_path: Path, column: pl.Series, expected: str | None
+) -> None:
+    lake, meter = a_lake(tmp_path / "lake")
+    table = pl.DataFrame(TABLE).with_columns(column.alias('a "name"'), quantity=1)
+    table = table.with_columns(pl.col("subject").cast(pl.Categorical), idempotency_key=None)
+    table.write_parquet(tmp_path / "a.parquet")
+    assert landed(lake, tmp_path / "a.parquet").problems == []
+    found = lake.raw_events(meter.name).collect()["metadata"].to_list()
+    assert found == [expected and '{"a \\"name\\"":' + expected + "}", None, None]
+
+
+def test_csv_rows_have_their_own_numbers_and_one_that_does_not_fit_is_no_event(tmp_path: Path) -> None:
+    lake, _ = a_lake(tmp_path / "lake")
+    # As JSON this row would be an event; in a CSV file it is one that does not fit the header.
+    sneaky = json.dumps({"subject": "x", "meter": "active_users", "quantity": 1, "received_at": None})
+    rows = [
+        "subject,meter,quantity",
+        "a,active_users,1",
+        sneaky,
+        "",
+        "b,active_users,0",
+        "c,active_users",
+        "d,active_users,2",
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(rows) + "\n")
+    report = landed(lake, tmp_path / "a.csv")
+    assert report.quarantined == {"not_json": 2, "quantity_not_positive": 1}
+    assert quarantined(lake).select("position", "reason").rows() == [
+        (2, "not_json"),
+        (3, "quantity_not_positive"),
+        (4, "not_json"),
+    ]
+    assert quarantined(lake)["raw"][0] == sneaky
 
 
 def test_csv_types_come_from_the_rows_meter(tmp_path: Path) -> None:
@@ -408,6 +492,8 @@ UNREADABLE = {
     "damaged gzip": ("a.gz", gzip.compress(LINES.encode())[:40] + bytes(40)),
     "Parquet of nothing": ("a.parquet", b""),
     "half a Parquet file": ("a.parquet", b"PAR1" + bytes(100)),
+    "CSV with a column twice": ("a.csv", b"subject,meter,quantity,x,x\na,active_users,1,1,2\n"),
+    "CSV of one long field": ("a.csv", b"x" * 200_000),
     "CSV without a header": ("a.csv", b""),
     "CSV that is not UTF-8": ("a.csv", b"subject,meter,quantity\n\xff\xfe,m,1\n"),
 }
@@ -465,11 +551,91 @@ def test_an_array_is_read_piece_by_piece_and_ends_where_it_stops_being_json(
     assert quarantined(lake)["position"].to_list() == [1, 3, 5]
 
 
+TRUNCATED = {
+    "between elements": ", ",
+    "after an element": "",
+    "within an element": ', {"subject": "or',
+}
+
+
+@pytest.mark.parametrize("tail", TRUNCATED.values(), ids=TRUNCATED)
+def test_an_array_without_its_end_is_told(tmp_path: Path, tail: str) -> None:
+    lake, _ = a_lake(tmp_path / "lake")
+    report = landed(lake, written(tmp_path, json.dumps([body(1), body(2)])[:-1] + tail, name="a.json"))
+    assert (report.events_landed, report.quarantined, report.exit_code) == (2, {"not_json": 1}, 1)
+    assert quarantined(lake)["position"].to_list() == [3]
+
+
+@pytest.mark.parametrize("name", ["a.log", "a.json", "a.jsonl"])
+@pytest.mark.parametrize("broken", [0, 2], ids=["first", "third"])
+def test_a_broken_line_stops_no_other_whatever_the_name(tmp_path: Path, name: str, broken: int) -> None:
+    lake, _ = a_lake(tmp_path / "lake")
+    lines: list[Any] = [body(number) for number in range(5)]
+    lines[broken] = '{"subject": "s"'
+    report = landed(lake, written(tmp_path, *lines, name=name))
+    assert (report.events_landed, report.quarantined) == (4, {"not_json": 1})
+    assert quarantined(lake)["position"].to_list() == [broken + 1]
+
+
+def test_a_pipe_lands_like_a_file(tmp_path: Path) -> None:
+    lake, _ = a_lake(tmp_path / "lake")
+    reader, writer = os.pipe()
+    os.write(writer, LINES.encode())
+    os.close(writer)
+    report = landed(lake, f"/dev/fd/{reader}")
+    os.close(reader)
+    assert (report.problems, report.events_landed) == ([], 3)
+    assert not list((tmp_path / "lake" / paths.TEMPORARY).iterdir())
+
+
+def test_rows_that_are_landed_later_leave_quarantine(tmp_path: Path) -> None:
+    lake = Lake.init(str(tmp_path / "lake"))
+    file = written(tmp_path, body(1), body(2, quantity=0), body(3, meter="other"))
+    landed(lake, file)
+    assert quarantined(lake)["reason"].to_list() == ["unknown_meter"] * 3
+    define(lake)
+    define(lake, name="other")
+    report = landed(lake, file)
+    assert (report.events_landed, report.quarantined) == (2, {"quantity_not_positive": 1})
+    assert quarantined(lake).select("position", "reason").rows() == [(2, "quantity_not_positive")]
+    assert landed(lake, file).events_landed == 0
+
+
+def test_a_damaged_record_of_an_input_lands_nothing(tmp_path: Path) -> None:
+    lake, _ = a_lake(tmp_path / "lake")
+    file = written(tmp_path, body(1))
+    landed(lake, file)
+    (record,) = (tmp_path / "lake" / paths.LANDED).iterdir()
+    record.write_text("{")
+    report = landed(lake, file)
+    assert report.problems[0]["what"] == "not a record of a landed input"
+    assert report.events_landed == 0
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    lake, _ = a_lake(tmp_path / "lake")
+    report = landed(lake, written(tmp_path, body(1)), file_format="xml")
+    assert report.problems[0]["what"] == "unknown format"
+
+
+@pytest.mark.parametrize(("what", "number"), [("FLUSH_LINES", 10), ("FLUSH_BYTES", 2_000)])
+def test_rows_are_written_before_they_are_too_many_or_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, number: int
+) -> None:
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1_000)
+    monkeypatch.setattr(land_module, what, number)
+    lake, meter = a_lake(tmp_path / "lake")
+    landed(lake, written(tmp_path, *(body(n) for n in range(30))))
+    assert len(list((tmp_path / "lake" / paths.events(meter.name, DAY)).iterdir())) > 1
+    assert lake.events(meter.name).collect().height == 30
+
+
 def test_batches_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path, *(body(n, quantity=n % 7) for n in range(200)))
     ends = []
     for size_bytes in (8 * 2**20, 1_000):
         monkeypatch.setattr(batches, "BATCH_BYTES", size_bytes)
+        monkeypatch.setattr(batches, "BATCH_LINES", size_bytes // 300)
         lake, meter = a_lake(tmp_path / str(size_bytes))
         landed(lake, file)
         rows = lake.events(meter.name).drop("received_at").collect()

@@ -1,19 +1,23 @@
-"""Both ways of parsing lines give the same, and the careful one says what is wrong."""
+"""All ways of parsing lines give the same, and the careful one says what is wrong."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.landing import parse as parse_module
 from jobs.landing.exact import parse_exact
 from jobs.landing.fast import parse_fast
-from jobs.landing.parsed import LINE
+from jobs.landing.parse import parse
+from jobs.landing.parsed import LINE, Parsed
+from jobs.landing.rest import parse_rest
 from schemas.meter import Meter, parse_meter
 from schemas.rules import REASONS
 
@@ -97,17 +101,125 @@ bodies = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(bodies, min_size=1, max_size=4))
-def test_what_the_fast_way_accepts_the_careful_way_gives_too(events: list[dict[str, Any]]) -> None:
-    lines = "\n".join(json.dumps(event) for event in events).encode()
-    fast, exact = parse_fast(lines, METERS), parse_exact(lines, METERS)
+def assert_same(found: Parsed, exact: Parsed) -> None:
+    assert found.rejected == exact.rejected
+    assert [meter.name for meter, _ in found.events] == [meter.name for meter, _ in exact.events]
+    for (_, one), (_, other) in zip(found.events, exact.events, strict=True):
+        assert one.equals(other)
+        assert one.schema == other.schema
+
+
+def assert_every_way_gives_the_same(lines: bytes) -> None:
+    exact = parse_exact(lines, METERS)
     assert {said.reason for said in exact.rejected} <= REASONS.keys()
-    if fast is not None:
-        assert exact.rejected == fast.rejected == []
-        assert [meter.name for meter, _ in fast.events] == [meter.name for meter, _ in exact.events]
-        for (_, one), (_, other) in zip(fast.events, exact.events, strict=True):
-            assert one.equals(other)
-            assert one.schema == other.schema
+    for found in (parse_fast(lines, METERS), parse_rest(lines, METERS), parse(lines, METERS)):
+        if found is not None:
+            assert_same(found, exact)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _blocks_are_cut_small() -> Iterator[None]:
+    """Let a few lines be enough to be cut in two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parse_module, "CAREFUL_LINES", 2)
+        yield
+
+
+@given(st.lists(bodies, min_size=1, max_size=5))
+def test_every_way_gives_what_the_careful_one_gives(events: list[dict[str, Any]]) -> None:
+    assert_every_way_gives_the_same("\n".join(json.dumps(event) for event in events).encode())
+
+
+# Mostly right, so that the faster ways do not refuse them; each in its own text, which a JSON library would even out.
+texts = {
+    "plan": st.sampled_from(['"pro"', '""', "null", '"\\u00e9"', '"a\\":b"']),
+    "seats": st.sampled_from(["1", "1.50", "null", "-0.0", "1e3", "1e400", "NaN"]),
+    "trial": st.sampled_from(["true", "false", "null"]),
+    "service": st.sampled_from(
+        ['{"tier":"gold"}', "{}", "null", '{"tier":null}', '{"tier":"g","zone":2}', '"x"']
+    ),
+    "service.tier": st.sampled_from(['"flat"', "null"]),
+    "region": st.sampled_from(['"eu"', "null", "{}"]),
+    "extra": st.sampled_from(
+        ['"t"', "1.10", "null", "[1, 2]", '{"a": 1}', "01", '"\\ud800"', "12345678901234567890"]
+    ),
+    "metadata": st.sampled_from(["null", "{}"]),
+}
+members = st.sampled_from(sorted(texts)).flatmap(lambda name: st.tuples(st.just(name), texts[name]))
+colons = st.sampled_from([":", ":", ":", ": ", " :"])
+events_as_text = st.builds(
+    lambda meter, key, quantity, said, colon: (
+        f'{{"meter":"{meter}","subject":"s","quantity":{quantity},"idempotency_key":{key},"metadata":{{'
+        + ",".join(f'"{name}"{colon}{value}' for name, value in said)
+        + "}}"
+    ),
+    st.sampled_from(["m", "m", "other", "bare"]),
+    st.sampled_from(['"k"', "null"]),
+    st.sampled_from(["1", "2.5", '"2.5"', "0.1234567895"]),
+    st.lists(members, max_size=3),
+    colons,
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(events_as_text, min_size=1, max_size=5).map("\n".join),
+    st.lists(st.tuples(st.integers(0, 600), st.sampled_from('{}[]":,0.eE+-\\ \n\t\x00\x80')), max_size=1),
+)
+def test_every_way_reads_every_text_alike(text: str, changes: list[tuple[int, str]]) -> None:
+    for place, character in changes:
+        text = text[:place] + character + text[place + 1 :]
+    assert_every_way_gives_the_same(text.encode().rstrip(b"\n"))
+
+
+UNDECLARED = {
+    "a null where others have a dimension": '{"region":null}',
+    "an empty object in the place of a branch": '{"service":{}}',
+    "a flat value beside an empty branch": '{"service.tier":"x","service":{}}',
+    "a null branch": '{"service":null}',
+    "a null leaf": '{"service":{"tier":null}}',
+}
+
+
+@pytest.mark.parametrize("metadata", UNDECLARED.values(), ids=UNDECLARED)
+@pytest.mark.parametrize("meter", ["m", "other", "bare"])
+def test_what_stands_in_other_lines_changes_no_metadata(meter: str, metadata: str) -> None:
+    others = [line({"plan": "pro"}), line({"region": "eu"}, meter="other"), line(meter="bare")]
+    said = f'{{"subject":"s","meter":"{meter}","quantity":1,"metadata":{metadata}}}'
+    assert_every_way_gives_the_same("\n".join([said, *others]).encode())
+
+
+def test_undeclared_metadata_is_read_without_the_careful_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = line({"plan": "pro", "trace": "x", "n": 7, "on": True, "off": None}).encode()
+    exact, given_to_it = parse_exact(lines, METERS), list[bytes]()
+
+    def noted(lines: bytes, meters: Any) -> Parsed:
+        given_to_it.append(lines)
+        return parse_exact(lines, meters)
+
+    monkeypatch.setattr("jobs.landing.rest.parse_exact", noted)
+    found = parse_rest(lines, METERS)
+    assert found is not None
+    assert_same(found, exact)
+    assert found.events[0][1]["metadata"].to_list() == ['{"trace":"x","n":7,"on":true,"off":null}']
+    assert not any(given_to_it)
+
+
+def test_one_bad_line_keeps_few_others_from_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def counted(lines: bytes, meters: Any) -> Parsed:
+        seen.append(lines.count(b"\n") + 1)
+        return parse_exact(lines, meters)
+
+    monkeypatch.setattr(parse_module, "parse_exact", counted)
+    lines = [line(idempotency_key=f"k{number}") for number in range(1000)]
+    lines[700] = line(quantity="many")
+    found = parse("\n".join(lines).encode(), METERS)
+    assert [(said.line, said.reason) for said in found.rejected] == [(700, "quantity_invalid")]
+    ((_, df),) = found.events
+    assert df[LINE].to_list() == [number for number in range(1000) if number != 700]
+    assert sum(seen) <= 2
 
 
 @given(
@@ -115,8 +227,8 @@ def test_what_the_fast_way_accepts_the_careful_way_gives_too(events: list[dict[s
     | st.text(alphabet='{}[]":,0123456789.eE+-ntrufalsm\\ \n\t', max_size=80).map(str.encode)
 )
 def test_any_bytes_are_parsed_or_rejected(lines: bytes) -> None:
-    parse_fast(lines, METERS)
     exact = parse_exact(lines, METERS)
+    assert_every_way_gives_the_same(lines)
     found = len(exact.rejected) + sum(df.height for _, df in exact.events)
     assert found == sum(1 for text in lines.split(b"\n") if text.strip())
 
@@ -131,6 +243,8 @@ REFUSED = {
     "null": ("null", "not_an_object"),
     "an array": ("[1]", "not_an_object"),
     "65 levels": (line({"x": json.loads("[" * 64 + "]" * 64)}), "too_large"),
+    "500 levels": (line({"x": 0}).replace('"x": 0', '"x": ' + "[" * 500 + "]" * 500), "too_large"),
+    "900 levels": (line({"x": 0}).replace('"x": 0', '"x": ' + "[" * 900 + "]" * 900), "too_large"),
     "a million levels": ("[" * 1_000_000, "too_large"),
     "an unknown field": (line(unit="x"), "unknown_field"),
     "no meter": (line(meter=...), "meter_missing"),
@@ -145,6 +259,7 @@ REFUSED = {
     "a quantity Infinity as text": (line(quantity="Infinity"), "quantity_invalid"),
     "a quantity of 30 digits": (line(quantity="1" + "0" * 29), "quantity_invalid"),
     "a huge exponent": (line(quantity="1e999999999"), "quantity_invalid"),
+    "a quantity in other digits": (line(quantity="١٢"), "quantity_invalid"),
     "a quantity with an underscore": (line(quantity="1_000"), "quantity_invalid"),
     "a timestamp that is a number": (line(timestamp=1718791200), "timestamp_invalid"),
     "metadata that is text": (line("text"), "metadata_invalid"),
@@ -267,3 +382,7 @@ def test_cloudevents_are_usage_bodies() -> None:
     nested = json.dumps(event | {"data": {"quantity": 2, "metadata": {"plan": "pro"}}}).encode()
     assert parse_exact(nested, METERS).events[0][1]["plan"].to_list() == ["pro"]
     assert isinstance(df, pl.DataFrame)
+    no_id = json.dumps(event | {"id": " ", "data": {"quantity": 2}}).encode()
+    assert parse_exact(no_id, METERS).events[0][1]["idempotency_key"].str.strip_chars().to_list() == [""]
+    text = json.dumps(event | {"data": {"quantity": 2, "metadata": "plan"}}).encode()
+    assert parse_exact(text, METERS).rejected[0].reason == "metadata_invalid"
