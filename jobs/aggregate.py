@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
 import polars as pl
 
 from jobs.late import quarantine_late
@@ -18,8 +19,9 @@ from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE, HASH
 from lake.events import ROW, Partition, fingerprint
 from lake.index import KeyIndex, hashes
+from lake.lateness import lateness
 from lake.planning import FILES_ADDED, VANISHED, Change, changes
-from lake.publish import publish_partition, withdraw_partition
+from lake.publish import publish_partition, table_checksums, withdraw_partition
 from lake.quarantine import quarantine_rows
 from lake.state import MeterState, PartitionState, rebuild_state
 from lake.storage import Storage
@@ -67,6 +69,8 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
     with report.stage("plan"):
         if rebuild:
             rebuilt = rebuild_state(storage, view.meter.name)
+            # What is sealed stays sealed, even if its files are gone.
+            rebuilt.partitions |= {date: view.state.partitions[date] for date in view.state.sealed}
             rebuilt.definition, view.state = view.state.definition, rebuilt
         plan = _plan(storage, view, report, rebuild=rebuild)
     index = _recompute(storage, view.meter, view.state, plan, report) if plan.changed else None
@@ -132,7 +136,7 @@ def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, 
     with report.stage("aggregate"):
         for date in track(sorted(plan.changed.keys() | hit), f"aggregate {meter.name}"):
             lost = losers.filter(pl.col(DATE) == date)
-            if date in hit and state.partitions[date].losers == _losers_fingerprint(lost):
+            if date in hit and state.partitions[date].losers == losers_fingerprint(lost):
                 continue
             why = plan.changed[date].why if date in plan.changed else COPIES_MOVED
             partition = plan.partitions.get(date, Partition(storage, meter, date))
@@ -171,20 +175,19 @@ def _publish(
 ) -> PartitionState:
     """Compute one partition and publish it, or withdraw it where no event is left; gives its record."""
     storage, meter, date = partition.storage, partition.meter, partition.date
-    counting = partition.valid().filter(~pl.col(ROW).is_in(lost[ROW].implode()))
-    events = counting.select(*EVENT_COLUMNS, *meter.dimension_names).collect(engine="streaming")
+    events = counting_events(partition, lost)
     rows = partition.rows().select(pl.len()).collect().item()
     record = PartitionState(
         meter_version=meter.version,
         files=partition.identities,
         rejected=rejected,
-        losers=_losers_fingerprint(lost),
-        fingerprint=fingerprint(partition.identities, meter.version, _losers_fingerprint(lost)),
+        losers=losers_fingerprint(lost),
+        fingerprint=fingerprint(partition.identities, meter.version, losers_fingerprint(lost)),
         events=events.height,
         duplicates=lost.height,
         conflicts=lost.filter(CONFLICT).height,
         invalid=_quarantine_invalid(partition, report) if rows > events.height + lost.height else {},
-        late_seconds=_late_seconds(events),
+        late=lateness(events),
         aggregated_at=now(),
     )
     done = PartitionReport(meter=meter.name, date=date, action="aggregated", why=why, events=record.events)
@@ -194,11 +197,23 @@ def _publish(
         withdraw_partition(storage, meter.name, date)
     else:
         tables = usage_tables(events.lazy(), meter)
+        record = msgspec.structs.replace(record, checksums=table_checksums(tables))
         done.rows_written = sum(table.height for table in tables.values())
         done.bytes_written = publish_partition(storage, meter.name, date, tables, record)
     report.events_read += rows
     report.did(done)
     return record
+
+
+def counting_events(partition: Partition, lost: pl.DataFrame) -> pl.DataFrame:
+    """What is measured of the events that count: the valid rows but those of `lost`."""
+    counting = partition.valid().filter(~pl.col(ROW).is_in(lost[ROW].implode()))
+    return counting.select(*EVENT_COLUMNS, *partition.meter.dimension_names).collect(engine="streaming")
+
+
+def losers_fingerprint(lost: pl.DataFrame) -> str:
+    """Which rows of a partition lost to a copy, as sixteen hex digits."""
+    return fingerprint({}, *lost.select(pl.col(ROW).cast(pl.String))[ROW])
 
 
 def _quarantine_invalid(partition: Partition, report: Report) -> dict[str, int]:
@@ -208,16 +223,3 @@ def _quarantine_invalid(partition: Partition, report: Report) -> dict[str, int]:
         report.quarantine(quarantine_rows(only, file, only.invalid(), now()))
     counts = partition.invalid().group_by("reason").len().sort("reason").collect(engine="streaming")
     return dict(counts.iter_rows())
-
-
-def _losers_fingerprint(lost: pl.DataFrame) -> str:
-    return fingerprint({}, *lost.select(pl.col(ROW).cast(pl.String))[ROW])
-
-
-def _late_seconds(events: pl.DataFrame) -> tuple[float, float, float] | None:
-    late = pl.col("received_at") - pl.col("timestamp")
-    p50, p95, most = events.select(
-        late.quantile(share, "nearest").dt.total_microseconds().alias(str(share))
-        for share in (0.5, 0.95, 1.0)
-    ).row(0)
-    return (p50 / 1e6, p95 / 1e6, most / 1e6) if events.height else None

@@ -292,7 +292,7 @@ def status(
     """Show what is fresh, late or rejected.
 
     Per meter: events, newest date, partitions out of date and sealed, quarantined rows, duplicates, and how
-    late events arrive (the percentiles of the median date). Then the last runs. Reads no event data.
+    late events arrive (percentiles to within a tenth). Then the last runs. Reads no event data.
     """
     session = session_of(context)
     lake = session.lake()

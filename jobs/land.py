@@ -17,6 +17,7 @@ from jobs.landing.parsed import LINE, Parsed, Rejected
 from jobs.progress import track
 from jobs.report import Report, now
 from lake import Lake, paths
+from lake.checksums import write_stamped
 from lake.quarantine import publish_rejected
 from lake.state import load_state
 from lake.storage import Storage
@@ -201,7 +202,7 @@ class _Landing:
             if self.storage.exists(path):
                 continue
             local = self.storage.scratch(".parquet")
-            rows.write_parquet(local, compression="zstd")
+            write_stamped(rows, local, compression="zstd")
             self.report.rows_written += rows.height
             self.report.bytes_written += local.stat().st_size
             self.storage.publish_file(path, local)

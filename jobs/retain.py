@@ -11,13 +11,14 @@ import polars as pl
 from jobs.report import PartitionReport, Report, now
 from jobs.tables import usage_tables
 from lake import Lake, paths
+from lake.checksums import rows_checksum, write_stamped
 from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
 from lake.events import ROW, Partition, by_date, event_columns
 from lake.index import KeyIndex
 from lake.planning import Change, changes, file_name
-from lake.publish import checksum, publish_partition, read_partition, read_records
-from lake.state import MeterState
+from lake.publish import publish_partition, read_partition, read_records, table_checksums
+from lake.state import SETTLED, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from lake.survey import MeterView, survey
 from schemas.errors import RefusedError
@@ -128,6 +129,8 @@ def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> Refuse
             "aggregate files that are missing or of other inputs",
             "run: meterlake aggregate --rebuild",
         )
+    elif record.events and _altered(lake, date, record):
+        found, hint = "aggregate files with other rows", "run: meterlake aggregate --rebuild"
     else:
         return None
     return RefusedError(
@@ -139,21 +142,32 @@ def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> Refuse
     )
 
 
+def _altered(lake: _MeterLake, date: dt.date, record: PartitionState) -> bool:
+    """Whether the rows in the tables are not those that were published: what is sealed could never be mended."""
+    tables = read_partition(lake.storage, lake.meter.name, date)
+    return bool(record.checksums) and table_checksums(tables) != record.checksums
+
+
 def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
     """Make the aggregates of these dates final: first what open partitions lost to them, then the tables, then the state.
 
     Until the state is saved nothing is final, and an interrupted run is simply done again.
     """
-    for date, winners in _settled(lake, doomed).items():
+    settled = _settled(lake, doomed)
+    for date, winners in settled.items():
         local = lake.storage.scratch(".parquet")
-        winners.write_parquet(local)
+        write_stamped(winners, local)
         lake.storage.publish_file(paths.settled(lake.meter.name, date), local)
     for date in doomed:
         record = lake.state.partitions[date]
         tables = (
             read_partition(lake.storage, lake.meter.name, date) if record.events else _no_rows(lake.meter)
         )
-        record = msgspec.structs.replace(record, sealed_at=now(), checksum=checksum(tables))
+        # Those of the rows as they were published, unless there were none: what was damaged since must be seen.
+        checksums = record.checksums or table_checksums(tables)
+        if date in settled:
+            checksums |= {SETTLED: rows_checksum(settled[date])}
+        record = msgspec.structs.replace(record, sealed_at=now(), checksums=checksums)
         publish_partition(lake.storage, lake.meter.name, date, tables, record)
         lake.state.partitions[date] = record
     lake.view.save(lake.storage)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake import paths
+from lake.checksums import KEY, UNSTAMPED, stamp
 from lake.dedup import DATE, HASH, key_hash
 from lake.events import Partition, fingerprint
 from lake.state import PartitionState
@@ -162,7 +163,8 @@ class KeyIndex:
                 held[date] = Held(rows.height, files)
                 if rows.height:
                     writer.write_table(rows.to_arrow().cast(schema), row_group_size=ROW_GROUP_ROWS)
-            writer.add_key_value_metadata({METADATA_KEY: _encoded(held)})
+            writer.add_key_value_metadata({METADATA_KEY: _encoded(held), KEY: UNSTAMPED})
+        stamp(local)
         said = {date.isoformat(): ",".join(sorted(of_date.files)) for date, of_date in held.items()}
         path = paths.index(self._meter, f"{HASHED_BY}-{fingerprint(said)}")
         return Segment(self._storage.publish_file(path, local, keep=True), held)

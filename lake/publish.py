@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections.abc import Mapping
 
 import msgspec
 import polars as pl
 
 from lake import paths
+from lake.checksums import rows_checksum, write_stamped
 from lake.state import METADATA_KEY, PartitionState, read_record
 from lake.storage import Storage, StoredFile
 
@@ -25,10 +25,15 @@ def publish_partition(
     size_bytes = 0
     for table in PUBLISH_ORDER:
         local = storage.scratch(".parquet")
-        tables[table].write_parquet(local, compression="zstd", metadata=metadata)
+        write_stamped(tables[table], local, metadata, compression="zstd")
         size_bytes += local.stat().st_size
         storage.publish_file(paths.aggregate(table, meter, date), local)
     return size_bytes
+
+
+def table_checksums(tables: Mapping[str, pl.DataFrame]) -> dict[str, str]:
+    """The checksum of each table's rows, as a record holds them."""
+    return {table: rows_checksum(tables[table]) for table in sorted(tables)}
 
 
 def withdraw_partition(storage: Storage, meter: str, date: dt.date) -> None:
@@ -48,14 +53,6 @@ def read_records(storage: Storage, meter: str, date: dt.date) -> list[str]:
     files = published_files(storage, meter, date)
     records = [read_record(storage, files[table]) if table in files else None for table in PUBLISH_ORDER]
     return [record.fingerprint if record else "" for record in records]
-
-
-def checksum(tables: Mapping[str, pl.DataFrame]) -> str:
-    """Sixteen hex digits of the rows of all three tables, as text, so that no version of a library matters."""
-    digest = hashlib.sha256()
-    for table in PUBLISH_ORDER:
-        digest.update(tables[table].write_csv().encode())
-    return digest.hexdigest()[:16]
 
 
 def published_files(storage: Storage, meter: str, date: dt.date) -> dict[str, StoredFile]:

@@ -7,6 +7,7 @@ import datetime as dt
 import polars as pl
 
 from lake import paths
+from lake.checksums import write_stamped
 from lake.events import ROW, Partition, event_columns, fingerprint
 from lake.storage import Storage, StoredFile
 from schemas.tables import INSTANT, Quarantine, column_types
@@ -44,5 +45,5 @@ def publish_rejected(storage: Storage, path: str, rejected: pl.DataFrame) -> Non
     """Write quarantined rows as one file with exactly the columns of `Quarantine`."""
     local = storage.scratch(".parquet")
     columns = pl.Schema(column_types(Quarantine))
-    rejected.select(columns.names()).cast(columns).write_parquet(local)
+    write_stamped(rejected.select(columns.names()).cast(columns), local)
     storage.publish_file(path, local)

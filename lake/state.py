@@ -6,17 +6,21 @@ The same record is in the metadata of every aggregate file, so the state can be 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 
 import msgspec
 import polars as pl
 
 from lake import paths
+from lake.lateness import Lateness
 from lake.storage import Storage, StoredFile
 from schemas.errors import BrokenLakeError
 from schemas.meter import Meter
 
 # The key of a Parquet file's key-value metadata under which the record of its partition stands.
 METADATA_KEY = "meterlake"
+# Beside the tables in `PartitionState.checksums`: the settled winners.
+SETTLED = "settled"
 
 
 class PartitionState(msgspec.Struct, kw_only=True, frozen=True):
@@ -36,11 +40,10 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True):
     duplicates: int = 0
     conflicts: int = 0
     invalid: dict[str, int] = msgspec.field(default_factory=dict)
-    # received_at minus timestamp of the counted events: median, 95th percentile and maximum.
-    late_seconds: tuple[float, float, float] | None = None
+    late: Lateness | None = None
+    # Of the rows in each table and, once sealed, of the settled winners, if there are any; none where none were written.
+    checksums: dict[str, str] = msgspec.field(default_factory=dict)
     aggregated_at: dt.datetime
-    # Of the rows of all three tables, taken when the partition was sealed.
-    checksum: str | None = None
     # Set once retention has decided to drop the raw events; the aggregates are final from then on.
     sealed_at: dt.datetime | None = None
 
@@ -69,6 +72,8 @@ class MeterState(msgspec.Struct, kw_only=True):
     definition: KnownMeter | None = None
     # By month like `2026-06`; of the months that the last night exported.
     exported: dict[str, ExportedMonth] = msgspec.field(default_factory=dict)
+    # Of this file, with this field empty.
+    checksum: str = ""
 
     @property
     def sealed(self) -> set[dt.date]:
@@ -87,34 +92,54 @@ def load_state(storage: Storage, meter: str) -> MeterState:
 
 def decode_state(meter: str, body: bytes) -> MeterState:
     """The state that a meter's file says. Raises BrokenLakeError if it says none."""
+    hint = "remove it; the next run rebuilds it from the aggregates"
     try:
-        return msgspec.json.decode(body, type=MeterState)
+        state = msgspec.json.decode(body, type=MeterState)
     except msgspec.DecodeError as error:
+        raise BrokenLakeError("not a state file", where=paths.state(meter), found=str(error), hint=hint) from error
+    expected = hashlib.sha256(body.replace(state.checksum.encode(), b"", 1) if state.checksum else body).hexdigest()
+    if state.checksum != expected:
         raise BrokenLakeError(
-            "not a state file",
+            "the state file was changed",
             where=paths.state(meter),
-            found=str(error),
-            hint="remove it; the next run rebuilds it from the aggregates",
-        ) from error
+            expected=expected,
+            found=state.checksum or "no checksum",
+            hint=hint,
+        )
+    return state
 
 
 def save_state(storage: Storage, meter: str, state: MeterState, stored: bytes | None = None) -> bytes:
     """Publish the state of a meter unless it is the same as what is `stored`; gives the file's content now."""
     state.partitions = dict(sorted(state.partitions.items()))
-    body = msgspec.json.encode(state)
+    body = _encoded(state)
     if body != stored:
         storage.publish(paths.state(meter), body)
     return body
 
 
 def rebuild_state(storage: Storage, meter: str) -> MeterState:
-    """The state as the metadata of the `usage` files tells it; reads footers only."""
+    """The state as the metadata of the aggregate files tells it; reads footers only.
+
+    The record in `usage` counts, or where it can't be read that of another table. Raises BrokenLakeError if none can,
+    and the partition's raw events are gone: it must not be taken for a new one.
+    """
     state = MeterState()
-    for file in storage.list(paths.aggregates("usage", meter)):
-        place = paths.split_partition(file.path)
-        record = read_record(storage, file)
-        if place and record:
-            state.partitions[place.date] = record
+    dates: dict[dt.date, list[StoredFile]] = {}
+    for table in paths.TABLES:
+        for file in storage.list(paths.aggregates(table, meter)):
+            if (place := paths.split_partition(file.path)) and place.file == paths.PART:
+                dates.setdefault(place.date, []).append(file)
+    for date, files in sorted(dates.items()):
+        record = next(filter(None, (read_record(storage, file) for file in files)), None)
+        if record:
+            state.partitions[date] = record
+        elif not storage.list(paths.events(meter, date)):
+            raise BrokenLakeError(
+                "no aggregate file of this partition can be read, and its raw events are gone",
+                where=files[0].path,
+                hint="restore the file from a backup, or remove the partition's aggregate files to give them up",
+            )
     return state
 
 
@@ -124,5 +149,19 @@ def read_record(storage: Storage, file: StoredFile) -> PartitionState | None:
         metadata = storage.metadata(file)
     except (pl.exceptions.PolarsError, OSError):
         return None
-    body = metadata.get(METADATA_KEY)
-    return msgspec.json.decode(body, type=PartitionState) if body else None
+    return decode_record(metadata)
+
+
+def decode_record(metadata: dict[str, str]) -> PartitionState | None:
+    """The record in an aggregate file's key-value metadata; None if there is none."""
+    try:
+        return msgspec.json.decode(metadata.get(METADATA_KEY, ""), type=PartitionState)
+    except msgspec.DecodeError:
+        return None
+
+
+def _encoded(state: MeterState) -> bytes:
+    """The state as its file has it, with the checksum put in."""
+    state.checksum = ""
+    state.checksum = hashlib.sha256(msgspec.json.encode(state)).hexdigest()
+    return msgspec.json.encode(state)

@@ -14,6 +14,7 @@ from jobs.show import duration
 from jobs.status import Late, MeterStatus, RunStatus, Undefined, meter_status, outcome, status
 from lake import Lake, paths
 from lake.meters import save_meter
+from lake.lateness import Lateness
 from lake.state import MeterState, PartitionState, save_state
 from lake.storage import StoredFile
 from schemas.errors import BadInputError
@@ -63,6 +64,10 @@ def put_quarantine(lake: Lake, meter: str | None, name: str, **reasons: int) -> 
     lake.storage.publish_file(paths.quarantine(meter, D1) + name, local)
 
 
+def late(shortest: float, longest: float, counts: dict[int, int]) -> Lateness:
+    return Lateness(shortest_seconds=shortest, longest_seconds=longest, counts=counts)
+
+
 def test_an_empty_lake(lake: Lake) -> None:
     found = status(lake, runs=5)
     assert found.meters == [MeterStatus(meter="seats")]
@@ -71,8 +76,8 @@ def test_an_empty_lake(lake: Lake) -> None:
 
 def test_what_a_state_counts() -> None:
     records = {
-        D1: record(events=10, duplicates=3, conflicts=1, late_seconds=(1, 10, 100), sealed_at=NOW),
-        D2: record(events=20, duplicates=4, late_seconds=(2, 20, 50)),
+        D1: record(events=10, duplicates=3, conflicts=1, late=late(1, 9, {1: 9, 13: 1}), sealed_at=NOW),
+        D2: record(events=20, duplicates=4, late=late(2, 100, {5: 6, 26: 4})),
         # Its events are all gone or invalid: it is no newest date.
         D3: record(events=0),
     }
@@ -85,7 +90,7 @@ def test_what_a_state_counts() -> None:
         sealed=1,
         duplicates=7,
         conflicts=1,
-        late=Late(median_seconds=1.5, p95_seconds=15.0, max_seconds=100),
+        late=Late(median_seconds=pytest.approx(2**1.125), p95_seconds=pytest.approx(2**6.375), max_seconds=100),
     )
 
 
@@ -250,7 +255,7 @@ def test_what_people_see(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None
         events=1234567,
         files={"a.parquet": identity},
         rejected={"b.parquet": said},
-        late_seconds=(5, 90, 7200),
+        late=late(5, 7200, {10: 60, 26: 36, 52: 4}),
         duplicates=12,
         conflicts=1,
     )
@@ -267,7 +272,7 @@ meter     events  newest      partitions  out of date  sealed
 seats  1,234,577  2026-06-02           2            1       1
 
 not counted  quarantined  duplicates  conflicts  late p50      p95  max
-seats              1,234          12          1       5 s  1.5 min  2 h
+seats              1,234          12          1     5.2 s  1.4 min  2 h
 
 out of date: seats
   2026-06-01  files replaced

@@ -1,0 +1,76 @@
+"""Checksums by which what the lake has published can be told from what has become of it.
+
+Of a Parquet file: the SHA-256 of all its bytes, kept in its own key-value metadata, where zeros stand while it is
+computed. Of rows: a SHA-256 of what they say, the same however and by whatever version they are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+KEY = "meterlake-sha256"
+UNSTAMPED = "0" * 64
+_SIZE = len(UNSTAMPED)
+# As Thrift writes the key's value: the next field, which is text, of 64 bytes. JSON, such as the other values are,
+# has no such control character, and what users have named stands before the key-value metadata.
+_MARK = KEY.encode() + b"\x18" + bytes([_SIZE])
+_TAIL_BYTES = 8
+
+
+def write_stamped(df: pl.DataFrame, local: Path, metadata: dict[str, str] | None = None, **options: Any) -> None:
+    """Write a Parquet file with its checksum; `options` as for `DataFrame.write_parquet`."""
+    df.write_parquet(local, metadata=(metadata or {}) | {KEY: UNSTAMPED}, **options)
+    stamp(local)
+
+
+def stamp(local: Path) -> None:
+    """Put its checksum into a Parquet file whose metadata has `KEY` with the value `UNSTAMPED`."""
+    with local.open("r+b") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(-_TAIL_BYTES, 2)
+        (footer_bytes,) = struct.unpack("<I4x", file.read(_TAIL_BYTES))
+        start = file.seek(-_TAIL_BYTES - footer_bytes, 2)
+        at = file.read(footer_bytes).rindex(_MARK + UNSTAMPED.encode())
+        file.seek(start + at + len(_MARK))
+        file.write(sha256.encode())
+
+
+def stamp_of(content: bytes) -> tuple[str, str]:
+    """The checksum that a Parquet file says of itself, empty if none, and that of its content."""
+    at = content.rfind(_MARK)
+    if at < 0:
+        return "", ""
+    start, end = at + len(_MARK), at + len(_MARK) + _SIZE
+    view = memoryview(content)
+    digest = hashlib.sha256(view[:start])
+    digest.update(UNSTAMPED.encode())
+    digest.update(view[end:])
+    return content[start:end].decode(errors="replace"), digest.hexdigest()
+
+
+def rows_checksum(df: pl.DataFrame) -> str:
+    """The SHA-256 of what rows say, in their order: names of columns, then column by column nulls and values."""
+    digest = hashlib.sha256(f"{df.height}".encode())
+    for column in df.iter_columns():
+        digest.update(f"\0{column.name}\0".encode())
+        digest.update(_bytes(column.is_null().cast(pl.UInt8)))
+        if column.dtype == pl.String():
+            digest.update(_bytes(column.str.len_bytes().fill_null(0).cast(pl.UInt32)))
+            digest.update(column.str.join("").item().encode())
+        else:
+            # A decimal's own numbers are those of Arrow; of anything else those that Polars holds.
+            plain = column if isinstance(column.dtype, pl.Decimal) else column.to_physical()
+            digest.update(_bytes(plain.cast(pl.UInt8) if column.dtype == pl.Boolean() else plain))
+    return digest.hexdigest()
+
+
+def _bytes(column: pl.Series) -> memoryview:
+    """Numbers of a fixed width as little-endian bytes, null as 0."""
+    numbers = column.fill_null(0).rechunk().to_arrow()
+    width = numbers.type.bit_width // 8
+    return memoryview(numbers.buffers()[1])[numbers.offset * width : (numbers.offset + len(numbers)) * width]
