@@ -91,9 +91,8 @@ def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -
     if rebuild:
         gone = state.partitions.keys() - listing.keys() - state.sealed
         changed = {
-            date: Change(REBUILD, change.added)
+            date: change if date in sealed.partitions else Change(REBUILD, change.added)
             for date, change in changed.items()
-            if date not in sealed.partitions
         }
         changed |= {date: Change(VANISHED) for date in gone}
     quarantine_late(storage, meter, changed, report)

@@ -158,6 +158,8 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
         local = lake.storage.scratch(".parquet")
         write_stamped(winners, local)
         lake.storage.publish_file(paths.settled(lake.meter.name, date), local)
+    # What an interrupted run has left of other winners would count.
+    lake.storage.delete_all(paths.settled(lake.meter.name, date) for date in doomed if date not in settled)
     for date in doomed:
         record = lake.state.partitions[date]
         tables = (

@@ -160,7 +160,9 @@ def _meter_status(storage: Storage, meter: Meter) -> MeterStatus:
 
 def _late(dates: Iterable[Lateness]) -> Late | None:
     late = merged(dates)
-    return late and Late(
+    if late is None:
+        return None
+    return Late(
         median_seconds=late.percentile(0.5),
         p95_seconds=late.percentile(0.95),
         max_seconds=late.longest_seconds,

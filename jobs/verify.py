@@ -3,178 +3,199 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 import polars as pl
 
+from jobs.aggregate import counting_events, losers_fingerprint
+from jobs.land import LandedInput
 from jobs.progress import track
 from jobs.report import Report
 from jobs.tables import usage_tables
+from jobs.verify_files import Published, check_published, check_stamp, difference
 from lake import Lake, paths
-from lake.admission import admit, reject_unreadable
+from lake.admission import reject_unreadable
 from lake.copies import find_losers, settled_winners
-from lake.dedup import DATE
-from lake.events import ROW, Partition
+from lake.dedup import CONFLICT, DATE
+from lake.events import Partition
 from lake.index import KeyIndex
-from lake.planning import changes
-from lake.publish import PUBLISH_ORDER, checksum, published_files
-from lake.readers import aggregate_columns
-from lake.state import PartitionState, read_record
-from lake.storage import Storage, StoredFile
+from lake.planning import Change, changes, file_name
+from lake.state import MeterState
+from lake.storage import Storage
 from lake.survey import MeterView, survey
-from schemas.errors import DifferenceError
-from schemas.meter import Meter
+from schemas.errors import BrokenLakeError, DifferenceError
 
-MEASURED = ["events", "quantity_sum"]
-KEYS = {"usage_by_subject": ["subject"], "usage_by_dimension": ["dimension", "value"]}
-
-
-class _Published(NamedTuple):
-    """One partition as it was concluded, and its tables as far as they can be read."""
-
-    storage: Storage
-    meter: Meter
-    date: dt.date
-    record: PartitionState
-    tables: dict[str, pl.DataFrame]
+# So many events' keys are held at once; the keys of all others are read once for each such share.
+KEYS_AT_ONCE = 20_000_000
+Derived = dict[dt.date, list[DifferenceError]]
 
 
 def verify(lake: Lake, report: Report, *, meter: str | None = None) -> None:
     """Name every difference between what a lake says and what its events give; nothing is changed.
 
-    Open partitions are derived from raw events, without the index; of sealed ones the checksum counts that was
-    taken when they were sealed. Every published file is read to its end, and held to its columns, its order, its
-    record and the totals of the other tables. Differences end the run with exit code 1.
+    Open partitions are derived from raw events, without the index; of sealed ones the checksums count that were
+    taken when their rows were published. Every file that the lake has written is read to its end and held to its
+    checksum; the aggregates to their columns, order, record and totals too. Differences end the run with exit code
+    1. One meter's partitions are in memory one after the other, and the hashes of some millions of keys.
     """
-    for view in survey(lake.storage, meter):
-        for difference in _of_meter(lake.storage, view, report):
-            report.problem(difference)
+    listed = (paths.meter_of_definition(file.path) for file in lake.storage.list(paths.METERS))
+    names = sorted(name for name in listed if name is not None) if meter is None else [meter]
+    for name in names:
+        for found in _of_meter(lake.storage, name, report):
+            report.problem(found)
+    if meter is None:
+        for found in _of_no_meter(lake.storage, names):
+            report.problem(found)
 
 
-def _of_meter(storage: Storage, view: MeterView, report: Report) -> Iterator[DifferenceError]:
-    meter, state = view.meter, view.state
-    stale = changes(view.files, state, meter.version)
-    for date, change in stale.items():
-        yield _difference("out of date", paths.events(meter.name, date), "aggregated files", change.why)
-    partitions, rejected = admit(storage, meter, view.files, state)
-    if reject_unreadable(partitions, rejected, set(partitions)):
-        for date in partitions:
-            known = state.partitions[date].rejected if date in state.partitions else {}
-            for name in rejected[date].keys() - known.keys():
-                where = paths.events(meter.name, date) + name
-                yield _difference(
-                    "damaged", where, "the file that was aggregated", rejected[date][name]["found"]
-                )
-    settled = settled_winners(storage, meter, state.sealed)
-    index = KeyIndex(storage, meter.name, partitions, fresh=True)
-    lost = find_losers(meter, partitions, settled, partitions.keys(), index)
-    held = {
-        place.date
-        for file in storage.list(paths.aggregates("usage", meter.name))
-        if (place := paths.split_partition(file.path))
-    }
-    for date in sorted(held - state.partitions.keys()):
-        yield _difference(
-            "unknown", paths.aggregate("usage", meter.name, date), "no file", "a file of no known partition"
-        )
-    for date in track(sorted(state.partitions.keys() - stale.keys()), f"verify {meter.name}"):
-        record = state.partitions[date]
-        published = _Published(storage, meter, date, record, {})
-        yield from _published(published)
-        if record.sealed_at:
-            yield from _sealed(published)
-        else:
-            yield from _derived(partitions[date], lost.filter(pl.col(DATE) == date), published.tables)
-        report.events_read += record.events
-
-
-def _published(of: _Published) -> Iterator[DifferenceError]:
-    """What is wrong with the partition's files, each by itself and together; puts what can be read into its tables."""
-    files = published_files(of.storage, of.meter.name, of.date)
-    for table in PUBLISH_ORDER:
-        path = paths.aggregate(table, of.meter.name, of.date)
-        if table in files:
-            if not of.record.events and not of.record.sealed_at:
-                yield _difference("unknown", path, "no file, since no event counts", "a file")
-            yield from _one_file(of, files[table], table)
-        elif of.record.events or of.record.sealed_at:
-            yield _difference("missing", path, "a file", "none")
-    yield from _totals(of)
-
-
-def _one_file(of: _Published, file: StoredFile, table: str) -> Iterator[DifferenceError]:
+def _of_meter(storage: Storage, name: str, report: Report) -> Iterator[DifferenceError]:
     try:
-        rows = of.storage.scan([file]).collect()
-        record = read_record(of.storage, file)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, msgspec.DecodeError) as error:
-        # What is not as Parquet has it makes Polars panic at times.
-        yield _difference("damaged", file.path, "Parquet that can be read", str(error).splitlines()[0])
+        (view,) = survey(storage, name)
+    except BrokenLakeError as error:
+        yield difference(error.what, error.where, error.expected, error.found, error.hint)
         return
-    if record != of.record:
-        yield _difference(
-            "other inputs", file.path, f"made of {of.record.fingerprint}", "another record, or none"
-        )
-    columns = aggregate_columns(of.meter, table)
-    # A dimension that was declared after the sealing is not in a sealed file.
-    allowed = rows.schema.items() <= columns.items() if of.record.sealed_at else dict(rows.schema) == columns
-    if not allowed:
-        yield _difference("other columns", file.path, str(columns), str(dict(rows.schema)))
-        return
-    of.tables[table] = rows
-    keys = KEYS.get(table, [name for name in rows.columns if name in ("subject", *of.meter.dimension_names)])
-    if not rows.select(keys).equals(rows.select(keys).sort(keys)):
-        yield _difference("not sorted", file.path, f"rows by {', '.join(keys)}", "another order")
+    if view.stored is None and view.state.partitions:
+        hint = "run: meterlake aggregate"
+        yield difference("missing", paths.state(name), "a state", "none; the aggregates tell it", hint)
+    stale = changes(view.files, view.state, view.meter.version)
+    for date, change in stale.items():
+        hint = "run: meterlake aggregate"
+        yield difference("out of date", paths.events(name, date), "aggregated files", change.why, hint)
+    for file in [file for files in view.files.values() for file in files if _is_landed(file_name(file))]:
+        yield from check_stamp(storage, file)
+    yield from _unknown(storage, view)
+    for file in storage.list(paths.indexes(name)):
+        for found in check_stamp(storage, file):
+            hint = "remove the file; the next run makes it anew"
+            yield difference(found.what, found.where, found.expected, found.found, hint)
+    for dates in _shares(view.state):
+        yield from _of_dates(storage, view, stale, dates, report)
 
 
-def _totals(of: _Published) -> Iterator[DifferenceError]:
-    """The three tables tell of the same events."""
-    if "usage" not in of.tables:
-        return
-    expected = of.tables["usage"].select(pl.col(MEASURED).sum()).row(0)
-    for table in sorted(KEYS.keys() & of.tables.keys()):
-        rows = of.tables[table]
-        groups = [rows] if table == "usage_by_subject" else rows.partition_by("dimension")
-        for group in groups:
-            found = group.select(pl.col(MEASURED).sum()).row(0)
-            if found != expected:
-                where = paths.aggregate(table, of.meter.name, of.date)
-                yield _difference("totals", where, _said(expected), _said(found))
-
-
-def _sealed(of: _Published) -> Iterator[DifferenceError]:
-    found = checksum(of.tables) if of.tables.keys() == set(PUBLISH_ORDER) else None
-    if found and found != of.record.checksum:
-        where = paths.aggregate("usage", of.meter.name, of.date)
-        yield _difference("sealed rows changed", where, f"checksum {of.record.checksum}", found)
+def _of_dates(
+    storage: Storage, view: MeterView, stale: Mapping[dt.date, Change], dates: list[dt.date], report: Report
+) -> Iterator[DifferenceError]:
+    """What is wrong with these partitions; their copies are looked for in all."""
+    lost, partitions = None, _recorded(storage, view)
+    focus = {date for date in dates if date in partitions and date not in stale}
+    yield from _unreadable(view, partitions, focus)
+    try:
+        settled = settled_winners(storage, view.meter, view.state.sealed)
+        index = KeyIndex(storage, view.meter.name, partitions, fresh=True)
+        lost = find_losers(view.meter, partitions, settled, focus, index)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        where = f"meter {view.meter.name!r}, {dates[0]} to {dates[-1]}"
+        said = str(error).splitlines()[0]
+        yield difference("not derived", where, "events and settled winners that can be read", said)
+    for date in track(dates, f"verify {view.meter.name}"):
+        published = Published(storage, view.meter, date, view.state.partitions[date])
+        found = [*check_published(published)]
+        if date in focus and lost is not None:
+            derived = [*_derived(published, partitions[date], lost.filter(pl.col(DATE) == date), stale)]
+            found = derived + [each for each in found if each.what != "rows changed" or not derived]
+        yield from found
+        report.events_read += published.record.events
 
 
 def _derived(
-    partition: Partition, lost: pl.DataFrame, tables: dict[str, pl.DataFrame]
+    of: Published, partition: Partition, lost: pl.DataFrame, stale: Mapping[dt.date, Change]
 ) -> Iterator[DifferenceError]:
-    meter = partition.meter
-    counting = partition.valid().filter(~pl.col(ROW).is_in(lost[ROW].implode()))
-    expected = usage_tables(counting, meter)
-    for table, rows in expected.items():
-        published = tables.get(table)
+    """How the partition's tables and its record differ from what its events give."""
+    where, record = paths.events(of.meter.name, of.date), of.record
+    if record.losers != losers_fingerprint(lost) and any(change.removed for change in stale.values()):
+        hint = "run: meterlake aggregate"
+        yield difference(
+            "out of date", where, "the copies it had", "copies in a partition that is out of date", hint
+        )
+        return
+    events = counting_events(partition, lost)
+    counted = (record.events, record.duplicates, record.conflicts, record.losers)
+    counts = (events.height, lost.height, lost.filter(CONFLICT).height, losers_fingerprint(lost))
+    if counts != counted:
+        yield difference("counts differ", where, _counts(*counted), _counts(*counts))
+    if events.is_empty():
+        return
+    for table, rows in usage_tables(events.lazy(), of.meter).items():
+        published = of.tables.get(table)
         if published is None or published.schema != rows.schema or published.equals(rows):
             continue
         differing = rows.join(published, on=rows.columns, how="anti", nulls_equal=True)
         surplus = published.join(rows, on=rows.columns, how="anti", nulls_equal=True)
-        where = paths.aggregate(table, meter.name, partition.date)
-        yield _difference(
+        yield difference(
             "rows differ",
-            where,
+            paths.aggregate(table, of.meter.name, of.date),
             f"{differing.height} other rows",
             f"{surplus.height} that events do not give",
         )
 
 
-def _difference(what: str, where: str, expected: str, found: str) -> DifferenceError:
-    hint = "see what happened to the file; then: meterlake aggregate --rebuild"
-    return DifferenceError(what, where=where, expected=expected, found=found, hint=hint)
+def _shares(state: MeterState) -> Iterator[list[dt.date]]:
+    """All dates in order, in shares of not too many events."""
+    share: list[dt.date] = []
+    events = 0
+    for date, record in sorted(state.partitions.items()):
+        if share and events + record.events > KEYS_AT_ONCE:
+            yield share
+            share, events = [], 0
+        share.append(date)
+        events += record.events
+    if share:
+        yield share
 
 
-def _said(totals: tuple[object, ...]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in zip(MEASURED, totals, strict=True))
+def _recorded(storage: Storage, view: MeterView) -> dict[dt.date, Partition]:
+    """The open partitions with the files that were counted, as far as they are there still."""
+    found = {}
+    for date, record in view.state.partitions.items():
+        if not record.sealed_at:
+            files = view.files.get(date, ())
+            counted = tuple(file for file in files if record.files.get(file_name(file)) == file.identity)
+            found[date] = Partition(storage, view.meter, date, counted)
+    return found
+
+
+def _unreadable(
+    view: MeterView, partitions: dict[dt.date, Partition], focus: set[dt.date]
+) -> Iterator[DifferenceError]:
+    """Event files that could be read when they were counted and can't be now; takes them out of their partitions."""
+    rejected: dict[dt.date, dict[str, dict[str, str]]] = {date: {} for date in partitions}
+    if reject_unreadable(partitions, rejected, focus):
+        for date, files in rejected.items():
+            for name, said in files.items():
+                where = paths.events(view.meter.name, date) + name
+                yield difference("damaged", where, "the file that was aggregated", said["found"])
+
+
+def _unknown(storage: Storage, view: MeterView) -> Iterator[DifferenceError]:
+    """Aggregate files of partitions that the state does not know, and files that are none."""
+    for table in paths.TABLES:
+        for file in storage.list(paths.aggregates(table, view.meter.name)):
+            place = paths.split_partition(file.path)
+            if not place or place.file != paths.PART or place.date not in view.state.partitions:
+                yield difference("unknown", file.path, "no file", "a file of no known partition")
+
+
+def _of_no_meter(storage: Storage, names: Collection[str]) -> Iterator[DifferenceError]:
+    """What is wrong with aggregates of no defined meter, with quarantined rows, and with the records of landed inputs."""
+    for file in storage.list(paths.AGGREGATES):
+        place = paths.split_partition(file.path)
+        if not place or place.meter not in names:
+            yield difference("unknown", file.path, "no file", "a file of no defined meter")
+    hint = "restore the file from a backup"
+    for file in storage.list(paths.QUARANTINE):
+        for found in check_stamp(storage, file):
+            yield difference(found.what, found.where, found.expected, found.found, hint)
+    for file in storage.list(paths.LANDED):
+        try:
+            msgspec.json.decode(storage.read(file.path) or b"", type=LandedInput)
+        except msgspec.DecodeError as error:
+            yield difference("damaged", file.path, "the record of a landed input", str(error), hint)
+
+
+def _is_landed(name: str) -> bool:
+    return name.startswith("land-")
+
+
+def _counts(events: int, duplicates: int, conflicts: int, losers: str) -> str:
+    return f"events {events}, duplicates {duplicates}, conflicts {conflicts}, copies {losers}"

@@ -22,7 +22,9 @@ _MARK = KEY.encode() + b"\x18" + bytes([_SIZE])
 _TAIL_BYTES = 8
 
 
-def write_stamped(df: pl.DataFrame, local: Path, metadata: dict[str, str] | None = None, **options: Any) -> None:
+def write_stamped(
+    df: pl.DataFrame, local: Path, metadata: dict[str, str] | None = None, **options: Any
+) -> None:
     """Write a Parquet file with its checksum; `options` as for `DataFrame.write_parquet`."""
     df.write_parquet(local, metadata=(metadata or {}) | {KEY: UNSTAMPED}, **options)
     stamp(local)

@@ -44,7 +44,9 @@ def lateness(events: pl.DataFrame) -> Lateness | None:
     late = (events["received_at"] - events["timestamp"]).dt.total_microseconds() / 1e6
     counts = late.to_frame("s").group_by(_class(pl.col("s")).alias("class")).len().sort("class")
     return Lateness(
-        shortest_seconds=_number(late.min()), longest_seconds=_number(late.max()), counts=dict(counts.iter_rows())
+        shortest_seconds=_number(late.min()),
+        longest_seconds=_number(late.max()),
+        counts=dict(counts.iter_rows()),
     )
 
 

@@ -96,8 +96,16 @@ def decode_state(meter: str, body: bytes) -> MeterState:
     try:
         state = msgspec.json.decode(body, type=MeterState)
     except msgspec.DecodeError as error:
-        raise BrokenLakeError("not a state file", where=paths.state(meter), found=str(error), hint=hint) from error
-    expected = hashlib.sha256(body.replace(state.checksum.encode(), b"", 1) if state.checksum else body).hexdigest()
+        raise BrokenLakeError(
+            "not a state file",
+            where=paths.state(meter),
+            expected="the JSON of a state",
+            found=str(error),
+            hint=hint,
+        ) from error
+    expected = hashlib.sha256(
+        body.replace(state.checksum.encode(), b"", 1) if state.checksum else body
+    ).hexdigest()
     if state.checksum != expected:
         raise BrokenLakeError(
             "the state file was changed",

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from lake import paths
-from lake.state import load_state
+from lake.state import METADATA_KEY, load_state
+from schemas.errors import BrokenLakeError
 from support import DAY, a_lake, aggregated, content, define, event, put, recomputed, retained, usage
 
 NEXT = DAY + dt.timedelta(days=1)
@@ -197,3 +198,69 @@ def test_lowering_retention_drops_what_it_had_kept_and_nothing_else(tmp_path: Pa
     assert aggregated(lake).partitions == []
     assert [done.date for done in retained(lake, as_of).partitions] == [DAY]
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1)), (NEXT, "org_1", Decimal(1))]
+
+
+def test_a_partition_whose_rows_were_edited_is_not_sealed_with_them(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path)
+    put(lake, meter, "a.parquet", event("a"))
+    aggregated(lake)
+    file = tmp_path / paths.aggregate("usage", meter.name, DAY)
+    record = pl.read_parquet_metadata(file)[METADATA_KEY]
+    rows = pl.read_parquet(file, hive_partitioning=False)
+    edited = rows.with_columns((pl.col("quantity_sum") + 1).cast(rows.schema["quantity_sum"]))
+    edited.write_parquet(file, metadata={METADATA_KEY: record})
+    report = retained(lake, DAY + dt.timedelta(days=31))
+    assert report.exit_code == 1
+    assert report.problems[0]["found"] == "aggregate files with other rows"
+    aggregated(lake, rebuild=True)
+    assert retained(lake, DAY + dt.timedelta(days=31)).exit_code == 0
+
+
+@pytest.mark.parametrize("table", paths.TABLES)
+@pytest.mark.parametrize("lose_state", [True, False])
+def test_a_seal_survives_the_loss_of_a_table_and_a_rebuild(
+    tmp_path: Path, table: str, lose_state: bool
+) -> None:
+    lake, meter = a_lake(tmp_path)
+    put(lake, meter, "a.parquet", event("a"))
+    aggregated(lake)
+    retained(lake, DAY + dt.timedelta(days=31))
+    (tmp_path / paths.aggregate(table, meter.name, DAY)).write_bytes(b"PAR1 no more")
+    if lose_state:
+        (tmp_path / paths.state(meter.name)).unlink()
+    put(lake, meter, "late.parquet", event("z"))
+    report = aggregated(lake, rebuild=True)
+    assert report.quarantined == {"sealed_partition": 1}
+    assert load_state(lake.storage, meter.name).sealed == {DAY}
+
+
+def test_a_partition_that_nobody_can_tell_to_be_sealed_stops_the_run(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path)
+    put(lake, meter, "a.parquet", event("a"))
+    aggregated(lake)
+    retained(lake, DAY + dt.timedelta(days=31))
+    for table in paths.TABLES:
+        (tmp_path / paths.aggregate(table, meter.name, DAY)).write_bytes(b"PAR1 no more")
+    (tmp_path / paths.state(meter.name)).unlink()
+    with pytest.raises(BrokenLakeError, match="its raw events are gone"):
+        aggregated(lake)
+
+
+def test_winners_that_an_interrupted_sealing_left_do_not_count(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path)
+    put(lake, meter, "a.parquet", event("k"), event("a"))
+    copy = put(lake, meter, "b.parquet", event("k", day=NEXT), day=NEXT)
+    aggregated(lake)
+    retained(lake, DAY + dt.timedelta(days=31))
+    left = (tmp_path / paths.settled(meter.name, DAY)).read_bytes()
+    # The same lake as if that sealing had been interrupted, and then all that made these winners had gone.
+    again, _ = a_lake(tmp_path / "again")
+    put(again, meter, "a.parquet", event("a"))
+    aggregated(again)
+    target = tmp_path / "again" / paths.settled(meter.name, DAY)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(left)
+    retained(again, DAY + dt.timedelta(days=31))
+    put(again, meter, copy.name, event("k", day=NEXT), day=NEXT)
+    aggregated(again)
+    assert [date for date, *_ in usage(again, meter)] == [DAY, NEXT]

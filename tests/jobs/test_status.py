@@ -13,8 +13,8 @@ from jobs.report import Report, reported
 from jobs.show import duration
 from jobs.status import Late, MeterStatus, RunStatus, Undefined, meter_status, outcome, status
 from lake import Lake, paths
-from lake.meters import save_meter
 from lake.lateness import Lateness
+from lake.meters import save_meter
 from lake.state import MeterState, PartitionState, save_state
 from lake.storage import StoredFile
 from schemas.errors import BadInputError
@@ -90,7 +90,9 @@ def test_what_a_state_counts() -> None:
         sealed=1,
         duplicates=7,
         conflicts=1,
-        late=Late(median_seconds=pytest.approx(2**1.125), p95_seconds=pytest.approx(2**6.375), max_seconds=100),
+        late=Late(
+            median_seconds=pytest.approx(2**1.125), p95_seconds=pytest.approx(2**6.375), max_seconds=100
+        ),
     )
 
 
