@@ -12,6 +12,7 @@ from lake import Lake
 from lake.meters import save_meter
 from schemas.errors import BadInputError, MeterlakeError
 from schemas.meter import parse_meter
+from schemas.secrets import redacted
 
 STDIN = "-"
 
@@ -32,7 +33,7 @@ def define(lake: Lake, files: Sequence[str]) -> list[Definition]:
 
 
 def _define_one(lake: Lake, file: str) -> Definition:
-    where = "standard input" if file == STDIN else file
+    where = "standard input" if file == STDIN else redacted(file)
     name = None
     try:
         meter = parse_meter(_content(file, where), where)

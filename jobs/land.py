@@ -23,6 +23,7 @@ from lake.state import load_state
 from lake.storage import Storage
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import MAX_ENCODED_NAME_BYTES, Meter, encode_name
+from schemas.secrets import redacted
 from schemas.tables import INSTANT, Quarantine, column_types
 
 # How many lines are held before they are written. It is part of the names of landed files: another number would
@@ -62,7 +63,7 @@ def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | N
                 if opened.spooled:
                     opened.path.unlink()
         except MeterlakeError as error:
-            report.inputs.append({"source": source, "status": "rejected"})
+            report.inputs.append({"source": redacted(source), "status": "rejected"})
             report.problem(error)
 
 

@@ -15,6 +15,7 @@ import msgspec
 from lake import Lake, paths
 from lake.storage.faults import storage_failures
 from schemas.errors import MeterlakeError, StorageError
+from schemas.secrets import redacted
 
 EXIT_FAILED = 3
 LOG = logging.getLogger("meterlake")
@@ -103,7 +104,7 @@ class Report(msgspec.Struct, kw_only=True):
 
     def fail(self, error: BaseException, where: str = "") -> None:
         """Note a failure that nobody has foreseen."""
-        said = {"kind": "failure", "what": f"{type(error).__name__}: {error}", "where": where}
+        said = {"kind": "failure", "what": redacted(f"{type(error).__name__}: {error}"), "where": where}
         self.problems.append({part: text for part, text in said.items() if text})
         self.exit_code = EXIT_FAILED
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import MeterlakeError, StorageError
+from schemas.secrets import redacted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,12 +64,12 @@ class Session:
 
             error = as_storage_error(error, self.url) if is_storage_failure(error) else error
         if self.debug:
-            traceback.print_exception(error)
+            print(redacted("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         if isinstance(error, MeterlakeError):
             said, exit_code = error.to_dict(), error.exit_code
             line = str(error)
         else:
-            line = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+            line = redacted(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": "))
             said, exit_code = {"kind": "unexpected", "what": line}, EXIT_FAILED
             said |= {} if self.debug else {"hint": "run again with --debug, and report what it prints"}
         return self.refuse(line, said, exit_code)
@@ -89,9 +90,9 @@ class Session:
 
 def complain(line: str, hint: str = "", kind: str = "error") -> None:
     """One error line on stderr, and one for the hint."""
-    print(f"{kind}: {plain(line)}", file=sys.stderr)
+    print(f"{kind}: {plain(redacted(line))}", file=sys.stderr)
     if hint:
-        print(f"hint: {plain(hint)}", file=sys.stderr)
+        print(f"hint: {plain(redacted(hint))}", file=sys.stderr)
 
 
 def complain_of_all(problems: Sequence[Mapping[str, str]]) -> None:
@@ -150,12 +151,19 @@ def plain(text: str) -> str:
 
 def log_to_stderr() -> None:
     """Send the log to stderr as plain lines: time (UTC) and message."""
-    formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter = _Redacting("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     LOG.handlers = [handler]
     LOG.setLevel(logging.INFO)
+
+
+class _Redacting(logging.Formatter):
+    """What is logged, tracebacks included, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
 
 
 def steady_streams() -> None:

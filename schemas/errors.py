@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+from schemas.secrets import redacted
+
 
 class MeterlakeError(Exception):
     """Something a person can act on: what happened, where, what was expected, what was found, and a hint.
@@ -17,8 +19,10 @@ class MeterlakeError(Exception):
     def __init__(
         self, what: str, *, where: str = "", expected: str = "", found: str = "", hint: str = ""
     ) -> None:
-        """Keep each part by its name, so that reports can store them apart."""
-        self.what, self.where, self.expected, self.found, self.hint = what, where, expected, found, hint
+        """Keep each part by its name, so that reports can store them apart, and without any secret."""
+        self.what, self.where, self.expected, self.found, self.hint = map(
+            redacted, (what, where, expected, found, hint)
+        )
         super().__init__(self._line())
 
     def _line(self) -> str:

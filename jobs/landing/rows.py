@@ -28,6 +28,8 @@ _TRUTH = ["true", "false"]
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
 MISFIT = "the row has not as many fields as the header"
+# What readers raise of a damaged file; names in it that are not Unicode are ValueErrors.
+_DAMAGE = (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def parquet_lines(path: Path, name: str) -> Iterator[bytes]:
@@ -38,14 +40,14 @@ def parquet_lines(path: Path, name: str) -> Iterator[bytes]:
     try:
         file = pyarrow.parquet.ParquetFile(path)
         schema = pl.DataFrame(file.schema_arrow.empty_table()).schema
-    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
+    except _DAMAGE as error:
         raise _unreadable(name, "a Parquet file", error) from error
     _check_columns(schema, name)
     try:
         for batch in file.iter_batches(BATCH_ROWS):
             if batch.num_rows:
                 yield _lines(pl.DataFrame(pa.Table.from_batches([batch])))
-    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
+    except _DAMAGE as error:
         raise _unreadable(name, "a Parquet file that can be read to its end", error) from error
 
 
@@ -85,7 +87,7 @@ def csv_batches(stream: pa.NativeFile, name: str, meters: Mapping[str, Meter]) -
                 position = positions[-1] + 1
                 yield from _misfits(misfits, position)
         yield from _misfits(misfits, None)
-    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+    except _DAMAGE as error:
         raise _unreadable(name, "CSV in UTF-8", error) from error
 
 
@@ -273,5 +275,8 @@ def _json(value: pl.Expr) -> pl.Expr:
 
 def _unreadable(name: str, expected: str, error: Exception) -> BadInputError:
     return BadInputError(
-        "could not read this input", where=name, expected=expected, found=str(error).splitlines()[0]
+        "could not read this input",
+        where=name,
+        expected=expected,
+        found=(str(error) or type(error).__name__).splitlines()[0],
     )
