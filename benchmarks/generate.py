@@ -16,7 +16,7 @@ METER = "active_users"
 DIMENSIONS = ("plan", "workspace", "role", "source")
 FIRST = dt.date(2026, 1, 1)
 FILES_PER_DATE = 4
-SUBJECTS = 100_000
+SUBJECTS = 10_000
 # Of a hundred events two or three repeat a key, and one of five of those the key of another date.
 COPY_SHARE, ACROSS_SHARE = 0.025, 0.2
 

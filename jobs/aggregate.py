@@ -9,19 +9,19 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
+from jobs.ahead import ahead
 from jobs.late import quarantine_late
+from jobs.partition import Computed, compute, losers_fingerprint
 from jobs.progress import track
 from jobs.report import PartitionReport, Report, now
-from jobs.tables import usage_tables
 from lake import Lake
 from lake.admission import Rejected, admit, reject_unreadable
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE, HASH
-from lake.events import ROW, Partition, fingerprint
+from lake.events import ROW, Partition
 from lake.index import KeyIndex, hashes
-from lake.lateness import lateness
 from lake.planning import FILES_ADDED, VANISHED, Change, changes
-from lake.publish import publish_partition, table_checksums, withdraw_partition
+from lake.publish import publish_partition, withdraw_partition
 from lake.quarantine import quarantine_rows
 from lake.state import MeterState, PartitionState, rebuild_state
 from lake.storage import Storage
@@ -32,7 +32,17 @@ from schemas.meter import Meter
 
 COPIES_MOVED = "a copy in another partition"
 REBUILD = "rebuild"
-EVENT_COLUMNS = ("subject", "quantity", "timestamp", "received_at")
+# Of partitions up to so large, the next is computed while one is published; larger ones one after the other.
+SMALL_BYTES = 64 * 2**20
+
+
+class _Due(NamedTuple):
+    """A partition to be computed, the copies in it that lost, its files that can't be read, and why it is due."""
+
+    partition: Partition
+    lost: pl.DataFrame
+    rejected: dict[str, dict[str, str]]
+    why: str
 
 
 class Plan(NamedTuple):
@@ -131,19 +141,31 @@ def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, 
     with report.stage("deduplicate"):
         settled = settled_winners(storage, meter, state.sealed)
         focus = (plan.changed.keys() | hit) & plan.partitions.keys()
-        losers = find_losers(meter, plan.partitions, settled, focus, index)
+        losers = find_losers(meter, plan.partitions, settled, focus, index, keep=[DATE, ROW, CONFLICT])
     with report.stage("aggregate"):
-        for date in track(sorted(plan.changed.keys() | hit), f"aggregate {meter.name}"):
-            lost = losers.filter(pl.col(DATE) == date)
-            if date in hit and state.partitions[date].losers == losers_fingerprint(lost):
-                continue
-            why = plan.changed[date].why if date in plan.changed else COPIES_MOVED
-            partition = plan.partitions.get(date, Partition(storage, meter, date))
-            record = _publish(partition, lost, plan.rejected.get(date, {}), why, report)
-            state.partitions.pop(date, None)
+        dates = sorted(plan.changed.keys() | hit)
+        due = (_due(storage, meter, date, plan, losers.filter(pl.col(DATE) == date)) for date in dates)
+        known = {date: state.partitions[date].losers for date in hit}
+        # A date whose own files are the same, and that has the same losers, is up to date.
+        stale = (each for each in due if known.get(each.partition.date) != losers_fingerprint(each.lost))
+        for each, computed in ahead(
+            _computed, track(stale, f"aggregate {meter.name}", len(dates)), small=_small
+        ):
+            record = _publish(each, computed, report)
+            state.partitions.pop(each.partition.date, None)
             if record.files or record.rejected:
-                state.partitions[date] = record
+                state.partitions[each.partition.date] = record
     return index
+
+
+def _due(storage: Storage, meter: Meter, date: dt.date, plan: Plan, lost: pl.DataFrame) -> _Due:
+    partition = plan.partitions.get(date, Partition(storage, meter, date))
+    why = plan.changed[date].why if date in plan.changed else COPIES_MOVED
+    return _Due(partition, lost, plan.rejected.get(date, {}), why)
+
+
+def _small(due: _Due) -> bool:
+    return sum(file.size_bytes for file in due.partition.files) <= SMALL_BYTES
 
 
 def _moved_keys(index: KeyIndex, plan: Plan, state: MeterState) -> pl.Series | None:
@@ -169,50 +191,34 @@ def _moved_keys(index: KeyIndex, plan: Plan, state: MeterState) -> pl.Series | N
     return pl.concat(found).unique()
 
 
-def _publish(
-    partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[str, str]], why: str, report: Report
-) -> PartitionState:
-    """Compute one partition and publish it, or withdraw it where no event is left; gives its record."""
-    storage, meter, date = partition.storage, partition.meter, partition.date
-    events = counting_events(partition, lost)
-    rows = partition.rows().select(pl.len()).collect().item()
-    record = PartitionState(
-        meter_version=meter.version,
-        files=partition.identities,
-        rejected=rejected,
-        losers=losers_fingerprint(lost),
-        fingerprint=fingerprint(partition.identities, meter.version, losers_fingerprint(lost)),
-        events=events.height,
-        duplicates=lost.height,
-        conflicts=lost.filter(CONFLICT).height,
-        invalid=_quarantine_invalid(partition, report) if rows > events.height + lost.height else {},
-        late=lateness(events),
-        aggregated_at=now(),
+def _computed(due: _Due) -> Computed:
+    return compute(due.partition, due.lost, due.rejected)
+
+
+def _publish(due: _Due, computed: Computed, report: Report) -> PartitionState:
+    """Publish a partition's tables, or withdraw them where no event is left; gives its record."""
+    partition, record, tables = due.partition, computed.record, computed.tables
+    if computed.rows > record.events + record.duplicates:
+        record = msgspec.structs.replace(record, invalid=_quarantine_invalid(partition, report))
+    done = PartitionReport(
+        meter=partition.meter.name,
+        date=partition.date,
+        action="aggregated",
+        why=due.why,
+        events=record.events,
     )
-    done = PartitionReport(meter=meter.name, date=date, action="aggregated", why=why, events=record.events)
     done.duplicates, done.conflicts = record.duplicates, record.conflicts
-    if events.is_empty():
-        done.action = "withdrawn"
-        withdraw_partition(storage, meter.name, date)
-    else:
-        tables = usage_tables(events.lazy(), meter)
-        record = msgspec.structs.replace(record, checksums=table_checksums(tables))
+    if tables:
         done.rows_written = sum(table.height for table in tables.values())
-        done.bytes_written = publish_partition(storage, meter.name, date, tables, record)
-    report.events_read += rows
+        done.bytes_written = publish_partition(
+            partition.storage, partition.meter.name, partition.date, tables, record
+        )
+    else:
+        done.action = "withdrawn"
+        withdraw_partition(partition.storage, partition.meter.name, partition.date)
+    report.events_read += computed.rows
     report.did(done)
     return record
-
-
-def counting_events(partition: Partition, lost: pl.DataFrame) -> pl.DataFrame:
-    """What is measured of the events that count: the valid rows but those of `lost`."""
-    counting = partition.valid().filter(~pl.col(ROW).is_in(lost[ROW].implode()))
-    return counting.select(*EVENT_COLUMNS, *partition.meter.dimension_names).collect(engine="streaming")
-
-
-def losers_fingerprint(lost: pl.DataFrame) -> str:
-    """Which rows of a partition lost to a copy, as sixteen hex digits."""
-    return fingerprint({}, *lost.select(pl.col(ROW).cast(pl.String))[ROW])
 
 
 def _quarantine_invalid(partition: Partition, report: Report) -> dict[str, int]:

@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 
 from jobs.report import PartitionReport, Report, now
-from jobs.tables import usage_tables
+from jobs.tables import measured, usage_tables
 from lake import Lake, paths
 from lake.checksums import rows_checksum, write_stamped
 from lake.copies import find_losers, settled_winners
@@ -184,7 +184,9 @@ def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFr
     partitions = {date: lake.partition(date) for date in sorted(open_dates)}
     settled = settled_winners(lake.storage, lake.meter, lake.state.sealed)
     index = KeyIndex(lake.storage, lake.meter.name, partitions)
-    lost = find_losers(lake.meter, partitions, settled, doomed, index)
+    lost = find_losers(
+        lake.meter, partitions, settled, doomed, index, [DATE, ROW, "idempotency_key", "winner_date"]
+    )
     found = {}
     for date in doomed:
         outlived = pl.col(DATE).is_in([d for d in open_dates if d not in doomed or d > date])
@@ -201,7 +203,7 @@ def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFr
 
 
 def _no_rows(meter: Meter) -> dict[str, pl.DataFrame]:
-    return usage_tables(pl.LazyFrame(schema=event_columns(meter)), meter)
+    return usage_tables(measured(pl.LazyFrame(schema=event_columns(meter)), meter).collect(), meter)
 
 
 def _drop(partition: Partition) -> None:

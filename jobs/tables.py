@@ -9,16 +9,25 @@ from schemas.meter import Meter
 from schemas.tables import MEASURES, UsageByDimension, column_types
 
 
-def usage_tables(events: pl.LazyFrame, meter: Meter) -> dict[str, pl.DataFrame]:
-    """The rows of `usage`, `usage_by_subject` and `usage_by_dimension` for deduplicated events of one day.
+def measured(events: pl.LazyFrame, meter: Meter) -> pl.LazyFrame:
+    """What `usage_tables` is made of: the measures of deduplicated events of one day by all keys, in no order."""
+    return measure(events, _keys(meter))
+
+
+def usage_tables(rows: pl.DataFrame, meter: Meter) -> dict[str, pl.DataFrame]:
+    """The rows of `usage`, `usage_by_subject` and `usage_by_dimension`, of the rows of `measured`.
 
     Keys first, then the measures; rows sorted by keys, null before any value. The two smaller tables are merged
     from `usage`, so the three always agree.
     """
-    keys = ["subject", *meter.dimension_names]
-    usage = with_quantity(measure(events, keys), meter).sort(keys).collect()
+    keys = _keys(meter)
+    usage = with_quantity(_coded(rows, keys).lazy(), meter).sort(keys).collect()
     by_subject = with_quantity(merge(usage.lazy(), ["subject"]), meter).sort("subject").collect()
-    return {"usage": usage, "usage_by_subject": by_subject, "usage_by_dimension": _by_dimension(usage, meter)}
+    return {
+        "usage": _plain(usage, rows.schema),
+        "usage_by_subject": _plain(by_subject, rows.schema),
+        "usage_by_dimension": _by_dimension(usage, meter),
+    }
 
 
 def _by_dimension(usage: pl.DataFrame, meter: Meter) -> pl.DataFrame:
@@ -32,3 +41,18 @@ def _by_dimension(usage: pl.DataFrame, meter: Meter) -> pl.DataFrame:
         for name in meter.dimension_names
     ]
     return with_quantity(pl.concat(tables), meter).select(*columns).sort("dimension", "value").collect()
+
+
+def _coded(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Text keys as small numbers in the order of the texts, which sort and group in half the time."""
+    texts = [rows[key] for key in keys if rows.schema[key] == pl.String()]
+    return rows.with_columns(text.cast(pl.Enum(text.drop_nulls().unique().sort())) for text in texts)
+
+
+def _plain(rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """The keys as they were before they were coded."""
+    return rows.with_columns(pl.col(name).cast(schema[name]) for name in rows.columns if name in schema)
+
+
+def _keys(meter: Meter) -> list[str]:
+    return ["subject", *meter.dimension_names]

@@ -8,17 +8,16 @@ from collections.abc import Collection, Iterator, Mapping
 import msgspec
 import polars as pl
 
-from jobs.aggregate import counting_events, losers_fingerprint
 from jobs.land import LandedInput
+from jobs.partition import compute, losers_fingerprint
 from jobs.progress import track
 from jobs.report import Report
-from jobs.tables import usage_tables
 from jobs.verify_files import Published, check_published, check_stamp, difference
 from lake import Lake, paths
 from lake.admission import reject_unreadable
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE
-from lake.events import Partition
+from lake.events import ROW, Partition
 from lake.index import KeyIndex
 from lake.planning import Change, changes, file_name
 from lake.state import MeterState
@@ -83,7 +82,7 @@ def _of_dates(
     try:
         settled = settled_winners(storage, view.meter, view.state.sealed)
         index = KeyIndex(storage, view.meter.name, partitions, fresh=True)
-        lost = find_losers(view.meter, partitions, settled, focus, index)
+        lost = find_losers(view.meter, partitions, settled, focus, index, keep=[DATE, ROW, CONFLICT])
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         where = f"meter {view.meter.name!r}, {dates[0]} to {dates[-1]}"
         said = str(error).splitlines()[0]
@@ -109,14 +108,12 @@ def _derived(
             "out of date", where, "the copies it had", "copies in a partition that is out of date", hint
         )
         return
-    events = counting_events(partition, lost)
+    derived = compute(partition, lost, {})
     counted = (record.events, record.duplicates, record.conflicts, record.losers)
-    counts = (events.height, lost.height, lost.filter(CONFLICT).height, losers_fingerprint(lost))
+    counts = (derived.record.events, lost.height, derived.record.conflicts, derived.record.losers)
     if counts != counted:
         yield difference("counts differ", where, _counts(*counted), _counts(*counts))
-    if events.is_empty():
-        return
-    for table, rows in usage_tables(events.lazy(), of.meter).items():
+    for table, rows in derived.tables.items():
         published = of.tables.get(table)
         if published is None or published.schema != rows.schema or published.equals(rows):
             continue

@@ -58,21 +58,32 @@ def stamp_of(content: bytes) -> tuple[str, str]:
 def rows_checksum(df: pl.DataFrame) -> str:
     """The SHA-256 of what rows say, in their order: names of columns, then column by column nulls and values."""
     digest = hashlib.sha256(f"{df.height}".encode())
-    for column in df.iter_columns():
+    nulls = df.select(pl.all().is_null().cast(pl.UInt8))
+    values = df.select(_value(name, dtype) for name, dtype in df.schema.items())
+    for column in values.iter_columns():
         digest.update(f"\0{column.name}\0".encode())
-        digest.update(_bytes(column.is_null().cast(pl.UInt8)))
+        digest.update(_bytes(nulls[column.name]))
         if column.dtype == pl.String():
-            digest.update(_bytes(column.str.len_bytes().fill_null(0).cast(pl.UInt32)))
-            digest.update(column.str.join("").item().encode())
+            text = column.to_arrow(compat_level=pl.CompatLevel.oldest())
+            _, ends, content = text.buffers()
+            digest.update(memoryview(ends)[: (len(text) + 1) * 8])
+            digest.update(memoryview(content))
         else:
-            # A decimal's own numbers are those of Arrow; of anything else those that Polars holds.
-            plain = column if isinstance(column.dtype, pl.Decimal) else column.to_physical()
-            digest.update(_bytes(plain.cast(pl.UInt8) if column.dtype == pl.Boolean() else plain))
+            digest.update(_bytes(column))
     return digest.hexdigest()
 
 
+def _value(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column without nulls, of text or of numbers of a fixed width."""
+    if dtype == pl.String():
+        return pl.col(name).fill_null("")
+    # A decimal's own numbers are those of Arrow; of anything else those that Polars holds.
+    plain = pl.col(name) if isinstance(dtype, pl.Decimal) else pl.col(name).to_physical()
+    return (plain.cast(pl.UInt8) if dtype == pl.Boolean() else plain).fill_null(0)
+
+
 def _bytes(column: pl.Series) -> memoryview:
-    """Numbers of a fixed width as little-endian bytes, null as 0."""
-    numbers = column.fill_null(0).rechunk().to_arrow()
+    """Numbers of a fixed width as little-endian bytes."""
+    numbers = column.rechunk().to_arrow()
     width = numbers.type.bit_width // 8
     return memoryview(numbers.buffers()[1])[numbers.offset * width : (numbers.offset + len(numbers)) * width]

@@ -8,6 +8,9 @@ from lake.events import ROW
 from schemas.meter import Meter
 
 HASH = "key_hash"
+# Of the hash so many bits are kept: sorted and packed they take three bytes a key, and of a billion keys and a night's
+# million about a thousand are alike by accident, which costs reading them.
+HASH_BITS = 40
 # Where a copy lies: its partition, and whether that partition is sealed (then only its winners are known).
 DATE, SETTLED = "date", "settled"
 CONFLICT = "conflict"
@@ -15,15 +18,15 @@ CONFLICT = "conflict"
 WINNER = ("subject", "quantity", "timestamp", DATE)
 
 
-def key_hash() -> pl.Expr:
-    """The key's hash. It is the same in every process of one Polars version, and differs between versions."""
-    return pl.col("idempotency_key").hash().alias(HASH)
+def key_hash(key: pl.Expr | None = None) -> pl.Expr:
+    """The hash of the key, or of text that is one once trimmed. It is the same in every process of one Polars version, and differs between versions."""
+    whole = (pl.col("idempotency_key") if key is None else key).hash()
+    return whole.and_(pl.lit(2**HASH_BITS - 1, pl.UInt64)).alias(HASH)
 
 
 def repeated(hashes: pl.Series) -> pl.Series:
-    """The hashes that occur more than once, each once, sorted."""
-    ordered = hashes.sort()
-    return ordered.filter(ordered == ordered.shift(1)).unique(maintain_order=True)
+    """Of sorted hashes those that occur more than once, each once, sorted."""
+    return hashes.filter(hashes == hashes.shift(1)).unique(maintain_order=True)
 
 
 def losers(copies: pl.DataFrame, meter: Meter) -> pl.DataFrame:

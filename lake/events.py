@@ -13,7 +13,7 @@ from lake import paths
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError
 from schemas.meter import Meter
-from schemas.rules import Rule, detail, event_rules, normalised, partition_rule, reason
+from schemas.rules import Rule, detail, event_rules, keeps, normalised, partition_rule, reason
 from schemas.tables import Event, column_types
 
 ROW = "row"
@@ -38,25 +38,33 @@ class Partition:
         """The same partition with some of its files."""
         return Partition(self.storage, self.meter, self.date, tuple(files))
 
-    def rows(self) -> pl.LazyFrame:
-        """Every row, valid or not: the event columns, trimmed, and `row`, its position in the partition."""
+    def rows(self, where: pl.Expr | None = None) -> pl.LazyFrame:
+        """Every row, valid or not: the event columns, trimmed, and `row`, its position in the partition.
+
+        `where` is a condition on columns as they lie in the files; where few rows meet it, little else is read.
+        """
         if not self.files:
             return pl.LazyFrame(schema={**event_columns(self.meter), ROW: pl.UInt32()})
-        return (
-            self.storage.scan(
-                self.files,
-                schema=event_columns(self.meter),
-                missing_columns="insert",
-                extra_columns="ignore",
-                row_index_name=ROW,
-            )
-            .select(*event_columns(self.meter), ROW)
-            .with_columns(*normalised(self.meter))
-        )
+        rows = self.storage.scan(
+            self.files,
+            schema=event_columns(self.meter),
+            missing_columns="insert",
+            extra_columns="ignore",
+            row_index_name=ROW,
+        ).select(*event_columns(self.meter), ROW)
+        chosen = rows if where is None else rows.filter(where)
+        return chosen.with_columns(*normalised(self.meter))
 
-    def valid(self) -> pl.LazyFrame:
-        """The rows that keep every rule of an event, with `row`."""
-        return self.rows().filter(reason(self._rules).is_null())
+    def keys(self) -> pl.LazyFrame:
+        """The trimmed idempotency keys of all rows that have one, valid or not."""
+        if not self.files:
+            return pl.LazyFrame(schema={"idempotency_key": pl.String()})
+        key = pl.col("idempotency_key").str.strip_chars()
+        return self.storage.scan(self.files, extra_columns="ignore").select(key).filter(key != "")
+
+    def valid(self, where: pl.Expr | None = None) -> pl.LazyFrame:
+        """The rows that keep every rule of an event, with `row`; `where` as for `rows`."""
+        return self.rows(where).filter(keeps(self._rules))
 
     def invalid(self) -> pl.LazyFrame:
         """The rows that break a rule, with `row`, `reason` and `detail`."""

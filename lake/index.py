@@ -18,19 +18,20 @@ import pyarrow.parquet as pq
 
 from lake import paths
 from lake.checksums import KEY, UNSTAMPED, stamp
-from lake.dedup import DATE, HASH, key_hash
+from lake.dedup import DATE, HASH, HASH_BITS, key_hash
 from lake.events import Partition, fingerprint
 from lake.state import PartitionState
 from lake.storage import Storage, StoredFile
 
 # Polars' hash differs between its versions, so segments made with another one are passed over and made anew.
-HASHED_BY = f"polars-{pl.__version__}"
+HASHED_BY = f"polars-{pl.__version__}-{HASH_BITS}"
 METADATA_KEY = "meterlake-index"
 ROW_GROUP_ROWS = 2**20
 # A segment is merged into a new one unless it is larger than both: what is rewritten by night stays small, and
 # segments grow by this factor from one to the next.
 ALWAYS_MERGED_ROWS = 2**20
 GROWTH = 4
+ABOUT_EVENT_BYTES = 16
 KEYS = {DATE: pl.Date(), HASH: pl.UInt64()}
 
 
@@ -77,6 +78,12 @@ class KeyIndex:
                 frames.append(rows if whole else rows.filter(pl.col(DATE).is_in(sorted(of_these))))
         frames += [_keys_of(missing) for date, missing in self._missing.items() if date in wanted]
         return pl.concat(frames)
+
+    def rows(self, dates: Iterable[dt.date]) -> int:
+        """How many keys the partitions of these dates have; about, where no segment holds their files."""
+        wanted = set(dates)
+        known = sum(_rows(segment, live & wanted) for segment, live in self._live)
+        return known + _estimate(self._missing[date] for date in wanted & self._missing.keys())
 
     def dates_with(self, hashes: pl.Series, dates: Iterable[dt.date]) -> set[dt.date]:
         """Those of the dates whose keys include one of these hashes."""
@@ -135,7 +142,7 @@ class KeyIndex:
 
     def _merged(self, worn: list[tuple[Segment, set[dt.date]]]) -> list[tuple[Segment, set[dt.date]]]:
         # The rows of what is missing are not known before they are read; their files' sizes say enough.
-        total = sum(file.size_bytes for partition in self._missing.values() for file in partition.files) // 16
+        total = _estimate(self._missing.values())
         chosen = []
         for segment, live in reversed(self._live):
             rows = _rows(segment, live)
@@ -150,8 +157,12 @@ class KeyIndex:
         local = self._storage.scratch(".parquet")
         held: dict[dt.date, Held] = {}
         schema = pa.schema([(DATE, pa.date32()), (HASH, pa.uint64())])
-        # Hashes do not compress; of the date there is one value in a row group, which takes no room.
-        with pq.ParquetWriter(local, schema, compression="none", use_dictionary=[DATE]) as writer:
+        # Of sorted hashes the steps are small numbers; of the date there is one value in a row group: neither can be
+        # compressed further.
+        packed = {HASH: "DELTA_BINARY_PACKED"}
+        with pq.ParquetWriter(
+            local, schema, compression="none", use_dictionary=[DATE], column_encoding=packed
+        ) as writer:
             for date in dates:
                 parts = [(segment, segment.dates[date]) for segment, live in merged if date in live]
                 frames = [self._scan(segment).filter(pl.col(DATE) == date) for segment, _ in parts]
@@ -216,8 +227,11 @@ def _fingerprints(partition: Partition) -> dict[str, StoredFile]:
 
 
 def _keys_of(partition: Partition) -> pl.LazyFrame:
-    keys = partition.rows().select("idempotency_key").drop_nulls()
-    return keys.select(pl.lit(partition.date).alias(DATE), key_hash())
+    return partition.keys().select(pl.lit(partition.date).alias(DATE), key_hash())
+
+
+def _estimate(partitions: Iterable[Partition]) -> int:
+    return sum(file.size_bytes for partition in partitions for file in partition.files) // ABOUT_EVENT_BYTES
 
 
 def _rows(segment: Segment, live: Iterable[dt.date]) -> int:

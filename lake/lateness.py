@@ -16,7 +16,7 @@ GROWTH = 2**0.25
 class Lateness(msgspec.Struct, frozen=True, kw_only=True):
     """Events by how long after their timestamp they were received: the extremes, and counts by class.
 
-    Class 0 is less than a second; class n is from GROWTH**(n-1) up to GROWTH**n seconds, and -n as much too early.
+    Of whole seconds, class 0 is none; class n is from GROWTH**(n-1) up to GROWTH**n, and -n as much too early.
     """
 
     shortest_seconds: float
@@ -37,16 +37,27 @@ class Lateness(msgspec.Struct, frozen=True, kw_only=True):
         return min(max(middle, self.shortest_seconds), self.longest_seconds)
 
 
-def lateness(events: pl.DataFrame) -> Lateness | None:
-    """The lateness of events with `timestamp` and `received_at`; None if there are none."""
-    if events.is_empty():
+def arrivals(events: pl.LazyFrame) -> pl.LazyFrame:
+    """What `lateness` is made of: events by how many whole seconds they took, with the extremes of each."""
+    late = pl.col("received_at") - pl.col("timestamp")
+    # A logarithm of each event would cost more than all the rest.
+    counted = events.select(late.alias("late")).group_by(pl.col("late").dt.total_seconds().alias("seconds"))
+    return counted.agg(
+        pl.len().alias("events"),
+        pl.col("late").min().alias("shortest"),
+        pl.col("late").max().alias("longest"),
+    )
+
+
+def lateness(arrived: pl.DataFrame) -> Lateness | None:
+    """The lateness of events, from their `arrivals`; None if there are none."""
+    if arrived.is_empty():
         return None
-    late = (events["received_at"] - events["timestamp"]).dt.total_microseconds() / 1e6
-    counts = late.to_frame("s").group_by(_class(pl.col("s")).alias("class")).len().sort("class")
+    counts = arrived.group_by(_class(pl.col("seconds")).alias("class")).agg(pl.col("events").sum())
     return Lateness(
-        shortest_seconds=_number(late.min()),
-        longest_seconds=_number(late.max()),
-        counts=dict(counts.iter_rows()),
+        shortest_seconds=_number(arrived["shortest"].dt.total_microseconds().min()) / 1e6,
+        longest_seconds=_number(arrived["longest"].dt.total_microseconds().max()) / 1e6,
+        counts=dict(counts.sort("class").iter_rows()),
     )
 
 

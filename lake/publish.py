@@ -13,6 +13,8 @@ from lake.checksums import rows_checksum, write_stamped
 from lake.state import METADATA_KEY, PartitionState, read_record
 from lake.storage import Storage, StoredFile
 
+# The first level takes half the time of the usual third, for three per cent more bytes.
+ZSTD_LEVEL = 1
 # `usage` last: its record is the one that a lost state is rebuilt from, so it must imply the other two.
 PUBLISH_ORDER = ("usage_by_dimension", "usage_by_subject", "usage")
 
@@ -25,7 +27,7 @@ def publish_partition(
     size_bytes = 0
     for table in PUBLISH_ORDER:
         local = storage.scratch(".parquet")
-        write_stamped(tables[table], local, metadata, compression="zstd")
+        write_stamped(tables[table], local, metadata, compression="zstd", compression_level=ZSTD_LEVEL)
         size_bytes += local.stat().st_size
         storage.publish_file(paths.aggregate(table, meter, date), local)
     return size_bytes

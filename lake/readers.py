@@ -36,7 +36,7 @@ def events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
     """
     partitions = _partitions(storage, meter)
     chosen = _chosen(partitions, dates)
-    lost = _lost(storage, meter, partitions, chosen)
+    lost = _lost(storage, meter, partitions, chosen, [DATE, ROW])
     frames = []
     for date, partition in chosen.items():
         rows = lost.filter(pl.col(DATE) == date)[ROW]
@@ -139,11 +139,15 @@ def _within(date: dt.date, dates: Dates) -> bool:
 
 
 def _lost(
-    storage: Storage, meter: Meter, partitions: dict[dt.date, Partition], chosen: dict[dt.date, Partition]
+    storage: Storage,
+    meter: Meter,
+    partitions: dict[dt.date, Partition],
+    chosen: dict[dt.date, Partition],
+    keep: list[str] | None = None,
 ) -> pl.DataFrame:
     settled = settled_winners(storage, meter, load_state(storage, meter.name).sealed)
     index = KeyIndex(storage, meter.name, partitions)
-    return find_losers(meter, partitions, settled, chosen, index)
+    return find_losers(meter, partitions, settled, chosen, index, keep)
 
 
 def _event_columns(partition: Partition) -> list[pl.Expr | str]:

@@ -85,6 +85,11 @@ def partition_rule(date: dt.date) -> Rule:
     return Rule("wrong_partition", timestamp.dt.date() != date, date.isoformat(), timestamp.cast(pl.String))
 
 
+def keeps(rules: list[Rule]) -> pl.Expr:
+    """Whether a row keeps all rules: where `reason` is null, for much less work."""
+    return ~pl.any_horizontal(rule.broken for rule in rules).fill_null(value=False)
+
+
 def reason(rules: list[Rule]) -> pl.Expr:
     """The code of the first broken rule as column `reason`; null where the row keeps them all."""
     return pl.coalesce(pl.when(rule.broken).then(pl.lit(rule.reason)) for rule in rules).alias("reason")
