@@ -1,68 +1,111 @@
-"""`make bench`: generate events, time each way as a process of its own, check that they agree, print the table.
+"""`make bench`: generate events, time each way in turn, check that those that deduplicate agree, print the tables.
 
-BENCH_EVENTS (default 2,000,000), BENCH_DATES (10) and BENCH_RUNS (3) choose the size.
+BENCH_EVENTS (millions, default `1 5 20 50`), BENCH_DATES (30) and BENCH_RUNS (3) choose the sizes; the pictures and
+figures of a run are `benchmarks/results.png` and `benchmarks/results.json`.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import importlib.util
 import os
 import platform
-import resource
-import statistics
-import subprocess
+import shutil
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
+import msgspec
 import polars as pl
 
-from benchmarks.generate import generate
-from benchmarks.ways import DEDUPLICATING, WAYS
+from benchmarks.agree import same_rows
+from benchmarks.generate import Shape, generate
+from benchmarks.plot import plot
+from benchmarks.timing import Timing, median, way
+
+# By name: what the table calls it, and whether it deduplicates and so must agree with the others.
+WAYS = {
+    "meterlake": ("Meterlake", True),
+    "polars_read": ("Polars: read and hash only", False),
+    "polars_group_by": ("Polars: group only, copies counted", False),
+    "polars_tables": ("Polars: three tables, copies counted", False),
+    "duckdb_row_number": ("DuckDB: row_number() = 1", True),
+    "duckdb_repeated_keys": ("DuckDB: window over repeated keys", True),
+    "clickhouse": ("ClickHouse engine: limit 1 by", True),
+}
+HERE = Path(__file__).parent
+
+
+class Results(msgspec.Struct, kw_only=True):
+    """The medians of a run, by size in millions of events, then by way."""
+
+    machine: str
+    versions: str
+    date: str
+    runs: int
+    timings: dict[str, dict[str, Timing]]
 
 
 def main() -> None:
-    """Run as `python -m benchmarks`; or, for one process of it, `python -m benchmarks WAY FOLDER`."""
-    if len(sys.argv) > 1:
-        events, total = WAYS[sys.argv[1]](Path(sys.argv[2]))
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(events, total, peak_mb)
-        return
-    events, dates, runs = (int(os.environ.get(f"BENCH_{n}", d)) for n, d in _SIZES.items())
-    with tempfile.TemporaryDirectory() as folder:
-        generate(Path(folder), events, dates)
-        said = {way: [_timed(way, folder) for _ in range(runs)] for way in WAYS}
-    _check(said)
-    print(f"{events:,} events, {dates} dates; {platform.machine()}, {os.cpu_count()} cores, Python")
-    print(
-        f"{platform.python_version()}, Polars {pl.__version__}, DuckDB {duckdb.__version__}; median of {runs}\n"
+    """Time every size; a way that has become hopeless (ten minutes) is left out of larger ones."""
+    sizes = os.environ.get("BENCH_EVENTS", "1 5 20 50").split()
+    dates, runs = (
+        int(os.environ.get(f"BENCH_{name}", default)) for name, default in (("DATES", 30), ("RUNS", 3))
     )
-    print(f"{'way':32}{'seconds':>9}{'ratio':>8}{'peak MB':>9}")
-    floor = statistics.median(run[0] for run in said["meterlake"])
-    for way, of_way in said.items():
-        seconds = statistics.median(run[0] for run in of_way)
-        peak_mb = statistics.median(run[3] for run in of_way)
-        print(f"{way:32}{seconds:9.2f}{seconds / floor:8.2f}{peak_mb:9.0f}")
+    ways = [name for name in WAYS if name != "clickhouse" or importlib.util.find_spec("chdb")]
+    if "clickhouse" not in ways:
+        print("chdb is not installed, so the ClickHouse engine is left out")
+    results = Results(machine=_machine(), versions=_versions(), date=_today(), runs=runs, timings={})
+    print(f"{results.date}; {results.machine}; {results.versions}; {dates} dates; medians of {runs}")
+    for size in sizes:
+        shape = Shape(events=int(float(size) * 1_000_000), dates=dates)
+        results.timings[size] = _of_size(shape, ways, runs)
+        _print(size, results.timings[size])
+    (HERE / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    plot(results.timings, {name: said for name, (said, _) in WAYS.items()}, HERE / "results.png")
 
 
-_SIZES = {"EVENTS": 2_000_000, "DATES": 10, "RUNS": 3}
+def _of_size(shape: Shape, ways: Sequence[str], runs: int) -> dict[str, Timing]:
+    with tempfile.TemporaryDirectory() as folder:
+        lake, out = Path(folder) / "lake", Path(folder) / "out"
+        generate(lake, shape)
+        timings: dict[str, list[Timing]] = {name: [] for name in ways}
+        # In turn, so that a machine that changes its speed changes it for all.
+        for number in range(runs):
+            for name in ways:
+                shutil.rmtree(out / name, ignore_errors=True)
+                timings[name].append(way(name, lake, out / name))
+            if not number:
+                agreeing = [name for name in ways if WAYS[name][1] and name != "meterlake"]
+                same_rows(lake, {name: out / name for name in agreeing})
+        return {name: median(of_way) for name, of_way in timings.items()}
 
 
-def _timed(way: str, folder: str) -> tuple[float, int, str, int]:
-    """Seconds of the wall clock, events, sum and peak memory of one process."""
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks", way, folder]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    events, total, peak_mb = out.split()
-    return time.perf_counter() - start, int(events), total, int(peak_mb)
+def _print(size: str, timings: dict[str, Timing]) -> None:
+    ours = timings["meterlake"]
+    print(f"\n{size + ' million events':38}{'seconds':>9}{'ratio':>7}{'cpu s':>8}{'peak MB':>9}{'ratio':>7}")
+    for name, timing in timings.items():
+        seconds, memory = timing.wall_seconds / ours.wall_seconds, timing.peak_mb / ours.peak_mb
+        print(
+            f"{WAYS[name][0]:38}{timing.wall_seconds:9.2f}{seconds:7.2f}"
+            f"{timing.cpu_seconds:8.1f}{timing.peak_mb:9.0f}{memory:7.2f}",
+            flush=True,
+        )
 
 
-def _check(said: dict[str, list[tuple[float, int, str, int]]]) -> None:
-    answers = {run[1:3] for way in DEDUPLICATING for run in said[way]}
-    if len(answers) != 1:
-        sys.exit(f"the ways that deduplicate do not agree: {answers}")
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+
+
+def _versions() -> str:
+    return f"Python {platform.python_version()}, Polars {pl.__version__}, DuckDB {duckdb.__version__}"
+
+
+def _today() -> str:
+    return dt.datetime.now(dt.UTC).date().isoformat()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

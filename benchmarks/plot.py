@@ -1,0 +1,45 @@
+"""A picture of a run: time and peak memory of each way against the number of events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+
+from benchmarks.timing import Timing
+
+COLOURS = {"meterlake": "#d1495b"}
+OTHERS = ("#00798c", "#30638e", "#edae49", "#66a182", "#8d96a3", "#2e4057")
+
+
+def plot(timings: Mapping[str, Mapping[str, Timing]], names: Mapping[str, str], target: Path) -> None:
+    """Write a PNG; `timings` by millions of events, then by way, `names` what to call a way."""
+    ways = list(dict.fromkeys(name for of_size in timings.values() for name in of_size))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    for axis, figure_of, title in (
+        (axes[0], lambda timing: timing.wall_seconds, "seconds"),
+        (axes[1], lambda timing: timing.peak_mb / 1000, "peak memory, GB"),
+    ):
+        for number, way in enumerate(ways):
+            points = [
+                (float(size), figure_of(of_size[way])) for size, of_size in timings.items() if way in of_size
+            ]
+            ours = way == "meterlake"
+            axis.plot(
+                *zip(*points, strict=True),
+                marker="o",
+                markersize=4,
+                linewidth=2.6 if ours else 1.3,
+                color=COLOURS.get(way, OTHERS[number % len(OTHERS)]),
+                label=names[way],
+                zorder=3 if ours else 2,
+            )
+        axis.set(xscale="log", yscale="log", xlabel="million events", title=title)
+        axis.set_xticks([float(size) for size in timings], labels=list(timings))
+        axis.minorticks_off()
+        axis.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(target, dpi=110)
+    plt.close(figure)

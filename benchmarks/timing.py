@@ -1,0 +1,49 @@
+"""One process at a time, timed from outside: wall clock, processor time and peak memory, as the kernel counts them."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """What a process took, or the median of several."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+def timed(command: Sequence[str]) -> Timing:
+    """Run a command to its end. Exits with what it said if it fails."""
+    with tempfile.TemporaryFile() as said:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall_seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            sys.exit(f"{' '.join(command)} failed:\n{said.read().decode(errors='replace')}")
+    # Linux counts in KiB, others in bytes.
+    unit = 1024 if sys.platform == "linux" else 1024**2
+    return Timing(wall_seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
+
+
+def way(name: str, lake: Path, out: Path) -> Timing:
+    """Run one of `benchmarks.ways` on a lake."""
+    return timed([sys.executable, "-m", f"benchmarks.ways.{name}", str(lake), str(out)])
+
+
+def median(timings: Sequence[Timing]) -> Timing:
+    """The median of each figure by itself."""
+    columns = zip(*(msgspec.structs.astuple(each) for each in timings), strict=True)
+    return Timing(*(statistics.median(column) for column in columns))
