@@ -163,8 +163,9 @@ def _snapshots(chance: random.Random) -> Iterator[dict[str, Any]]:
 
 
 def _seats(at_first: int, date: dt.date) -> int:
-    """Workspaces grow steadily, by a quarter in the season."""
-    return at_first + 2 * (at_first // 8) * (date - FIRST).days // (TODAY - FIRST).days
+    """Workspaces grow by about a quarter in the season, large ones sooner."""
+    growth = 2 * (at_first // 8)
+    return at_first + min(growth, growth * (date - FIRST).days // (90 - at_first))
 
 
 def _workspace(customer: Customer, number: int) -> str:
