@@ -20,12 +20,14 @@ setup: .venv/ready ## make .venv with the locked versions and the meterlake comm
 demo: setup ## make a small lake, run the nightly job on it, print the answers
 	@$(BIN)/meterlake demo
 
-# Of the lake that METERLAKE_LAKE names, else of the demo lake. Notebooks run in their own folder.
-notebooks: setup ## run the notebooks, and write what they show as pages to build/notebooks
-	@test -n "$(METERLAKE_LAKE)" || test -f demo-lake/lake.json || $(BIN)/meterlake demo
-	@METERLAKE_LAKE="$${METERLAKE_LAKE:-$(CURDIR)/demo-lake}" PATH="$(CURDIR)/$(BIN):$$PATH" \
-		$(BIN)/jupyter nbconvert --execute --to html --output-dir build/notebooks --log-level WARN notebooks/*.ipynb
-	@echo "Look at: build/notebooks/active_users.html build/notebooks/reconcile_billing.html"
+# Of the lake that METERLAKE_LAKE names, else of the demo lake. A notebook runs in its own folder, so the path must be
+# a full one there.
+notebooks: setup ## run the notebooks, write pages of what they show to build/notebooks
+	@test -n "$$METERLAKE_LAKE" || test -f demo-lake/lake.json || $(BIN)/meterlake demo
+	@lake="$${METERLAKE_LAKE:-demo-lake}"; case "$$lake" in /* | *://*) ;; *) lake="$(CURDIR)/$$lake" ;; esac; \
+		METERLAKE_LAKE="$$lake" $(BIN)/jupyter-nbconvert --execute --to html --template-file notebooks/page.html.j2 \
+		--KernelManager.transport_encryption=auto --log-level ERROR --output-dir build/notebooks notebooks/*.ipynb
+	@echo 'written: build/notebooks/active_users.html, build/notebooks/reconcile_billing.html'
 
 test: lint ## lint, types, lock file, tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
