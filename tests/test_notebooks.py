@@ -7,9 +7,11 @@ import contextlib
 import datetime as dt
 import io
 import json
+import os
 import re
 import runpy
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -51,15 +53,16 @@ DRAWN = {
     "active_users": ("daily", "weekly", "mix_by_week", "seats", "retention"),
     "reconcile_billing": ("explained",),
 }
+EXECUTED = "executed.ipynb"
 
 
 class Ran:
     """A notebook that a kernel has executed: its cells, and the frames it was asked for."""
 
-    def __init__(self, notebook: nbformat.NotebookNode, frames: Path) -> None:
-        self.notebook = notebook
-        self.cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-        self._frames = frames
+    def __init__(self, folder: Path) -> None:
+        self.notebook = nbformat.read(folder / EXECUTED, 4)
+        self.cells = [cell for cell in self.notebook.cells if cell.cell_type == "code"]
+        self._folder = folder
 
     def outputs(self, kind: str) -> list[str]:
         """All outputs of one MIME type."""
@@ -75,7 +78,7 @@ class Ran:
         return found[1:]
 
     def frame(self, name: str) -> pl.DataFrame:
-        return pl.read_parquet(self._frames / f"{name}.parquet")
+        return pl.read_parquet(self._folder / f"{name}.parquet")
 
 
 class _Table(HTMLParser):
@@ -105,13 +108,6 @@ def _rows(html: str) -> list[tuple[str, ...]]:
     return [tuple(cell.strip('"') for cell in row) for row in parser.rows]
 
 
-@pytest.fixture(scope="module")
-def demo_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo-lake")
-    demo(str(folder), Console(file=io.StringIO()))
-    return folder
-
-
 @contextlib.contextmanager
 def _settings(home: Path, **more: str) -> Iterator[None]:
     """Environment of a kernel that leaves nothing in anybody's home."""
@@ -122,7 +118,7 @@ def _settings(home: Path, **more: str) -> Iterator[None]:
         yield
 
 
-def _execute(name: str, lake: Path, home: Path) -> Ran:
+def _execute(name: str, lake: Path, home: Path) -> None:
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
     save = "; ".join(f"{frame}.write_parquet({str(home / frame)!r} + '.parquet')" for frame in DRAWN[name])
     asked = nbformat.v4.new_code_cell(save, id="asked")
@@ -131,17 +127,45 @@ def _execute(name: str, lake: Path, home: Path) -> Ran:
     with _settings(home, METERLAKE_LAKE=str(lake), PYTHONPATH=str(ROOT)):
         client.execute()
     notebook.cells.remove(asked)
-    return Ran(notebook, home)
+    nbformat.write(notebook, home / EXECUTED)
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process of the test run makes, and the others wait for."""
+    root = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    folder, done = root / name, root / f"{name}.done"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        until = time.monotonic() + 200
+        while not done.exists():
+            assert time.monotonic() < until, f"{name} was not made"
+            time.sleep(0.1)
+        return folder
+    try:
+        make(folder)
+    finally:
+        done.touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _once(
+        tmp_path_factory, "notebooks-lake", lambda folder: demo(str(folder), Console(file=io.StringIO()))
+    )
 
 
 @pytest.fixture(scope="module")
 def active_users(demo_lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return _execute("active_users", demo_lake, tmp_path_factory.mktemp("active_users"))
+    name = "active_users"
+    return Ran(_once(tmp_path_factory, name, lambda folder: _execute(name, demo_lake, folder)))
 
 
 @pytest.fixture(scope="module")
 def reconcile_billing(demo_lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return _execute("reconcile_billing", demo_lake, tmp_path_factory.mktemp("reconcile_billing"))
+    name = "reconcile_billing"
+    return Ran(_once(tmp_path_factory, name, lambda folder: _execute(name, demo_lake, folder)))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
