@@ -43,7 +43,6 @@ from support import a_lake, aggregated, define, event, put, retained
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-UNTIL = TODAY + dt.timedelta(days=1)
 tidied: Callable[[str], str] = runpy.run_path(str(ROOT / "notebooks" / "tidy.py"))["tidied"]
 DIMENSIONS = [
     {"name": name, "type": "string", "required": False} for name in ("plan", "workspace", "role", "source")
@@ -490,6 +489,40 @@ def test_the_bill_of_any_aggregation_can_be_explained(
         ["quantity"],
         ["quantity_negative"],
     )
+
+
+def test_a_copy_is_explained_whatever_decided(read: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    dimensions = [{"name": "n.x", "type": "number", "required": False}]
+    lake, meter = a_lake(tmp_path / "lake", name="a/b = ü%", dimensions=dimensions)
+    mine = "org.acme:1-x"
+    put(
+        lake,
+        meter,
+        "a.parquet",
+        event("dimension", mine, day=JUNE),
+        event("dimension", mine, day=JUNE, **{"n.x": 1.5}),
+        event("quantity", mine, "2", JUNE),
+        event("quantity", mine, "3", JUNE),
+        event("subject", mine, "4", JUNE),
+        event("subject", "another", "4", JUNE),
+        event("time", mine, "8", JUNE),
+        event("time", mine, "8", JUNE, received_at=AT_MIDNIGHT),
+        event("alike", mine, "16", JUNE),
+        event("alike", mine, "16", JUNE),
+        day=JUNE,
+    )
+    _exported(lake)
+    names = read("reconcile_billing", tmp_path / "lake", **THAT_JUNE, active_users=meter.name, org_acme=mine)
+    explained = names["explained"].select("idempotency_key", "decided by", "says otherwise").sort(pl.all())
+    assert explained.rows() == [
+        ("alike", "all alike", ""),
+        ("dimension", "n.x", "n.x"),
+        ("quantity", "quantity", "quantity"),
+        ("subject", "subject", "subject"),
+        ("time", "received_at", ""),
+    ]
+    # What another customer won is not on this bill.
+    assert names["billed"] == 1 + 2 + 8 + 16
 
 
 def test_copies_of_dropped_events_stay_lost(read: Callable[..., dict[str, Any]], small_bill: Lake) -> None:
