@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help setup demo test lint format bench lock check-lock clean
+.PHONY: help setup demo notebooks test lint format bench lock check-lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,6 +20,15 @@ setup: .venv/ready ## make .venv with the locked versions and the meterlake comm
 demo: setup ## make a small lake, run the nightly job on it, print the answers
 	@$(BIN)/meterlake demo
 
+# Of the lake that METERLAKE_LAKE names, else of the demo lake. A notebook runs in its own folder, so the path must be
+# a full one there.
+notebooks: setup ## run the notebooks, write pages of what they show to build/notebooks
+	@test -n "$$METERLAKE_LAKE" || test -f demo-lake/lake.json || $(BIN)/meterlake demo
+	@lake="$${METERLAKE_LAKE:-demo-lake}"; case "$$lake" in /* | *://*) ;; *) lake="$(CURDIR)/$$lake" ;; esac; \
+		METERLAKE_LAKE="$$lake" $(BIN)/jupyter-nbconvert --execute --to html --template-file notebooks/page.html.j2 \
+		--KernelManager.transport_encryption=auto --log-level ERROR --output-dir build/notebooks notebooks/*.ipynb
+	@echo 'written: build/notebooks/active_users.html, build/notebooks/reconcile_billing.html'
+
 test: lint ## lint, types, lock file, tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -31,6 +40,7 @@ lint: setup check-lock ## ruff, mypy, lock file
 format: setup ## let ruff mend what it can
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
+	@$(BIN)/python notebooks/tidy.py
 
 bench: setup ## time Meterlake and its peers on generated events
 	$(BIN)/python -m benchmarks
