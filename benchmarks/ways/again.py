@@ -1,0 +1,11 @@
+"""Meterlake on a lake that has been aggregated before: only what is new."""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.cli import main
+
+if __name__ == "__main__":
+    sys.argv[1:] = ["--lake", sys.argv[1], "aggregate", "--json"]
+    main()
