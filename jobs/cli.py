@@ -26,7 +26,7 @@ from jobs.options import (
     listed,
     session_of,
 )
-from jobs.session import DEFAULT_LAKE, Session, log_to_stderr, plain, steady_streams
+from jobs.session import DEFAULT_LAKE, Session, console_on, log_to_stderr, plain, steady_streams
 from schemas.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -296,11 +296,11 @@ def status(
     """
     session = session_of(context)
     lake = session.lake()
-    from jobs import show
-    from jobs.status import status as gather
+    from jobs import show_status
+    from jobs.status import status_with_days
 
-    found = gather(lake, runs)
-    session.answer(found, lambda console: show.status(console, found), found.all_problems)
+    found, daily = status_with_days(lake, runs)
+    session.answer(found, lambda console: show_status.status(console, found, daily), found.all_problems)
     return found.exit_code
 
 
@@ -314,14 +314,12 @@ def demo(
 
     It is of the active-users use case. The lake of an earlier demo is replaced; --lake is not looked at.
     """
-    from rich.console import Console
-
     from jobs.demo import demo as job
 
     session = session_of(context)
     _fresh_demo_folder(Path(folder))
     # People watch the demo as it goes; with --json that is progress, and belongs on stderr.
-    answers = job(folder, Console(stderr=session.as_json))
+    answers = job(folder, console_on(sys.stderr if session.as_json else sys.stdout))
     if session.as_json:
         session.answer(answers, lambda _: None)
     return 0
@@ -340,7 +338,7 @@ def _run_job(
     lake = session.lake()
     import msgspec
 
-    from jobs import show
+    from jobs import show_run
     from jobs.report import reported
     from lake import paths
     from lake.lease import leased
@@ -355,7 +353,7 @@ def _run_job(
             work(lake, report)
     document = msgspec.to_builtins(report) | {"report_file": session.report_file}
     session.answer(
-        document, lambda console: show.report(console, report, session.report_file), report.problems
+        document, lambda console: show_run.report(console, report, session.report_file), report.problems
     )
     return report.exit_code
 

@@ -128,11 +128,11 @@ def values(
             raise typer.BadParameter("expected a date like 2026-06-19, found a time", param_hint=option)
     session = session_of(context)
     lake = session.lake()
-    from jobs import answers
+    from jobs import show
 
     found = lake.values(meter, dimension, since, until).collect()
     document = {"meter": meter, "dimension": dimension, "values": found.to_dicts()}
-    session.answer(document, lambda console: answers.show_values(console, dimension, found))
+    session.answer(document, lambda console: show.values(console, dimension, found))
     return 0
 
 

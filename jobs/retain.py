@@ -107,6 +107,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: 
         why = "interrupted before" if date in leftover else f"before {until}"
         done = PartitionReport(meter=lake.meter.name, date=date, action="dropped", why=why)
         done.events = lake.state.partitions[date].events
+        done.bytes_dropped = sum(file.size_bytes for file in partition.files)
         if not dry_run:
             with report.stage("drop"):
                 _drop(partition)

@@ -99,13 +99,22 @@ class Status(msgspec.Struct, kw_only=True):
 
 def status(lake: Lake, runs: int) -> Status:
     """The lake's status with its last `runs` runs, the newest first."""
+    return status_with_days(lake, runs)[0]
+
+
+def status_with_days(lake: Lake, runs: int) -> tuple[Status, dict[str, dict[dt.date, int]]]:
+    """What `status` gives, and each meter's counted events by date."""
     found = Status(lake=lake.url)
+    daily: dict[str, dict[dt.date, int]] = {}
     _working(lake.storage, found)
     quarantine = _by_meter(lake.storage.list(paths.QUARANTINE))
     meters = {meter.name: meter for meter in lake.meters()}
     for name, meter in meters.items():
         try:
-            found.meters.append(_meter_status(lake.storage, meter))
+            state = load_state(lake.storage, name)
+            files, strays = list_events(lake.storage, name)
+            found.meters.append(meter_status(meter, files, state, strays))
+            daily[name] = {date: record.events for date, record in state.partitions.items()}
         except MeterlakeError as error:
             found.meters.append(MeterStatus(meter=name))
             found.problem(error)
@@ -115,7 +124,7 @@ def status(lake: Lake, runs: int) -> Status:
     started = [(file.path, paths.split_run(file.path)) for file in lake.storage.list(paths.RUNS)]
     reports = [(path, *split) for path, split in started if split]
     found.runs = [_run_status(lake.storage, *run) for run in reversed(reports[-runs:] if runs else [])]
-    return found
+    return found, daily
 
 
 def meter_status(
@@ -151,11 +160,6 @@ def _working(storage: Storage, found: Status) -> None:
         found.working = str(holder) if holder else None
     except MeterlakeError as error:
         found.problem(error)
-
-
-def _meter_status(storage: Storage, meter: Meter) -> MeterStatus:
-    files, strays = list_events(storage, meter.name)
-    return meter_status(meter, files, load_state(storage, meter.name), strays)
 
 
 def _late(dates: Iterable[Lateness]) -> Late | None:

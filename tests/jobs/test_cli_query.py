@@ -65,10 +65,10 @@ def test_a_table_for_people_is_the_default(meterlake: Run) -> None:
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == [
         "active_users: sum of user",
-        "day         plan     quantity  events",
-        "2026-06-19  -      1000000000       1",
-        "2026-06-19  pro           0.5       1",
-        "2026-06-20  =free       482.7       1",
+        "day         plan       quantity  events",
+        "2026-06-19  -      1000000000         1  ████████████████████████",
+        "2026-06-19  pro             0.5       1  █",
+        "2026-06-20  =free         482.7       1  █",
     ]
     assert (
         "month (Europe/Berlin)" in meterlake("query", *JUNE, "--bucket", "month", "--tz", "Europe/Berlin").out
@@ -208,7 +208,13 @@ def test_what_is_wrong_is_told(meterlake: Run, arguments: tuple[str, ...], code:
 
 def test_values_are_listed_with_their_events(meterlake: Run) -> None:
     ran = meterlake("values", "--meter", "active_users", "--dimension", "plan")
-    assert ran.out.splitlines() == ["plan    events", "(none)       1", "=free        1", "pro          1"]
+    bar = "█" * 24
+    assert ran.out.splitlines() == [
+        "plan    events",
+        f"(none)       1  {bar}",
+        f"=free        1  {bar}",
+        f"pro          1  {bar}",
+    ]
     ran = meterlake(
         "values", "--meter", "active_users", "--dimension", "plan", "--from", "2026-06-20", "--json"
     )

@@ -273,6 +273,9 @@ lake {lake.url}
 meter     events  newest      partitions  out of date  sealed
 seats  1,234,577  2026-06-02           2            1       1
 
+events by day  2026-05-04          2026-06-02  most a day
+seats                                      █▁   1,234,567
+
 not counted  quarantined  duplicates  conflicts  late p50      p95  max
 seats              1,234          12          1     5.2 s  1.4 min  2 h
 
@@ -289,6 +292,12 @@ quarantined: rows that name no meter
 
 last runs (UTC)      job        outcome     seconds  partitions  quarantined
 2026-06-19 03:00:00  aggregate  incomplete      2.5           0        1,234
+
+to do
+- bring 1 date up to date: meterlake aggregate
+- 1,235 quarantined rows: see reason, detail and raw in the Parquet files of
+  quarantine/, mend the raw text, land it as a new file
+- define typo, or correct who sends it: meterlake meter add FILE
 """
     )
     assert shown.err == "error: b.parquet: unreadable file\nhint: replace it\n"
