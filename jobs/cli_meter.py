@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.options import PLAIN, Json, help_if_bare, session_of
+from schemas.errors import MeterlakeError
 
 meter_app = typer.Typer(name="meter", **PLAIN)
 
@@ -39,11 +40,14 @@ def meter_add(
 def meter_list(context: typer.Context, _json: Json = False) -> int:
     """List the meters of the lake."""
     session = session_of(context)
-    found = session.lake().meters()
+    broken: list[MeterlakeError] = []
+    found = session.lake().meters(broken.append)
     from jobs import show
 
-    session.answer({"meters": found}, lambda console: show.meters(console, found))
-    return 0
+    problems = [error.to_dict() for error in broken]
+    document = {"meters": found} | ({"problems": problems} if problems else {})
+    session.answer(document, lambda console: show.meters(console, found), problems)
+    return max((error.exit_code for error in broken), default=0)
 
 
 @meter_app.command("show", epilog="Example: meterlake meter show active_users --json > active_users.json")

@@ -43,7 +43,7 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     are what an earlier step of the same run has left of the meters.
     """
     with report.stage("plan"):
-        views = survey(lake.storage, meter) if views is None else views
+        views = survey(lake.storage, meter, report.problem) if views is None else views
     for view in views:
         until = (as_of or now().date()) - dt.timedelta(days=view.meter.event_retention_days)
         with report.stage("plan"):

@@ -17,6 +17,7 @@ from lake import Lake, paths
 from lake.events import list_events
 from lake.lateness import Lateness, merged
 from lake.lease import current_holder
+from lake.meters import load_meter, meter_names
 from lake.planning import changes, file_name
 from lake.state import MeterState, load_state
 from lake.storage import Storage, StoredFile
@@ -108,9 +109,10 @@ def status_with_days(lake: Lake, runs: int) -> tuple[Status, dict[str, dict[dt.d
     daily: dict[str, dict[dt.date, int]] = {}
     _working(lake.storage, found)
     quarantine = _by_meter(lake.storage.list(paths.QUARANTINE))
-    meters = {meter.name: meter for meter in lake.meters()}
-    for name, meter in meters.items():
+    names = meter_names(lake.storage)
+    for name in names:
         try:
+            meter = load_meter(lake.storage, name)
             state = load_state(lake.storage, name)
             files, strays = list_events(lake.storage, name)
             found.meters.append(meter_status(meter, files, state, strays))
@@ -119,7 +121,7 @@ def status_with_days(lake: Lake, runs: int) -> tuple[Status, dict[str, dict[dt.d
             found.meters.append(MeterStatus(meter=name))
             found.problem(error)
         found.meters[-1].quarantined = _reasons(lake.storage, quarantine.pop(name, []), found)
-    found.undefined = _undefined(lake.storage, meters.keys(), quarantine, found)
+    found.undefined = _undefined(lake.storage, names, quarantine, found)
     # Reports are listed by their paths, whose start sorts as text.
     started = [(file.path, paths.split_run(file.path)) for file in lake.storage.list(paths.RUNS)]
     reports = [(path, *split) for path, split in started if split]

@@ -175,6 +175,29 @@ def test_an_unreadable_file_of_ours_does_not_hide_the_rest(lake: Lake) -> None:
     assert found.exit_code == 3
 
 
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"{", "not a meter definition"),
+        (b'{"name": "seats", "unit": "seat", "untit": 1}', "unknown field `untit`"),
+        (b'{"name": "other", "unit": "seat"}', "the definition of another meter"),
+    ],
+)
+def test_a_broken_definition_hides_no_other_meter(lake: Lake, body: bytes, what: str) -> None:
+    save_meter(lake.storage, Meter(name="users", unit="user"))
+    put_event_file(lake, "seats")
+    lake.storage.publish(paths.meter_definition("seats"), body)
+    identity = put_event_file(lake, "users")
+    save_state(lake.storage, "users", MeterState(partitions={D1: record(files={"a.parquet": identity})}))
+    found = status(lake, runs=0)
+    assert [(each.meter, each.events) for each in found.meters] == [("seats", 0), ("users", 10)]
+    (said,) = found.problems
+    assert said["where"] == "meters/seats.json"
+    assert what in said["what"]
+    assert said["hint"] == "add the definition again: meterlake meter add FILE"
+    assert (found.undefined, found.exit_code) == ([], 3)
+
+
 def run_at(lake: Lake, minute: int, **fields: Any) -> str:
     start = NOW + dt.timedelta(minutes=minute)
     fields = {"job": "aggregate", "finished_at": start + dt.timedelta(seconds=2.5), **fields}
