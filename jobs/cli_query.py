@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.options import PLAIN, Json, listed, session_of
+from jobs.options import PLAIN, Json, TheMeter, examples, listed, session_of
 from jobs.session import Session, complain
 
 if TYPE_CHECKING:
@@ -37,11 +37,15 @@ def _moment(text: str) -> dt.date:
 
 
 @query_app.command(
-    epilog="Example: meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 --group-by plan"
+    epilog=examples(
+        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01",
+        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
+        "    --bucket none --group-by subject --top 10 --filter \"plan != 'free'\"",
+    )
 )
 def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     context: typer.Context,
-    meter: Annotated[str, typer.Option("--meter", metavar="M", help="The meter's name.")],
+    meter: TheMeter,
     since: Annotated[
         dt.date, typer.Option("--from", parser=_moment, metavar="T", help="First moment: a date or a time.")
     ],
@@ -109,10 +113,10 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     return 0
 
 
-@query_app.command(epilog="Example: meterlake values --meter active_users --dimension plan")
+@query_app.command(epilog=examples("meterlake values --meter active_users --dimension plan"))
 def values(
     context: typer.Context,
-    meter: Annotated[str, typer.Option("--meter", metavar="M", help="The meter's name.")],
+    meter: TheMeter,
     dimension: Annotated[str, typer.Option("--dimension", metavar="D", help="A dimension, or subject.")],
     since: Annotated[
         dt.date | None, typer.Option("--from", parser=_moment, metavar="DATE", help="First date.")
