@@ -110,7 +110,8 @@ def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
     table = Table("export", "=period", ">revision", ">rows", ">adjustments", "=")
     for each in exports[:MAX_LINES]:
         said = f"{each.action}, closed" if each.closed else each.action
-        table.add(each.meter, each.period, each.revision or "-", each.rows, each.adjustments, said)
+        counts = (each.rows, each.adjustments) if each.action == "exported" else ("-", "-")
+        table.add(each.meter, each.period, each.revision or "-", *counts, said)
     table.print(console)
     cut(console, exports, MAX_LINES)
     for each in exports:
@@ -129,10 +130,12 @@ def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
 
 
 def _inputs(console: Console, inputs: Sequence[Mapping[str, object]]) -> None:
-    table = Table("file", "=format", ">events", ">quarantined", "=")
+    table = Table("file", "=format", ">events", ">quarantined", "=outcome")
     for each in inputs[:MAX_LINES]:
         counts = [each.get(name, "-") for name in ("events", "quarantined")]
-        table.add(each.get("source", ""), each.get("format", "-"), *counts, each.get("status", ""))
+        # Shorter by the words that say nothing beside a heading and the other times of the output.
+        status = str(each.get("status", "")).replace("landed at", "landed").removesuffix(" UTC")
+        table.add(each.get("source", ""), each.get("format", "-"), *counts, status)
     table.print(console)
     cut(console, inputs, MAX_LINES)
     console.print()
@@ -140,7 +143,7 @@ def _inputs(console: Console, inputs: Sequence[Mapping[str, object]]) -> None:
 
 def _totals(run: Report) -> Iterator[str]:
     took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
-    note = ", a dry run that touched nothing" if run.dry_run else ""
+    note = ", nothing touched" if run.dry_run else ""
     would = "would be " if run.dry_run else ""
     said = [
         f"{counted(len(those), 'partition')} {would}{action}"
@@ -152,7 +155,7 @@ def _totals(run: Report) -> Iterator[str]:
         said.append(f"{counted(run.events_landed, 'event')} landed")
     if run.events_read:
         said.append(f"{counted(run.events_read, 'event')} read")
-    yield f"{run.job}: {outcome(run)}{note}; {', '.join(said) or 'nothing to do'}; {took:.1f} s"
+    yield f"{run.job}: {'dry run ' if run.dry_run else ''}{outcome(run)}{note}; {', '.join(said) or 'nothing to do'}; {took:.1f} s"
     if run.duplicates:
         yield f"{counted(run.duplicates, 'duplicate')}, of them with another payload {number(run.conflicts)}"
     if run.quarantined:

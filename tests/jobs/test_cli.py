@@ -378,7 +378,7 @@ def test_a_job_with_nothing_to_do(meterlake: Run, lake: Path, command: list[str]
 def test_a_dry_run_leaves_no_report(meterlake: Run, lake: Path) -> None:
     ran = meterlake("retain", "--dry-run", "--as-of", "2026-06-19")
     assert ran.code == 0
-    assert "done, a dry run that touched nothing; nothing to do" in ran.out
+    assert "retain: dry run done, nothing touched; nothing to do" in ran.out
     assert "report:" not in ran.out
     assert meterlake("retain", "--dry-run", "--json").document["report_file"] is None
     assert not (lake / "runs").exists()
