@@ -20,6 +20,9 @@ AnswerFormat = Literal["table", "csv", "json", "parquet"]
 BucketSize = Literal["hour", "day", "month", "none"]
 MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})?)?")
 
+# Of many, the newest are those that people look for.
+MAX_STALE_DATES = 3
+
 query_app = typer.Typer(**PLAIN)
 
 
@@ -161,9 +164,11 @@ def _tell(found: Answered, *, explain: bool) -> None:
             complain(line, kind="explain")
     stale = found.explanation.out_of_date
     if stale:
-        dates = ", ".join(f"{date} ({why})" for date, why in list(stale.items())[-3:])
+        dates = ", ".join(f"{date} ({why})" for date, why in list(stale.items())[-MAX_STALE_DATES:])
+        few = len(stale) <= MAX_STALE_DATES
+        are = "1 date of this range is" if len(stale) == 1 else f"{len(stale):,} dates of this range are"
         complain(
-            f"{len(stale)} dates of this range are out of date, the last of them {dates}",
+            f"{are} out of date{'' if few else ', the last of them'}: {dates}",
             "the answer is as of the last aggregation; for newer events run: meterlake aggregate",
             "note",
         )

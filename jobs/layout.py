@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -153,15 +152,15 @@ def line(console: Console, text: str = "") -> None:
 def prose(console: Console, text: str, indent: str = "") -> None:
     """Words, broken between them where the screen ends; indented from the second line on."""
     said = shown(text, console)
-    broken = textwrap.wrap(
-        NUMBER_AND_WORD.sub(TIED, said),
-        console.width,
-        subsequent_indent=indent or " " * (len(said) - len(said.lstrip())),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    for each in broken or [""]:
-        console.print(Text(each.replace(TIED, " ")), soft_wrap=True)
+    line_ = " " * (len(said) - len(said.lstrip()))
+    indent = indent or line_
+    for word in _words(said, console.width - len(indent)):
+        longer = f"{line_}{word}" if not line_.strip() else f"{line_} {word}"
+        if cell_len(longer) > console.width and line_.strip():
+            console.print(Text(line_), soft_wrap=True)
+            longer = indent + word
+        line_ = longer
+    console.print(Text(line_), soft_wrap=True)
 
 
 def heading(console: Console, text: str) -> None:
@@ -214,6 +213,13 @@ def sparkline(counts: Sequence[int], console: Console) -> str:
     levels = ASCII_LEVELS if console.options.ascii_only else LEVELS
     most = max(counts, default=0)
     return "".join(levels[max(0, -(-len(levels) * count // most) - 1)] if count else " " for count in counts)
+
+
+def _words(text: str, room: int) -> Iterator[str]:
+    """The words of a text, a number and what it is of as one; one that no line has room for in parts."""
+    for word in NUMBER_AND_WORD.sub(TIED, text).split(" "):
+        if word:
+            yield from chop_cells(word.replace(TIED, " "), max(1, room))
 
 
 def _cell(cell: object) -> str | float:
