@@ -19,7 +19,7 @@ BAR_CHARS = 24
 SHORTEST_BAR_CHARS = 6
 # Names are shortened to this much for the sake of a bar, and to this much at all; then rows are stacked.
 NAME_CHARS = 24
-SHORTEST_NAME_CHARS = 10
+SHORTEST_NAME_CHARS = 8
 NUMBER = re.compile(r"(-?[\d,]+)(\.\d+)?")
 # A number and what it is of stay together; `plain` lets no such character through.
 NUMBER_AND_WORD, TIED = re.compile(r"(?<=\d) (?=\w)"), "\0"

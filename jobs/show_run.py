@@ -31,14 +31,14 @@ def report(console: Console, run: Report, file: str | None) -> None:
 
 def _steps(console: Console, run: Report) -> None:
     """The steps of a night, each with what it did."""
-    table = Table("=step", ">done", "=", ">events", ">rows written", ">size")
+    table = Table("=step", ">done", "=of", ">events", ">rows", ">size")
     actions = _by_action(run.partitions)
-    for step, action in (("aggregate", "aggregated"), ("aggregate", "quarantined"), ("retain", "dropped")):
+    for step, action in (("aggregate", "aggregated"), ("quarantine", "quarantined"), ("retain", "dropped")):
         done = actions.get(action, [])
         if step == "retain":
             _export_steps(table, run.exports)
         if done or action != "quarantined":
-            what = f"{'partition' if len(done) == 1 else 'partitions'} {action}"
+            what = "partition" if len(done) == 1 else "partitions"
             events = sum(each.events for each in done)
             wrote = action == "aggregated"
             rows = sum(each.rows_written for each in done)
@@ -53,7 +53,7 @@ def _steps(console: Console, run: Report) -> None:
 
 def _export_steps(table: Table, exports: Sequence[ExportReport]) -> None:
     made = [each for each in exports if each.action == "exported"]
-    what = "revision exported" if len(made) == 1 else "revisions exported"
+    what = "revision" if len(made) == 1 else "revisions"
     rows, size_bytes = sum(each.rows for each in made), sum(each.bytes_written for each in made)
     table.add("export", len(made), what, "-", rows if made else "-", size(size_bytes) if made else "-")
 
@@ -107,8 +107,9 @@ def _by_action(partitions: Iterable[PartitionReport]) -> dict[str, list[Partitio
 
 
 def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
-    table = Table("export", "=period", ">revision", ">rows", ">adjustments", "=")
-    for each in exports[:MAX_LINES]:
+    table = Table("export", "=period", ">revision", ">rows", ">adjustments", "=outcome")
+    # What is new comes first, so that it is never what is cut.
+    for each in sorted(exports, key=lambda export: export.action != "exported")[:MAX_LINES]:
         said = f"{each.action}, closed" if each.closed else each.action
         counts = (each.rows, each.adjustments) if each.action == "exported" else ("-", "-")
         table.add(each.meter, each.period, each.revision or "-", *counts, said)

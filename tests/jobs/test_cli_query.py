@@ -250,4 +250,32 @@ def test_an_export_waits_for_no_other_job_unless_asked_to(meterlake: Run, lake: 
 def test_nightly_exports_too(meterlake: Run) -> None:
     ran = meterlake("nightly", "--as-of", "2026-06-25")
     assert ran.code == 0
+    steps = [line.split() for line in ran.out.splitlines()[:4]]
+    assert steps[0] == ["step", "done", "of", "events", "rows", "size"]
+    assert [step[:5] for step in steps[1:]] == [
+        ["aggregate", "0", "partitions", "-", "-"],
+        ["export", "1", "revision", "-", "2"],
+        ["retain", "0", "partitions", "-", "-"],
+    ]
     assert "wrote exports/active_users/period=2026-06/revision=0001/" in ran.out
+
+
+def test_a_night_tells_its_steps_and_retention_its_plan(meterlake: Run, lake: Lake) -> None:
+    put(lake, lake.meter("active_users"), "late.parquet", event("late"))
+    expired = str(DAY + dt.timedelta(days=31))
+    plan = meterlake("retain", "--dry-run", "--as-of", expired)
+    assert (plan.code, plan.out.splitlines()[0]) == (
+        1,
+        "retain: dry run incomplete, nothing touched; nothing to do; 0.0 s",
+    )
+    before = sum(file.size_bytes for file in lake.storage.list("events/meter=active_users/date=2026-06-19/"))
+    lines = meterlake("nightly", "--as-of", expired).out.splitlines()
+    kept = f"{before / 1000:.1f} kB"
+    assert lines[1].split()[:5] == ["aggregate", "1", "partition", "3", "8"]
+    assert lines[3].split()[:5] == ["retain", "1", "partition", "3", "-"]
+    assert lines[3].endswith(kept)
+    dropped = next(number for number, line in enumerate(lines) if line.startswith("dropped"))
+    assert lines[dropped].split() == ["dropped", "dates", "events", "size", "from", "to", "why"]
+    assert " ".join(lines[dropped + 1].split()) == (
+        f"active_users 1 3 {kept} 2026-06-19 2026-06-19 before 2026-06-20"
+    )
