@@ -94,7 +94,7 @@ def test_what_gives_way_on_a_narrowing_screen() -> None:
     assert row(50) == ["n" * 15 + "…" + "x" * 15 + "  1,234,567  " + "█" * 6]
     assert row(40) == ["n" * 14 + "…" + "x" * 14 + "  1,234,567"]
     assert row(20) == ["nnnn…xxxx  1,234,567"]
-    assert row(18) == ["quantity  1,234,567"]
+    assert row(18) == ["quantity", "1,234,567"]
 
 
 def test_on_a_screen_for_no_row_cells_stand_one_below_the_other() -> None:
