@@ -134,9 +134,16 @@ def console_on(file: IO[str], stream: IO[str] | None = None) -> Console:
     """A console that writes to a file what a stream (default the same) will show: in its width, coloured or not."""
     from rich.console import Console
 
+    class Steady(Console):
+        """A console whose reader may leave: what the command does goes on, unseen."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            _unread()
+
     columns, _ = shutil.get_terminal_size((SCREEN_WIDTH, 0))
     # Names come from users: no markup in them is obeyed.
-    return Console(
+    return Steady(
         file=file,
         force_terminal=(stream or file).isatty(),
         width=max(columns, MIN_WIDTH),
@@ -231,9 +238,14 @@ def _on_stdout() -> Iterator[None]:
         yield
     except BrokenPipeError:
         # What the command did is done. The interpreter's own last flush must not fail either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _unread()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _unread()
         raise StorageError(
             "could not write the answer", where="standard output", found=error.strerror or str(error)
         ) from error
+
+
+def _unread() -> None:
+    """Send what is still written to stdout nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

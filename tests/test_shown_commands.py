@@ -37,6 +37,7 @@ NOT_RUN = {
     "python3 -m pip install --no-deps .": "`make setup` does it",
     "make demo": "makes an environment first; what it then runs is `meterlake demo`, which is",
     "make test": "is what runs this",
+    "make notebooks": "needs the extra `notebooks`; their own tests run them",
     "meterlake --lake s3://our-bucket/usage nightly": "tests/storage/test_command_line.py runs it on a server",
     "meterlake demo": "runs once for this module, and is compared with the README",
     "meterlake demo /tmp/try-meterlake": "the same elsewhere",

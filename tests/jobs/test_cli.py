@@ -653,6 +653,27 @@ def test_the_demo_leaves_other_folders_alone(
     assert made == []
 
 
+def test_a_demo_whose_reader_has_left_is_made_to_its_end(tmp_path: Path) -> None:
+    code = """
+import sys, types
+from lake import Lake
+def demo(folder, console):
+    for number in range(20000):
+        console.print(f"line {number}")
+    return {"lake": Lake.init(folder).url}
+sys.modules["jobs.demo"] = types.SimpleNamespace(demo=demo)
+from jobs.cli import main
+main()
+"""
+    command = f"{sys.executable} -c '{code}' demo | head -1; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "line 0\n", "")
+    assert Lake(str(tmp_path / "demo-lake")).meters() == []
+
+
 def test_the_demo_as_json(meterlake: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     demo_of(monkeypatch)
     ran = meterlake("demo", "--json")
