@@ -116,15 +116,12 @@ def _show(console: Console, found: Answered) -> None:
     asked, shown = found.question, found.rows.head(MAX_ROWS)
     label = LABELS.get(asked.bucket)
     texts = as_texts(shown.lazy().drop("bucket_start", "bucket_end")).collect()
-    types = {name: texts.schema[name] for name in texts.columns if name not in asked.by}
-    # Moments are texts too, and not to be shortened either.
-    kinds = {name: "=" if name.endswith("_at") else ">" for name in types}
+    # Moments are texts, and not to be shortened either.
+    measures = [f"={name}" if name.endswith("_at") else f">{name}" for name in texts.columns[len(asked.by) :]]
     heading = [f"={_heading(found)}"] if label else []
     # One row has nothing to be compared with.
     bars = shares(shown["quantity"]) if shown.height > 1 else []
-    table = Table(
-        *heading, *asked.by, *(kind + name for name, kind in kinds.items()), *("|" for _ in bars[:1])
-    )
+    table = Table(*heading, *asked.by, *measures, *("|" for _ in bars[:1]))
     zone = zone_of(asked.zone)
     for number, (start, cells) in enumerate(
         zip(shown["bucket_start"].to_list(), texts.iter_rows(), strict=True)

@@ -139,7 +139,7 @@ def console_on(file: IO[str], stream: IO[str] | None = None) -> Console:
 
         def on_broken_pipe(self) -> None:
             self.quiet = True
-            _unread()
+            _unread(self.file)
 
     columns, _ = shutil.get_terminal_size((SCREEN_WIDTH, 0))
     # Names come from users: no markup in them is obeyed.
@@ -238,14 +238,14 @@ def _on_stdout() -> Iterator[None]:
         yield
     except BrokenPipeError:
         # What the command did is done. The interpreter's own last flush must not fail either.
-        _unread()
+        _unread(sys.stdout)
     except OSError as error:
-        _unread()
+        _unread(sys.stdout)
         raise StorageError(
             "could not write the answer", where="standard output", found=error.strerror or str(error)
         ) from error
 
 
-def _unread() -> None:
-    """Send what is still written to stdout nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _unread(stream: IO[str]) -> None:
+    """Send what is still written to a stream nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -92,10 +92,13 @@ def _before(storage: Storage, name: str, body: bytes) -> Meter:
     """The meter as its data was made: as the file says or, where that is broken, as the last run has known it."""
     try:
         return stored_meter(body, name)
-    except BrokenLakeError:
+    except BrokenLakeError as error:
         known = load_state(storage, name).definition
         if known is None:
-            raise
+            hint = "restore the file from a backup: no run has noted what it said, and there is data of it"
+            raise BrokenLakeError(
+                error.what, where=error.where, expected=error.expected, found=error.found, hint=hint
+            ) from error
         return known.meter
 
 

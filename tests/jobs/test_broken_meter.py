@@ -103,5 +103,6 @@ def test_a_broken_definition_is_mended_by_adding_it_again(lake: Lake) -> None:
 def test_a_broken_definition_that_nothing_else_tells_is_not_replaced(lake: Lake) -> None:
     before = lake.meter("broken")
     definition(lake)
-    with pytest.raises(BrokenLakeError, match="not a meter definition"):
+    with pytest.raises(BrokenLakeError, match="not a meter definition") as raised:
         save_meter(lake.storage, before)
+    assert raised.value.hint.startswith("restore the file from a backup")
