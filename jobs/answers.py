@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from rich.console import Console
 
-from jobs import show
+from jobs.layout import Table, line, prose, shares
 from jobs.session import Session, as_json, for_people, write, write_bytes
 from jobs.texts import as_texts
 from lake import Lake
@@ -22,7 +22,6 @@ from schemas.meter import Meter
 
 # More lines nobody reads; the other formats have them all, and the table says so.
 MAX_ROWS = 1_000
-MAX_WIDTH = 10_000
 CRLF = "\r\n"
 LABELS = {"hour": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
 
@@ -76,7 +75,7 @@ def ask(lake: Lake, meter: str, question: Question) -> Answered:
 
 def give(session: Session, found: Answered, form: str, output: Path | None) -> None:
     """Print an answer, or write it to a file, which appears at once and whole."""
-    content = _content(found, form)
+    content = _content(found, form, on_screen=output is None)
     if output is None:
         write_bytes(content) if isinstance(content, bytes) else write(content)
         return
@@ -90,22 +89,12 @@ def give(session: Session, found: Answered, form: str, output: Path | None) -> N
             "could not write the answer", where=str(output), found=error.strerror or ""
         ) from error
     said = {"file": str(output), "format": form, "rows": found.rows.height}
-    session.answer(
-        said, lambda console: console.print(f"{found.rows.height:,} rows in {output}", soft_wrap=True)
-    )
+    session.answer(said, lambda console: line(console, f"{found.rows.height:,} rows in {output}"))
 
 
-def show_values(console: Console, dimension: str, found: pl.DataFrame) -> None:
-    """One row per value, the most frequent first."""
-    table = show.new_table(dimension, ">events")
-    for value, events in found.iter_rows():
-        show.add_row(table, "(none)" if value is None else value, events)
-    console.print(table)
-
-
-def _content(found: Answered, form: str) -> str | bytes:
+def _content(found: Answered, form: str, *, on_screen: bool) -> str | bytes:
     if form == "json":
-        return as_json(found.document())
+        return as_json(found.document()).encode()
     if form == "csv":
         # As bytes, so that no text stream translates the ends of lines.
         return as_texts(found.rows.lazy()).collect().write_csv(line_terminator=CRLF).encode()
@@ -113,7 +102,7 @@ def _content(found: Answered, form: str) -> str | bytes:
         buffer = io.BytesIO()
         found.rows.write_parquet(buffer, compression="zstd")
         return buffer.getvalue()
-    return for_people(lambda console: _show(console, found))
+    return for_people(lambda console: _show(console, found), on_screen=on_screen)
 
 
 def _json_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
@@ -127,23 +116,24 @@ def _show(console: Console, found: Answered) -> None:
     asked, shown = found.question, found.rows.head(MAX_ROWS)
     label = LABELS.get(asked.bucket)
     texts = as_texts(shown.lazy().drop("bucket_start", "bucket_end")).collect()
-    numbers = [name for name in texts.columns if name not in asked.by]
-    heading = [_heading(found)] if label else []
-    table = show.new_table(*heading, *asked.by, *(f">{name}" for name in numbers))
+    # Moments are texts, and not to be shortened either.
+    measures = [f"={name}" if name.endswith("_at") else f">{name}" for name in texts.columns[len(asked.by) :]]
+    heading = [f"={_heading(found)}"] if label else []
+    # One row has nothing to be compared with.
+    bars = shares(shown["quantity"]) if shown.height > 1 else []
+    table = Table(*heading, *asked.by, *measures, *("|" for _ in bars[:1]))
     zone = zone_of(asked.zone)
-    starts = shown["bucket_start"].to_list()
-    for start, cells in zip(starts, texts.iter_rows(), strict=True):
+    for number, (start, cells) in enumerate(
+        zip(shown["bucket_start"].to_list(), texts.iter_rows(), strict=True)
+    ):
         when = [_label(start, label, zone)] if label else []
-        show.add_row(table, *when, *("-" if cell is None else cell for cell in cells))
-    show.print_line(console, f"{found.meter.name}: {found.meter.aggregation} of {found.meter.unit}")
-    # Wider than the terminal rather than with numbers cut short.
-    unlimited = console.options.update(max_width=MAX_WIDTH)
-    console.width = max(console.width, console.measure(table, options=unlimited).maximum)
-    console.print(table)
+        table.add(*when, *("-" if cell is None else cell for cell in cells), *bars[number : number + 1])
+    prose(console, f"{found.meter.name}: {found.meter.aggregation} of {found.meter.unit}")
+    table.print(console)
     if found.rows.height > MAX_ROWS:
-        show.print_line(console, f"… and {found.rows.height - MAX_ROWS:,} more rows; --format csv has all")
+        prose(console, f"… and {found.rows.height - MAX_ROWS:,} more rows; --format csv has all")
     if found.rows.is_empty():
-        show.print_line(console, "nothing was used in this range")
+        prose(console, "nothing was used in this range")
 
 
 def _heading(found: Answered) -> str:

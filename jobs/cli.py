@@ -21,12 +21,14 @@ from jobs.options import (
     Format,
     Json,
     NoLease,
+    OneMeter,
     Wait,
+    examples,
     help_if_bare,
     listed,
     session_of,
 )
-from jobs.session import DEFAULT_LAKE, Session, log_to_stderr, plain, steady_streams
+from jobs.session import DEFAULT_LAKE, Session, console_on, log_to_stderr, plain, steady_streams
 from schemas.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -82,7 +84,14 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True, epilog="Example: meterlake --lake usage-lake status")
+@app.callback(
+    invoke_without_command=True,
+    epilog=examples(
+        "meterlake demo",
+        "meterlake --lake usage-lake status",
+        "meterlake --lake s3://our-bucket/usage nightly",
+    ),
+)
 def _options(
     context: typer.Context,
     lake: Annotated[
@@ -124,7 +133,7 @@ def _options(
     return help_if_bare(context)
 
 
-@app.command(epilog="Example: meterlake --lake usage-lake init")
+@app.command(epilog=examples("meterlake init", "meterlake --lake usage-lake init"))
 def init(context: typer.Context, _json: Json = False) -> int:
     """Make an empty lake. One that is there already stays as it is."""
     from lake import Lake, paths
@@ -140,7 +149,11 @@ def init(context: typer.Context, _json: Json = False) -> int:
     return 0
 
 
-@app.command(epilog="Example: meterlake land usage.jsonl more.parquet")
+@app.command(
+    epilog=examples(
+        "meterlake land usage.jsonl more.parquet", "gzip -dc usage.jsonl.gz | meterlake land - --format jsonl"
+    )
+)
 def land(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files of events; - reads stdin.")],
@@ -159,10 +172,10 @@ def land(
     return _run_job(context, "land", work)
 
 
-@app.command(epilog="Example: meterlake aggregate --meter active_users")
+@app.command(epilog=examples("meterlake aggregate", "meterlake aggregate --meter active_users --rebuild"))
 def aggregate(
     context: typer.Context,
-    meter: Annotated[str | None, typer.Option("--meter", metavar="M", help="Only this meter.")] = None,
+    meter: OneMeter = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every open partition anew.")] = False,
     wait: Wait = False,
     no_lease: NoLease = False,
@@ -178,7 +191,7 @@ def aggregate(
     return _run_job(context, "aggregate", work, wait=None if no_lease else wait)
 
 
-@app.command(epilog="Example: meterlake retain --dry-run --as-of 2026-12-31")
+@app.command(epilog=examples("meterlake retain --dry-run --as-of 2026-12-31", "meterlake retain"))
 def retain(
     context: typer.Context,
     dry_run: Annotated[
@@ -199,11 +212,17 @@ def retain(
     return _run_job(context, "retain", work, dry_run=dry_run, wait=None if no_lease else wait)
 
 
-@app.command(epilog="Example: meterlake export --period 2026-06 --meter active_users --group-by plan")
+@app.command(
+    epilog=examples(
+        "meterlake export --period 2026-06",
+        "meterlake export --period 2026-06 --meter active_users --group-by plan",
+        "meterlake export --verify usage-lake/exports",
+    )
+)
 def export(  # noqa: PLR0913, PLR0917 - what to export, and how
     context: typer.Context,
     period: Annotated[str | None, typer.Option("--period", metavar="YYYY-MM", help="The month, UTC.")] = None,
-    meter: Annotated[str | None, typer.Option("--meter", metavar="M", help="Only this meter.")] = None,
+    meter: OneMeter = None,
     group_by: Annotated[
         list[str] | None,
         typer.Option(
@@ -239,7 +258,7 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
     return _run_job(context, "export", work, wait=None if no_lease else wait)
 
 
-@app.command(epilog="Example, in a crontab: 0 3 * * * meterlake --lake /srv/usage-lake nightly")
+@app.command(epilog=examples("meterlake nightly", "meterlake --lake /srv/usage-lake nightly --wait --json"))
 def nightly(
     context: typer.Context,
     as_of: AsOf = None,
@@ -260,10 +279,10 @@ def nightly(
     return _run_job(context, "nightly", work, wait=None if no_lease else wait)
 
 
-@app.command(epilog="Example: meterlake verify --meter active_users")
+@app.command(epilog=examples("meterlake verify", "meterlake verify --meter active_users"))
 def verify(
     context: typer.Context,
-    meter: Annotated[str | None, typer.Option("--meter", metavar="M", help="Only this meter.")] = None,
+    meter: OneMeter = None,
     wait: Wait = False,
     no_lease: NoLease = False,
     _json: Json = False,
@@ -281,7 +300,7 @@ def verify(
     return _run_job(context, "verify", work, wait=None if no_lease else wait)
 
 
-@app.command(epilog="Example: meterlake status --runs 20")
+@app.command(epilog=examples("meterlake status", "meterlake status --runs 20 --json"))
 def status(
     context: typer.Context,
     runs: Annotated[
@@ -296,15 +315,15 @@ def status(
     """
     session = session_of(context)
     lake = session.lake()
-    from jobs import show
-    from jobs.status import status as gather
+    from jobs import show_status
+    from jobs.status import status_with_days
 
-    found = gather(lake, runs)
-    session.answer(found, lambda console: show.status(console, found), found.all_problems)
+    found, daily = status_with_days(lake, runs)
+    session.answer(found, lambda console: show_status.status(console, found, daily), found.all_problems)
     return found.exit_code
 
 
-@app.command(epilog="Example: meterlake demo")
+@app.command(epilog=examples("meterlake demo", "meterlake demo /tmp/try-meterlake"))
 def demo(
     context: typer.Context,
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where to make the lake.")] = DEMO_FOLDER,
@@ -314,14 +333,12 @@ def demo(
 
     It is of the active-users use case. The lake of an earlier demo is replaced; --lake is not looked at.
     """
-    from rich.console import Console
-
     from jobs.demo import demo as job
 
     session = session_of(context)
     _fresh_demo_folder(Path(folder))
     # People watch the demo as it goes; with --json that is progress, and belongs on stderr.
-    answers = job(folder, Console(stderr=session.as_json))
+    answers = job(folder, console_on(sys.stderr if session.as_json else sys.stdout))
     if session.as_json:
         session.answer(answers, lambda _: None)
     return 0
@@ -340,7 +357,7 @@ def _run_job(
     lake = session.lake()
     import msgspec
 
-    from jobs import show
+    from jobs import show_run
     from jobs.report import reported
     from lake import paths
     from lake.lease import leased
@@ -355,7 +372,7 @@ def _run_job(
             work(lake, report)
     document = msgspec.to_builtins(report) | {"report_file": session.report_file}
     session.answer(
-        document, lambda console: show.report(console, report, session.report_file), report.problems
+        document, lambda console: show_run.report(console, report, session.report_file), report.problems
     )
     return report.exit_code
 

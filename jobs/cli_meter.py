@@ -6,18 +6,23 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import PLAIN, Json, help_if_bare, session_of
+from jobs.completion import complete_meter
+from jobs.options import PLAIN, Json, examples, help_if_bare, session_of
+from schemas.errors import MeterlakeError
 
 meter_app = typer.Typer(name="meter", **PLAIN)
 
 
-@meter_app.callback(invoke_without_command=True)
+@meter_app.callback(
+    invoke_without_command=True,
+    epilog=examples("meterlake meter add active_users.json", "meterlake meter list"),
+)
 def _meter_options(context: typer.Context) -> int | None:
     """Add, list and show meter definitions."""
     return help_if_bare(context)
 
 
-@meter_app.command("add", epilog="Example: meterlake meter add active_users.json seats.json")
+@meter_app.command("add", epilog=examples("meterlake meter add active_users.json seats.json"))
 def meter_add(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="JSON definitions; - reads stdin.")],
@@ -35,21 +40,31 @@ def meter_add(
     return max(definition.exit_code for definition in found)
 
 
-@meter_app.command("list", epilog="Example: meterlake meter list --json")
+@meter_app.command("list", epilog=examples("meterlake meter list", "meterlake meter list --json"))
 def meter_list(context: typer.Context, _json: Json = False) -> int:
     """List the meters of the lake."""
     session = session_of(context)
-    found = session.lake().meters()
+    broken: list[MeterlakeError] = []
+    found = session.lake().meters(broken.append)
     from jobs import show
 
-    session.answer({"meters": found}, lambda console: show.meters(console, found))
-    return 0
+    problems = [error.to_dict() for error in broken]
+    document = {"meters": found} | ({"problems": problems} if problems else {})
+    session.answer(document, lambda console: show.meters(console, found), problems)
+    return max((error.exit_code for error in broken), default=0)
 
 
-@meter_app.command("show", epilog="Example: meterlake meter show active_users --json > active_users.json")
+@meter_app.command(
+    "show",
+    epilog=examples(
+        "meterlake meter show active_users", "meterlake meter show active_users --json > active_users.json"
+    ),
+)
 def meter_show(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The meter's name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The meter's name.", autocompletion=complete_meter)
+    ],
     _json: Json = False,
 ) -> int:
     """Show one meter. With --json it is a definition that `meter add` takes."""

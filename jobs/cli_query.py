@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.options import PLAIN, Json, listed, session_of
+from jobs.options import PLAIN, Json, TheMeter, examples, listed, session_of
 from jobs.session import Session, complain
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 AnswerFormat = Literal["table", "csv", "json", "parquet"]
 BucketSize = Literal["hour", "day", "month", "none"]
 MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})?)?")
+
+# Of many, the newest are those that people look for.
+MAX_STALE_DATES = 3
 
 query_app = typer.Typer(**PLAIN)
 
@@ -37,11 +40,15 @@ def _moment(text: str) -> dt.date:
 
 
 @query_app.command(
-    epilog="Example: meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 --group-by plan"
+    epilog=examples(
+        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01",
+        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
+        "    --bucket none --group-by subject --top 10 --filter \"plan != 'free'\"",
+    )
 )
 def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     context: typer.Context,
-    meter: Annotated[str, typer.Option("--meter", metavar="M", help="The meter's name.")],
+    meter: TheMeter,
     since: Annotated[
         dt.date, typer.Option("--from", parser=_moment, metavar="T", help="First moment: a date or a time.")
     ],
@@ -109,10 +116,10 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     return 0
 
 
-@query_app.command(epilog="Example: meterlake values --meter active_users --dimension plan")
+@query_app.command(epilog=examples("meterlake values --meter active_users --dimension plan"))
 def values(
     context: typer.Context,
-    meter: Annotated[str, typer.Option("--meter", metavar="M", help="The meter's name.")],
+    meter: TheMeter,
     dimension: Annotated[str, typer.Option("--dimension", metavar="D", help="A dimension, or subject.")],
     since: Annotated[
         dt.date | None, typer.Option("--from", parser=_moment, metavar="DATE", help="First date.")
@@ -128,11 +135,11 @@ def values(
             raise typer.BadParameter("expected a date like 2026-06-19, found a time", param_hint=option)
     session = session_of(context)
     lake = session.lake()
-    from jobs import answers
+    from jobs import show
 
     found = lake.values(meter, dimension, since, until).collect()
     document = {"meter": meter, "dimension": dimension, "values": found.to_dicts()}
-    session.answer(document, lambda console: answers.show_values(console, dimension, found))
+    session.answer(document, lambda console: show.values(console, dimension, found))
     return 0
 
 
@@ -157,9 +164,11 @@ def _tell(found: Answered, *, explain: bool) -> None:
             complain(line, kind="explain")
     stale = found.explanation.out_of_date
     if stale:
-        dates = ", ".join(f"{date} ({why})" for date, why in list(stale.items())[-3:])
+        dates = ", ".join(f"{date} ({why})" for date, why in list(stale.items())[-MAX_STALE_DATES:])
+        few = len(stale) <= MAX_STALE_DATES
+        are = "1 date of this range is" if len(stale) == 1 else f"{len(stale):,} dates of this range are"
         complain(
-            f"{len(stale)} dates of this range are out of date, the last of them {dates}",
+            f"{are} out of date{'' if few else ', the last of them'}: {dates}",
             "the answer is as of the last aggregation; for newer events run: meterlake aggregate",
             "note",
         )

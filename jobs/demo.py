@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
+import shlex
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.table import Table
 
 from jobs.demo_data import TODAY, Inputs, write_inputs
 from jobs.land import land
+from jobs.layout import Share, Table, heading, line, prose, shares
 from jobs.nightly import nightly
 from jobs.questions import active_customers, ranked, to_bill
 from jobs.report import Report, reported
@@ -20,7 +20,6 @@ from lake import Lake
 from lake.meters import save_meter
 from schemas.meter import parse_meter
 
-BAR_CHARS = 24
 MONTH = TODAY.replace(day=1)
 
 
@@ -30,7 +29,8 @@ def demo(folder: str, console: Console) -> dict[str, Any]:
     inputs = write_inputs(Path(folder) / "input")
     for path in inputs.meters:
         save_meter(lake.storage, parse_meter(path.read_bytes(), path.name))
-    console.print(f"A lake in {folder}/, with the meters active_users (sum) and seats (last).\n")
+    prose(console, f"A lake in {folder}/, with the meters active_users (sum) and seats (last).")
+    line(console)
     happened = _run(lake, inputs, console)
     answers = _answers(lake)
     _show_answers(answers, console)
@@ -45,24 +45,34 @@ def demo(folder: str, console: Console) -> dict[str, Any]:
 
 def _run(lake: Lake, inputs: Inputs, console: Console) -> dict[str, Any]:
     landed = _land(lake, inputs.first)
-    console.print(f"Landed {len(inputs.first)} files: {landed.events_landed:,} events in their partitions,")
-    console.print(f"{sum(landed.quarantined.values())} rows in quarantine with their reason and their text:")
-    console.print(_reasons(landed))
+    prose(
+        console,
+        f"Landed {len(inputs.first)} files: {landed.events_landed:,} events in their partitions, and "
+        f"{sum(landed.quarantined.values())} rows in quarantine with their reason and their text:",
+    )
+    for reason, count in sorted(landed.quarantined.items()):
+        line(console, f"  {count}  {reason}")
     first = _nightly(lake)
     recomputed, dropped = _done(first, "aggregated"), _done(first, "dropped")
     across = _across(lake)
-    console.print(f"First night, as of {TODAY}: {len(recomputed)} partitions aggregated.")
-    console.print(f"  {first.duplicates} retries count once, {across} of them sent again on another date;")
-    console.print(f"  {first.conflicts} of them said another quantity: a conflict, kept for a look.")
-    console.print(
-        f"  {len(dropped)} partition was older than 180 days: sealed, its events dropped ({dropped[0].date}).\n"
-    )
+    line(console)
+    prose(console, f"First night, as of {TODAY}: {len(recomputed)} partitions aggregated.")
+    for said in (
+        f"{first.duplicates} retries count once, {across} of them sent again on another date;",
+        f"{first.conflicts} of them said another quantity: a conflict, kept for a look.",
+        f"{len(dropped)} partition was older than 180 days: sealed, its events dropped ({dropped[0].date}).",
+    ):
+        prose(console, f"  {said}")
     late = _land(lake, inputs.late)
     second = _nightly(lake)
-    console.print(f"A file came late, with {late.events_landed} events. Second night, only what it touches:")
+    line(console)
+    prose(
+        console,
+        f"A file came late, with {late.events_landed} events. Second night, only what it touches:",
+    )
     for partition in _done(second, "aggregated"):
-        console.print(f"  {partition.meter} {partition.date}  {partition.why}")
-    console.print()
+        line(console, f"  {partition.meter} {partition.date}  {partition.why}")
+    line(console)
     return {
         "events_landed": landed.events_landed + late.events_landed,
         "quarantined": landed.quarantined,
@@ -105,62 +115,39 @@ def _answers(lake: Lake) -> dict[str, pl.DataFrame]:
     }
 
 
-def _reasons(report: Report) -> str:
-    counts = Counter(report.quarantined)
-    return "".join(f"  {count}  {reason}\n" for reason, count in sorted(counts.items()))
-
-
 def _show_answers(answers: dict[str, pl.DataFrame], console: Console) -> None:
     month = f"{TODAY:%B}"
-    console.print("Activity is counted in user-days: one user active in one workspace on one day.\n")
-    table = _table("Which customers were active?", "customer", "last 7 days", month, "")
-    most = answers["active_customers"]["month"].max()
-    for subject, week, total in answers["active_customers"].iter_rows():
-        table.add_row(subject, f"{week:,}", f"{total:,}", _bar(total, most))
-    console.print(table)
-    console.print()
+    prose(console, "Activity is counted in user-days: one user active in one workspace on one day.")
+    active = answers["active_customers"]
+    table = Table("customer", ">last 7 days", f">{month}", "|")
+    for (subject, week, total), bar in zip(active.iter_rows(), shares(active["month"]), strict=True):
+        table.add(subject, week, total, bar)
+    _titled(table, "Which customers were active?", console)
     for name, title in (
         ("plans", "Which plans drive the most active usage?"),
         ("roles", "Which roles use it most?"),
     ):
-        table = _table(f"{title} ({month})", name.removesuffix("s"), "user-days", "share", "")
+        table = Table(name.removesuffix("s"), ">user-days", ">share", "|")
         for value, quantity, share in answers[name].iter_rows():
-            table.add_row(value, f"{int(quantity):,}", f"{share:.0%}", _bar(share, 1))
-        console.print(table)
-        console.print()
+            table.add(value, int(quantity), f"{share:.0%}", Share(share))
+        _titled(table, f"{title} ({month})", console)
     bill = answers["to_bill"]
-    table = _table(
-        f"How many seats and workspaces to bill? ({month}, last snapshot)",
-        "customer",
-        "workspaces",
-        "seats",
-        "",
-    )
-    for subject, workspaces, seats in bill.iter_rows():
-        table.add_row(subject, f"{workspaces:,}", f"{seats:,}", _bar(seats, bill["seats"].max()))
-    table.add_row("all", f"{bill['workspaces'].sum():,}", f"{bill['seats'].sum():,}")
-    console.print(table)
+    table = Table("customer", ">workspaces", ">seats", "|")
+    for (subject, workspaces, seats), bar in zip(bill.iter_rows(), shares(bill["seats"]), strict=True):
+        table.add(subject, workspaces, seats, bar)
+    table.add("all", int(bill["workspaces"].sum()), int(bill["seats"].sum()), Share(0.0))
+    _titled(table, f"How many seats and workspaces to bill? ({month}, last snapshot)", console)
 
 
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column(first, min_width=16)
-    for name in others:
-        table.add_column(name, justify="right" if name else "left", min_width=11 if name else 0)
-    return table
-
-
-def _bar(value: Any, most: Any) -> str:
-    return "█" * max(1, round(BAR_CHARS * float(value) / float(most))) if value else ""
+def _titled(table: Table, title: str, console: Console) -> None:
+    heading(console, title)
+    table.print(console)
 
 
 def _show_next(folder: str, console: Console) -> None:
-    console.print("\nThe lake is yours to look at:")
-    console.print(f"  meterlake --lake {folder} status", highlight=False, soft_wrap=True)
-    console.print(
-        f"  meterlake --lake {folder} retain --dry-run --as-of 2026-12-31", highlight=False, soft_wrap=True
-    )
-    console.print(
-        f"  python -c \"from lake import Lake; print(Lake({folder!r}).usage('seats').collect())\"",
-        soft_wrap=True,
-    )
+    line(console)
+    prose(console, "The lake is yours to look at:")
+    for command in ("status", "retain --dry-run --as-of 2026-12-31"):
+        line(console, f"  meterlake --lake {shlex.quote(folder)} {command}")
+    said = f"from lake import Lake; print(Lake({folder!r}).usage('seats').collect())"
+    line(console, f'  python -c "{said}"')

@@ -85,7 +85,7 @@ def export(  # noqa: PLR0913 - what to export, and how
     chosen = options or Options()
     # In one order, so that the order they were asked in makes no other export.
     chosen = chosen._replace(by=tuple(sorted(chosen.by)))
-    for each in [lake.meter(meter)] if meter else lake.meters():
+    for each in [lake.meter(meter)] if meter else lake.meters(report.problem):
         try:
             check_columns(each, chosen.by, chosen.columns)
             with report.stage("export"):

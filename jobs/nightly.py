@@ -14,6 +14,7 @@ from jobs.export_again import Files, exported_before, list_exports, remember_exp
 from jobs.report import Report, now
 from jobs.retain import retain
 from lake import Lake
+from lake.meters import meter_names
 from lake.storage.faults import storage_failures
 from lake.survey import MeterView, survey
 from schemas.errors import LeaseLostError, MeterlakeError
@@ -31,7 +32,7 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None
     last_month = month_of(this_month.start - dt.timedelta(days=1))
     # Looked at once for all steps: a run with nothing to do is little else than this.
     with report.stage("plan"):
-        views = _views(lake)
+        views = _views(lake, report)
     for meter, view in views.items():
         with _reporting(report, f"aggregate of meter {meter!r}"):
             # What a step leaves when it fails may be half of what is true, so the next looks for itself.
@@ -69,12 +70,22 @@ def _export_months(
                 view.save(lake.storage)
 
 
-def _views(lake: Lake) -> dict[str, MeterView | None]:
-    """All meters as they are, by name; None for each where one can't be looked at: steps then look for themselves."""
+def _views(lake: Lake, report: Report) -> dict[str, MeterView | None]:
+    """All meters as they are, by name, without those that are broken, which is reported."""
+    broken: list[MeterlakeError] = []
     try:
-        return {view.meter.name: view for view in survey(lake.storage)}
+        views = survey(lake.storage, problem=broken.append)
+    except LeaseLostError:
+        raise
     except MeterlakeError:
-        return dict.fromkeys(meter.name for meter in lake.meters())
+        # What could not be reached may be of one meter alone.
+        views, broken = [], []
+        for name in meter_names(lake.storage):
+            with _reporting(report, f"meter {name!r}"):
+                views += survey(lake.storage, name)
+    for error in broken:
+        report.problem(error)
+    return {view.meter.name: view for view in views}
 
 
 @contextmanager

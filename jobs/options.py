@@ -7,12 +7,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from jobs.completion import complete_meter
 from jobs.session import Session
 
 PROGRAM = "meterlake"
 EXIT_USAGE = 2
 # Plain help: it fits 80 columns, needs no rich, and starts fast.
-PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
+PLAIN: dict[str, Any] = {"rich_markup_mode": None}
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help: command lines, each as it can be copied."""
+    # The first character keeps the lines from being filled up.
+    return "\n".join(["\b", "Example:" if len(commands) == 1 else "Examples:", *(f"  {c}" for c in commands)])
 
 
 def _date(text: str) -> dt.date:
@@ -27,6 +34,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Format = Literal["json", "jsonl", "csv", "parquet"]
 Wait = Annotated[
     bool, typer.Option("--wait", help="Wait while another job works on this lake, rather than end.")
+]
+OneMeter = Annotated[
+    str | None,
+    typer.Option("--meter", metavar="M", help="Only this meter.", autocompletion=complete_meter),
+]
+TheMeter = Annotated[
+    str, typer.Option("--meter", metavar="M", help="The meter's name.", autocompletion=complete_meter)
 ]
 ColumnSet = Literal["default", "open-spanner", "focus"]
 NoLease = Annotated[

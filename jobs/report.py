@@ -33,6 +33,8 @@ class PartitionReport(msgspec.Struct, kw_only=True):
     conflicts: int = 0
     rows_written: int = 0
     bytes_written: int = 0
+    # Of the raw events that retention has dropped, or with a dry run would.
+    bytes_dropped: int = 0
 
 
 class ExportReport(msgspec.Struct, kw_only=True):

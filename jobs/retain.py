@@ -43,7 +43,7 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     are what an earlier step of the same run has left of the meters.
     """
     with report.stage("plan"):
-        views = survey(lake.storage, meter) if views is None else views
+        views = survey(lake.storage, meter, report.problem) if views is None else views
     for view in views:
         until = (as_of or now().date()) - dt.timedelta(days=view.meter.event_retention_days)
         with report.stage("plan"):
@@ -107,6 +107,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: 
         why = "interrupted before" if date in leftover else f"before {until}"
         done = PartitionReport(meter=lake.meter.name, date=date, action="dropped", why=why)
         done.events = lake.state.partitions[date].events
+        done.bytes_dropped = sum(file.size_bytes for file in partition.files)
         if not dry_run:
             with report.stage("drop"):
                 _drop(partition)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import sys
 import time
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from schemas.errors import MeterlakeError, StorageError
 from schemas.secrets import redacted
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
 DEFAULT_LAKE = "meterlake-data"
 EXIT_FAILED = 3
-MIN_WIDTH = 80
+# Where nobody says how wide the screen is; and what no number fits into is taken for wider.
+SCREEN_WIDTH, MIN_WIDTH = 80, 20
+# Of marks above and below one letter; more of them would reach into other lines.
+MAX_MARKS = 4
 # Longer lists are cut for people, which is always said.
 MAX_LINES = 20
 LOG = logging.getLogger("meterlake")
@@ -53,7 +58,10 @@ class Session:
 
         People are then told the problems on stderr; the document has them itself.
         """
-        write(as_json(document) if self.as_json else for_people(show))
+        if self.as_json:
+            write_json(document)
+        else:
+            write(for_people(show))
         if not self.as_json:
             complain_of_all(problems)
 
@@ -82,7 +90,7 @@ class Session:
         if self.as_json:
             report = {"report_file": self.report_file} if self.report_file else {}
             try:
-                write(as_json({"error": said} | report))
+                write_json({"error": said} | report)
             except StorageError as error:
                 complain(str(error))
         return exit_code
@@ -114,20 +122,35 @@ def as_json(document: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 
-def for_people(show: Callable[[Console], None]) -> str:
-    """What `show` prints, as text; coloured only where stdout is a terminal."""
+def for_people(show: Callable[[Console], None], *, on_screen: bool = True) -> str:
+    """What `show` prints, as text; coloured only where stdout is a terminal, and not what is meant for a file."""
+    # Into memory first, since rich has its own ideas of what to do when stdout fails.
+    page = _Page(sys.stdout.encoding or "utf-8" if on_screen else "utf-8")
+    show(console_on(page, page if not on_screen else sys.stdout))
+    return "".join(f"{line.rstrip()}\n" for line in page.getvalue().splitlines())
+
+
+def console_on(file: IO[str], stream: IO[str] | None = None) -> Console:
+    """A console that writes to a file what a stream (default the same) will show: in its width, coloured or not."""
     from rich.console import Console
 
-    # Into memory first, since rich has its own ideas of what to do when stdout fails.
-    text = io.StringIO()
+    class Steady(Console):
+        """A console whose reader may leave: what the command does goes on, unseen."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            _unread(self.file)
+
+    columns, _ = shutil.get_terminal_size((SCREEN_WIDTH, 0))
     # Names come from users: no markup in them is obeyed.
-    console = Console(
-        file=text, force_terminal=sys.stdout.isatty(), markup=False, highlight=False, emoji=False
+    return Steady(
+        file=file,
+        force_terminal=(stream or file).isatty(),
+        width=max(columns, MIN_WIDTH),
+        markup=False,
+        highlight=False,
+        emoji=False,
     )
-    # On a narrower terminal lines wrap, which is better than numbers cut short.
-    console.width = max(console.width, MIN_WIDTH)
-    show(console)
-    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
 def write(text: str) -> None:
@@ -140,13 +163,29 @@ def write(text: str) -> None:
 def write_bytes(content: bytes) -> None:
     """Write to stdout as `write` does, byte for byte."""
     with _on_stdout():
+        sys.stdout.flush()
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
 
 
+def write_json(document: Any) -> None:
+    """Write a JSON document to stdout, in UTF-8 as JSON is, whatever the encoding of the terminal."""
+    write_bytes(as_json(document).encode())
+
+
 def plain(text: str) -> str:
-    """The text with control characters escaped, so that a name can't steer a terminal or fake a line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """The text with control characters escaped, so that a name can't steer a terminal or fake a line.
+
+    So are marks that have no letter to stand on, or pile up on one.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    said, marks = [], MAX_MARKS
+    for character in text:
+        marks = marks + 1 if unicodedata.category(character) in {"Mn", "Me"} else 0
+        shown = character.isprintable() and marks <= MAX_MARKS
+        said.append(character if shown else character.encode("unicode_escape").decode())
+    return "".join(said)
 
 
 def log_to_stderr() -> None:
@@ -168,10 +207,29 @@ class _Redacting(logging.Formatter):
 
 def steady_streams() -> None:
     """Make sure that printing can't fail for its characters, or for a stream that the caller has closed."""
+    # Python writes UTF-8 there too, which a terminal of that locale may not know.
+    ascii_only = _locale() in {"C", "POSIX"}
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-        getattr(sys, name).reconfigure(errors="backslashreplace")
+        getattr(sys, name).reconfigure(encoding="ascii" if ascii_only else None, errors="backslashreplace")
+
+
+class _Page(io.TextIOWrapper):
+    """What is going to be written to a stream of this encoding."""
+
+    def __init__(self, encoding: str | None) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding, errors="backslashreplace", newline="\n")
+
+    def getvalue(self) -> str:
+        """What has been written."""
+        self.seek(0)
+        return self.read()
+
+
+def _locale() -> str:
+    """The locale that decides which characters there are; Python has set one itself where none is named."""
+    return next(filter(None, map(os.environ.get, ("LC_ALL", "LC_CTYPE", "LANG"))), "")
 
 
 @contextmanager
@@ -180,9 +238,14 @@ def _on_stdout() -> Iterator[None]:
         yield
     except BrokenPipeError:
         # What the command did is done. The interpreter's own last flush must not fail either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _unread(sys.stdout)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _unread(sys.stdout)
         raise StorageError(
             "could not write the answer", where="standard output", found=error.strerror or str(error)
         ) from error
+
+
+def _unread(stream: IO[str]) -> None:
+    """Send what is still written to a stream nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -17,6 +17,7 @@ from lake import Lake, paths
 from lake.events import list_events
 from lake.lateness import Lateness, merged
 from lake.lease import current_holder
+from lake.meters import load_meter, meter_names
 from lake.planning import changes, file_name
 from lake.state import MeterState, load_state
 from lake.storage import Storage, StoredFile
@@ -99,23 +100,33 @@ class Status(msgspec.Struct, kw_only=True):
 
 def status(lake: Lake, runs: int) -> Status:
     """The lake's status with its last `runs` runs, the newest first."""
+    return status_with_days(lake, runs)[0]
+
+
+def status_with_days(lake: Lake, runs: int) -> tuple[Status, dict[str, dict[dt.date, int]]]:
+    """What `status` gives, and each meter's counted events by date."""
     found = Status(lake=lake.url)
+    daily: dict[str, dict[dt.date, int]] = {}
     _working(lake.storage, found)
     quarantine = _by_meter(lake.storage.list(paths.QUARANTINE))
-    meters = {meter.name: meter for meter in lake.meters()}
-    for name, meter in meters.items():
+    names = meter_names(lake.storage)
+    for name in names:
         try:
-            found.meters.append(_meter_status(lake.storage, meter))
+            meter = load_meter(lake.storage, name)
+            state = load_state(lake.storage, name)
+            files, strays = list_events(lake.storage, name)
+            found.meters.append(meter_status(meter, files, state, strays))
+            daily[name] = {date: record.events for date, record in state.partitions.items()}
         except MeterlakeError as error:
             found.meters.append(MeterStatus(meter=name))
             found.problem(error)
         found.meters[-1].quarantined = _reasons(lake.storage, quarantine.pop(name, []), found)
-    found.undefined = _undefined(lake.storage, meters.keys(), quarantine, found)
+    found.undefined = _undefined(lake.storage, names, quarantine, found)
     # Reports are listed by their paths, whose start sorts as text.
     started = [(file.path, paths.split_run(file.path)) for file in lake.storage.list(paths.RUNS)]
     reports = [(path, *split) for path, split in started if split]
     found.runs = [_run_status(lake.storage, *run) for run in reversed(reports[-runs:] if runs else [])]
-    return found
+    return found, daily
 
 
 def meter_status(
@@ -151,11 +162,6 @@ def _working(storage: Storage, found: Status) -> None:
         found.working = str(holder) if holder else None
     except MeterlakeError as error:
         found.problem(error)
-
-
-def _meter_status(storage: Storage, meter: Meter) -> MeterStatus:
-    files, strays = list_events(storage, meter.name)
-    return meter_status(meter, files, load_state(storage, meter.name), strays)
 
 
 def _late(dates: Iterable[Lateness]) -> Late | None:

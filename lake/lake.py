@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
@@ -13,7 +13,7 @@ from lake import paths, query, readers
 from lake.buckets import UTC, Size
 from lake.meters import load_meter, load_meters
 from lake.storage import Storage, open_storage
-from schemas.errors import BrokenLakeError
+from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
 
 FORMAT = 1
@@ -51,9 +51,12 @@ class Lake:
         other.storage = storage
         return other
 
-    def meters(self) -> list[Meter]:
-        """All meter definitions, sorted by name."""
-        return load_meters(self.storage)
+    def meters(self, problem: Callable[[MeterlakeError], None] | None = None) -> list[Meter]:
+        """All meter definitions, sorted by name.
+
+        One that can't be read is given to `problem`; without it, BrokenLakeError is raised.
+        """
+        return load_meters(self.storage, problem)
 
     def meter(self, name: str) -> Meter:
         """One meter definition. Raises BadInputError listing the known names if there is none."""

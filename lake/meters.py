@@ -2,36 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lake import paths
+from lake.state import load_state
 from lake.storage import Storage
-from schemas.errors import BadInputError
+from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
 from schemas.meter import Meter, check_change, parse_meter
 
 
-def load_meters(storage: Storage) -> list[Meter]:
-    """All meters of the lake, sorted by name."""
+def meter_names(storage: Storage) -> list[str]:
+    """The names of the lake's meters in order, from the listing alone."""
     names = (paths.meter_of_definition(file.path) for file in storage.list(paths.METERS))
-    return [load_meter(storage, name) for name in sorted(name for name in names if name is not None)]
+    return sorted(name for name in names if name is not None)
+
+
+def load_meters(storage: Storage, problem: Callable[[MeterlakeError], None] | None = None) -> list[Meter]:
+    """All meters of the lake, sorted by name.
+
+    A definition that can't be read is given to `problem`, and the others are loaded; without it, it is raised.
+    """
+    found = []
+    for name in meter_names(storage):
+        try:
+            found.append(load_meter(storage, name))
+        except MeterlakeError as error:
+            if problem is None:
+                raise
+            problem(error)
+    return found
 
 
 def load_meter(storage: Storage, name: str) -> Meter:
-    """One meter by its name. Raises BadInputError listing the known names if there is none."""
-    path = paths.meter_definition(name)
-    body = storage.read(path)
+    """One meter by its name.
+
+    Raises BadInputError listing the known names if there is none, BrokenLakeError if its file is no definition of it.
+    """
+    body = storage.read(paths.meter_definition(name))
     if body is None:
-        known = ", ".join(sorted(repr(meter.name) for meter in load_meters(storage)))
+        known = ", ".join(map(repr, meter_names(storage)))
         raise BadInputError(
             f"no meter {name!r} in this lake",
             expected=f"one of {known}" if known else "a defined meter",
             hint="define it with: meterlake meter add FILE",
         )
-    return parse_meter(body, path)
+    return stored_meter(body, name)
+
+
+def stored_meter(body: bytes, name: str) -> Meter:
+    """The meter that the lake's file of this name defines. Raises BrokenLakeError if it defines none, or another."""
+    path, hint = paths.meter_definition(name), "add the definition again: meterlake meter add FILE"
+    try:
+        meter = parse_meter(body, path)
+    except BadInputError as error:
+        raise BrokenLakeError(
+            error.what, where=error.where, expected=error.expected, found=error.found, hint=hint
+        ) from error
+    if meter.name != name:
+        raise BrokenLakeError(
+            "the definition of another meter",
+            where=path,
+            expected=repr(name),
+            found=repr(meter.name),
+            hint=hint,
+        )
+    return meter
 
 
 def save_meter(storage: Storage, meter: Meter) -> str:
     """Add a meter or change its definition; gives `added`, `changed` or `unchanged`.
 
-    Raises RefusedError if the meter has data that the change would contradict.
+    Raises RefusedError if the meter has data that the change would contradict, BrokenLakeError if nothing tells what
+    the definition of its data was.
     """
     path = paths.meter_definition(meter.name)
     body = storage.read(path)
@@ -41,9 +83,23 @@ def save_meter(storage: Storage, meter: Meter) -> str:
     if body == meter.to_json():
         return "unchanged"
     if _has_data(storage, meter.name):
-        check_change(parse_meter(body, path), meter)
+        check_change(_before(storage, meter.name, body), meter)
     storage.publish(path, meter.to_json())
     return "changed"
+
+
+def _before(storage: Storage, name: str, body: bytes) -> Meter:
+    """The meter as its data was made: as the file says or, where that is broken, as the last run has known it."""
+    try:
+        return stored_meter(body, name)
+    except BrokenLakeError as error:
+        known = load_state(storage, name).definition
+        if known is None:
+            hint = "restore the file from a backup: no run has noted what it said, and there is data of it"
+            raise BrokenLakeError(
+                error.what, where=error.where, expected=error.expected, found=error.found, hint=hint
+            ) from error
+        return known.meter
 
 
 def _has_data(storage: Storage, meter: str) -> bool:

@@ -6,16 +6,19 @@ Listings are shared by all meters, and a definition that the state knows is not 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lake import paths
 from lake.events import by_date
-from lake.meters import load_meter
+from lake.meters import load_meter, stored_meter
 from lake.state import KnownMeter, MeterState, decode_state, rebuild_state, save_state
 from lake.storage import Storage, StoredFile
 from schemas.errors import MeterlakeError
-from schemas.meter import Meter, parse_meter
+from schemas.meter import Meter
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -35,42 +38,71 @@ class MeterView:
         self.stored = save_state(storage, self.meter.name, self.state, self.stored)
 
 
-def survey(storage: Storage, meter: str | None = None) -> list[MeterView]:
-    """All meters of the lake by name, or one. Raises BadInputError if there is no such meter."""
+def survey(
+    storage: Storage, meter: str | None = None, problem: Callable[[MeterlakeError], None] | None = None
+) -> list[MeterView]:
+    """All meters of the lake by name, or one. Raises BadInputError if there is no such meter.
+
+    A meter whose definition or state is broken is given to `problem`, and the others go on; without it, it is raised.
+    """
     listed = {paths.meter_of_definition(file.path): file.identity for file in storage.list(paths.METERS)}
     identities = {name: identity for name, identity in listed.items() if name is not None}
     if meter is not None and meter not in identities:
         load_meter(storage, meter)
     names = sorted(identities) if meter is None else [meter]
-    bodies = dict(zip(names, storage.read_all([paths.state(name) for name in names]), strict=True))
-    states = {name: _state(storage, name, body) for name, body in bodies.items()}
-    meters = _definitions(storage, {name: (states[name], identities[name]) for name in names})
+    stored = storage.read_all([paths.state(name) for name in names])
+    bodies = dict(zip(names, stored, strict=True))
+    states = _each(names, lambda name: _state(storage, name, bodies[name]), problem)
+    definitions = _definition_bodies(storage, states, identities)
+    meters = _each(states, lambda name: _definition(storage, states[name], name, definitions), problem)
     folder = paths.EVENTS if meter is None else paths.events(meter)
     files = _by_folder(storage.list(folder))
     views = []
-    for name in names:
-        states[name].definition = KnownMeter(identities[name], meters[name])
+    for name, found in meters.items():
+        states[name].definition = KnownMeter(identities[name], found)
         dates, strays = by_date(files.get(paths.events(name), []))
-        views.append(MeterView(meters[name], dates, strays, states[name], bodies[name]))
+        views.append(MeterView(found, dates, strays, states[name], bodies[name]))
     return views
+
+
+def _each(
+    names: Iterable[str], load: Callable[[str], T], problem: Callable[[MeterlakeError], None] | None
+) -> dict[str, T]:
+    """What is loaded of each meter, without those whose failure `problem` has taken."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = load(name)
+        except MeterlakeError as error:
+            if problem is None:
+                raise
+            problem(error)
+    return found
 
 
 def _state(storage: Storage, name: str, body: bytes | None) -> MeterState:
     return rebuild_state(storage, name) if body is None else decode_state(name, body)
 
 
-def _definitions(storage: Storage, known: dict[str, tuple[MeterState, str]]) -> dict[str, Meter]:
-    found = {
-        name: state.definition.meter
-        for name, (state, identity) in known.items()
-        if state.definition and state.definition.identity == identity and state.definition.meter.name == name
-    }
-    unknown = [name for name in known if name not in found]
-    where = [paths.meter_definition(name) for name in unknown]
-    for name, path, body in zip(unknown, where, storage.read_all(where), strict=True):
-        # One that was removed since it was listed is told as any other that is not there.
-        found[name] = parse_meter(body, path) if body is not None else load_meter(storage, name)
-    return found
+def _definition_bodies(
+    storage: Storage, states: Mapping[str, MeterState], identities: Mapping[str, str]
+) -> dict[str, bytes | None]:
+    """The files of those definitions that the state does not know as they are now."""
+    unknown = []
+    for name, state in states.items():
+        known = state.definition
+        if not (known and known.identity == identities[name] and known.meter.name == name):
+            unknown.append(name)
+    bodies = storage.read_all([paths.meter_definition(name) for name in unknown])
+    return dict(zip(unknown, bodies, strict=True))
+
+
+def _definition(storage: Storage, state: MeterState, name: str, bodies: Mapping[str, bytes | None]) -> Meter:
+    if state.definition and name not in bodies:
+        return state.definition.meter
+    body = bodies[name]
+    # One that was removed since it was listed is told as any other that is not there.
+    return load_meter(storage, name) if body is None else stored_meter(body, name)
 
 
 def _by_folder(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:

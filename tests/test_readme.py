@@ -1,9 +1,8 @@
-"""What the README says is so: its snippets run, its outputs are real, and nothing there is goes unsaid."""
+"""What the README says is so: its snippets run, and nothing there is goes unsaid (its command lines: test_shown_commands)."""
 
 from __future__ import annotations
 
 import ast
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ import duckdb
 import polars as pl
 import pytest
 import typer
-from rich.console import Console
 
 from jobs.cli import app
-from jobs.demo import demo
 from schemas.meter import AGGREGATIONS
 from schemas.rules import REASONS
 from schemas.tables import Event, Measures, Quarantine, UsageByDimension, column_types
@@ -72,15 +69,6 @@ def test_the_sql_snippet_gives_the_polars_snippets_rows() -> None:
     (sql,) = snippets("sql")
     polars = next(snippet for snippet in snippets("python") if "scan_parquet" in snippet)
     assert duckdb.sql(sql).fetchall() == last_value(polars).rows() == [("org_1", pytest.approx(3.5))]
-
-
-def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "demo-lake").mkdir()
-    text = io.StringIO()
-    demo("demo-lake", Console(file=text, width=80, color_system=None))
-    printed = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-    assert between("demo") == f"```text\n{printed}\n```\n"
 
 
 def test_every_reason_is_explained() -> None:

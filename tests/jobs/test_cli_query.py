@@ -65,10 +65,10 @@ def test_a_table_for_people_is_the_default(meterlake: Run) -> None:
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == [
         "active_users: sum of user",
-        "day         plan     quantity  events",
-        "2026-06-19  -      1000000000       1",
-        "2026-06-19  pro           0.5       1",
-        "2026-06-20  =free       482.7       1",
+        "day         plan       quantity  events",
+        "2026-06-19  -      1000000000         1  ████████████████████████",
+        "2026-06-19  pro             0.5       1  █",
+        "2026-06-20  =free         482.7       1  █",
     ]
     assert (
         "month (Europe/Berlin)" in meterlake("query", *JUNE, "--bucket", "month", "--tz", "Europe/Berlin").out
@@ -162,9 +162,7 @@ def test_an_answer_from_aggregates_that_are_out_of_date_says_so(meterlake: Run, 
     put(lake, lake.meter("active_users"), "late.parquet", event("late"))
     ran = meterlake("query", *JUNE)
     assert ran.code == 0
-    assert ran.err.startswith(
-        "note: 1 dates of this range are out of date, the last of them 2026-06-19 (files added)"
-    )
+    assert ran.err.startswith("note: 1 date of this range is out of date: 2026-06-19 (files added)")
 
 
 def test_what_only_dropped_events_could_answer_is_refused(meterlake: Run, lake: Lake) -> None:
@@ -208,7 +206,13 @@ def test_what_is_wrong_is_told(meterlake: Run, arguments: tuple[str, ...], code:
 
 def test_values_are_listed_with_their_events(meterlake: Run) -> None:
     ran = meterlake("values", "--meter", "active_users", "--dimension", "plan")
-    assert ran.out.splitlines() == ["plan    events", "(none)       1", "=free        1", "pro          1"]
+    bar = "█" * 24
+    assert ran.out.splitlines() == [
+        "plan    events",
+        f"(none)       1  {bar}",
+        f"=free        1  {bar}",
+        f"pro          1  {bar}",
+    ]
     ran = meterlake(
         "values", "--meter", "active_users", "--dimension", "plan", "--from", "2026-06-20", "--json"
     )
@@ -246,4 +250,32 @@ def test_an_export_waits_for_no_other_job_unless_asked_to(meterlake: Run, lake: 
 def test_nightly_exports_too(meterlake: Run) -> None:
     ran = meterlake("nightly", "--as-of", "2026-06-25")
     assert ran.code == 0
+    steps = [line.split() for line in ran.out.splitlines()[:4]]
+    assert steps[0] == ["step", "done", "of", "events", "rows", "size"]
+    assert [step[:5] for step in steps[1:]] == [
+        ["aggregate", "0", "partitions", "-", "-"],
+        ["export", "1", "revision", "-", "2"],
+        ["retain", "0", "partitions", "-", "-"],
+    ]
     assert "wrote exports/active_users/period=2026-06/revision=0001/" in ran.out
+
+
+def test_a_night_tells_its_steps_and_retention_its_plan(meterlake: Run, lake: Lake) -> None:
+    put(lake, lake.meter("active_users"), "late.parquet", event("late"))
+    expired = str(DAY + dt.timedelta(days=31))
+    plan = meterlake("retain", "--dry-run", "--as-of", expired)
+    assert (plan.code, plan.out.splitlines()[0]) == (
+        1,
+        "retain: dry run incomplete, nothing touched; nothing to do; 0.0 s",
+    )
+    before = sum(file.size_bytes for file in lake.storage.list("events/meter=active_users/date=2026-06-19/"))
+    lines = meterlake("nightly", "--as-of", expired).out.splitlines()
+    kept = f"{before / 1000:.1f} kB"
+    assert lines[1].split()[:5] == ["aggregate", "1", "partition", "3", "6"]
+    assert lines[3].split()[:5] == ["retain", "1", "partition", "3", "-"]
+    assert lines[3].endswith(kept)
+    dropped = next(number for number, line in enumerate(lines) if line.startswith("dropped"))
+    assert lines[dropped].split() == ["dropped", "dates", "events", "size", "from", "to", "why"]
+    assert " ".join(lines[dropped + 1].split()) == (
+        f"active_users 1 3 {kept} 2026-06-19 2026-06-19 before 2026-06-20"
+    )

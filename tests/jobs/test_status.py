@@ -175,6 +175,29 @@ def test_an_unreadable_file_of_ours_does_not_hide_the_rest(lake: Lake) -> None:
     assert found.exit_code == 3
 
 
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"{", "not a meter definition"),
+        (b'{"name": "seats", "unit": "seat", "untit": 1}', "unknown field `untit`"),
+        (b'{"name": "other", "unit": "seat"}', "the definition of another meter"),
+    ],
+)
+def test_a_broken_definition_hides_no_other_meter(lake: Lake, body: bytes, what: str) -> None:
+    save_meter(lake.storage, Meter(name="users", unit="user"))
+    put_event_file(lake, "seats")
+    lake.storage.publish(paths.meter_definition("seats"), body)
+    identity = put_event_file(lake, "users")
+    save_state(lake.storage, "users", MeterState(partitions={D1: record(files={"a.parquet": identity})}))
+    found = status(lake, runs=0)
+    assert [(each.meter, each.events) for each in found.meters] == [("seats", 0), ("users", 10)]
+    (said,) = found.problems
+    assert said["where"] == "meters/seats.json"
+    assert what in said["what"]
+    assert said["hint"] == "add the definition again: meterlake meter add FILE"
+    assert (found.undefined, found.exit_code) == ([], 3)
+
+
 def run_at(lake: Lake, minute: int, **fields: Any) -> str:
     start = NOW + dt.timedelta(minutes=minute)
     fields = {"job": "aggregate", "finished_at": start + dt.timedelta(seconds=2.5), **fields}
@@ -273,6 +296,9 @@ lake {lake.url}
 meter     events  newest      partitions  out of date  sealed
 seats  1,234,577  2026-06-02           2            1       1
 
+events by day  2026-05-04          2026-06-02  most a day
+seats                                      █▁   1,234,567
+
 not counted  quarantined  duplicates  conflicts  late p50      p95  max
 seats              1,234          12          1     5.2 s  1.4 min  2 h
 
@@ -289,6 +315,12 @@ quarantined: rows that name no meter
 
 last runs (UTC)      job        outcome     seconds  partitions  quarantined
 2026-06-19 03:00:00  aggregate  incomplete      2.5           0        1,234
+
+to do
+- bring 1 date up to date: meterlake aggregate
+- 1,235 quarantined rows: see reason, detail and raw in the Parquet files of
+  quarantine/, mend the raw text, land it as a new file
+- define typo, or correct who sends it: meterlake meter add FILE
 """
     )
     assert shown.err == "error: b.parquet: unreadable file\nhint: replace it\n"

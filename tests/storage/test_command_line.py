@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.s3.models import s3_backends
 
 from jobs.cli import run
 from lake import Lake, paths
-from storage.lakes import parquet
+from shown import blocks, of_help
+from storage.lakes import ACCOUNT, parquet
 from storage.server import KEY, SECRET, Server, error
 from support import DAY, METER, event
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -105,3 +113,34 @@ def test_no_secret_is_told_by_a_failure_to_read(
 def test_an_option_that_is_no_pair_is_wrong_usage(said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--storage-option", said, "status"]) == 2
     assert SECRET not in capsys.readouterr().err
+
+
+def test_what_the_readme_and_the_help_show_of_s3(
+    s3_environment: Server, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_backends[ACCOUNT]["aws"].create_bucket("our-bucket", "us-east-1")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    config = files / "aws-config"
+    config.write_text(f"[profile metering]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
+    (files / "meter.json").rename(files / "active_users.json")
+    program = files / "meterlake"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m jobs.cli "$@"\n')
+    program.chmod(0o755)
+    (readme,) = (block for section, block in blocks("sh") if section == "A lake on S3")
+    (shown,) = (line for line in of_help() if "s3://our-bucket/usage" in line)
+    environment = {
+        **os.environ,
+        "PATH": f"{files}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "AWS_CONFIG_FILE": str(config),
+        "AWS_ENDPOINT_URL": s3_environment.url,
+    }
+    # Not the README's own region, since the bucket is in another.
+    script = f"set -e\n{readme}{shown}".replace("AWS_REGION=eu-central-1", "AWS_REGION=us-east-1")
+    ran = subprocess.run(
+        ["bash", "-c", script], cwd=files, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.count("nightly: done; ") == 2
+    assert "wrote exports" not in ran.stdout.partition("nightly: done; ")[2]
