@@ -54,7 +54,7 @@ def _of_meter(storage: Storage, name: str, report: Report) -> Iterator[Differenc
     except BrokenLakeError as error:
         yield difference(error.what, error.where, error.expected, error.found, error.hint)
         return
-    if view.stored is None and view.state.partitions:
+    if not view.stored and view.state.partitions:
         hint = "run: meterlake aggregate"
         yield difference("missing", paths.state(name), "a state", "none; the aggregates tell it", hint)
     stale = changes(view.files, view.state, view.meter.version)

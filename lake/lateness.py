@@ -13,7 +13,7 @@ import polars as pl
 GROWTH = 2**0.25
 
 
-class Lateness(msgspec.Struct, frozen=True, kw_only=True):
+class Lateness(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Events by how long after their timestamp they were received: the extremes, and counts by class.
 
     Of whole seconds, class 0 is none; class n is from GROWTH**(n-1) up to GROWTH**n, and -n as much too early.

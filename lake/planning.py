@@ -59,6 +59,8 @@ def file_name(file: StoredFile) -> str:
 def _change(listed: Sequence[StoredFile], record: PartitionState | None, meter_version: str) -> Change | None:
     if record is None:
         return Change(NEW, tuple(listed)) if listed else None
+    if _same(listed, record, meter_version):
+        return None
     known = known_files(record)
     added = tuple(file for file in listed if known.get(file_name(file)) != file.identity)
     if record.sealed_at:
@@ -77,3 +79,11 @@ def _change(listed: Sequence[StoredFile], record: PartitionState | None, meter_v
     }
     why = ", ".join(cause for cause, applies in causes.items() if applies)
     return Change(why, added, removed) if why else None
+
+
+def _same(listed: Sequence[StoredFile], record: PartitionState, meter_version: str) -> bool:
+    """Whether nothing has happened to an open partition, which is so of nearly all and so is asked first."""
+    if record.sealed_at or record.rejected or not listed or record.meter_version != meter_version:
+        return False
+    files = record.files
+    return len(listed) == len(files) and all(files.get(file_name(file)) == file.identity for file in listed)

@@ -23,8 +23,11 @@ METADATA_KEY = "meterlake"
 SETTLED = "settled"
 
 
-class PartitionState(msgspec.Struct, kw_only=True, frozen=True):
-    """The record of one partition as of its last aggregation: its inputs, and what was made of them."""
+class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
+    """The record of one partition as of its last aggregation: its inputs, and what was made of them.
+
+    It can be part of no cycle, and a large lake has so many that collecting garbage would look at nothing else.
+    """
 
     meter_version: str
     # Identity of each file that was read, by its name in the partition's folder.
@@ -117,13 +120,13 @@ def decode_state(meter: str, body: bytes) -> MeterState:
     return state
 
 
-def save_state(storage: Storage, meter: str, state: MeterState, stored: bytes | None = None) -> bytes:
-    """Publish the state of a meter unless it is the same as what is `stored`; gives the file's content now."""
+def save_state(storage: Storage, meter: str, state: MeterState, stored: str = "") -> str:
+    """Publish the state of a meter unless what is `stored` has its checksum; gives the checksum."""
     state.partitions = dict(sorted(state.partitions.items()))
     body = _encoded(state)
-    if body != stored:
+    if state.checksum != stored:
         storage.publish(paths.state(meter), body)
-    return body
+    return state.checksum
 
 
 def rebuild_state(storage: Storage, meter: str) -> MeterState:

@@ -30,8 +30,8 @@ class MeterView:
     # A complaint for every file that no partition can hold.
     strays: list[MeterlakeError]
     state: MeterState
-    # The state's file as it is now; None if there is none.
-    stored: bytes | None
+    # The checksum of the state's file as it is now; empty if there is none.
+    stored: str
 
     def save(self, storage: Storage) -> None:
         """Publish the state, unless it is what is there already."""
@@ -50,9 +50,7 @@ def survey(
     if meter is not None and meter not in identities:
         load_meter(storage, meter)
     names = sorted(identities) if meter is None else [meter]
-    stored = storage.read_all([paths.state(name) for name in names])
-    bodies = dict(zip(names, stored, strict=True))
-    states = _each(names, lambda name: _state(storage, name, bodies[name]), problem)
+    states, checksums = _states(storage, names, problem)
     definitions = _definition_bodies(storage, states, identities)
     meters = _each(states, lambda name: _definition(storage, states[name], name, definitions), problem)
     folder = paths.EVENTS if meter is None else paths.events(meter)
@@ -61,7 +59,7 @@ def survey(
     for name, found in meters.items():
         states[name].definition = KnownMeter(identities[name], found)
         dates, strays = by_date(files.get(paths.events(name), []))
-        views.append(MeterView(found, dates, strays, states[name], bodies[name]))
+        views.append(MeterView(found, dates, strays, states[name], checksums[name]))
     return views
 
 
@@ -78,6 +76,16 @@ def _each(
                 raise
             problem(error)
     return found
+
+
+def _states(
+    storage: Storage, names: list[str], problem: Callable[[MeterlakeError], None] | None
+) -> tuple[dict[str, MeterState], dict[str, str]]:
+    """The states, and the checksums of those that are stored."""
+    stored = storage.read_all([paths.state(name) for name in names])
+    bodies = dict(zip(names, stored, strict=True))
+    states = _each(names, lambda name: _state(storage, name, bodies[name]), problem)
+    return states, {name: state.checksum if bodies[name] else "" for name, state in states.items()}
 
 
 def _state(storage: Storage, name: str, body: bytes | None) -> MeterState:

@@ -134,16 +134,20 @@ class LocalStorage:
         return len(left)
 
     def _walk(self, folder: str) -> Iterator[StoredFile]:
-        try:
-            entries = list(os.scandir(self.root / folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
-                yield from self._walk(path)
-            else:
-                yield _stored(path, entry.stat())
+        # By text, since a lake has many folders and a path object for each takes as long as the rest.
+        left = [folder]
+        while left:
+            inner = left.pop()
+            try:
+                entries = list(os.scandir(f"{self.url}/{inner}"))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for entry in entries:
+                path = f"{inner}/{entry.name}" if inner else entry.name
+                if entry.is_dir():
+                    left.append(path)
+                else:
+                    yield _stored(path, entry.stat())
 
 
 def scan_local(files: Sequence[Path], **options: Any) -> pl.LazyFrame:
