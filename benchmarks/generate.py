@@ -42,11 +42,16 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
 def generate(folder: Path, shape: Shape) -> None:
     """Make a lake of about so many events in an empty folder."""
+    begin(folder)
+    for number in range(shape.dates):
+        add_date(folder, shape, number)
+
+
+def begin(folder: Path) -> None:
+    """Make a lake with the meter and no events."""
     lake = Lake.init(str(folder))
     body = {"name": METER, "unit": "user", "dimensions": [{"name": d, "type": "string"} for d in DIMENSIONS]}
     save_meter(lake.storage, parse_meter(json.dumps(body).encode(), "benchmark"))
-    for number in range(shape.dates):
-        add_date(folder, shape, number)
 
 
 def add_date(folder: Path, shape: Shape, number: int) -> None:

@@ -20,6 +20,8 @@ class Timing(msgspec.Struct, frozen=True):
     wall_seconds: float
     cpu_seconds: float
     peak_mb: float
+    # Whatever was asked of files, from the disk or not; 0 where the system does not tell.
+    read_bytes: float = 0
 
 
 def timed(command: Sequence[str]) -> Timing:
@@ -27,6 +29,9 @@ def timed(command: Sequence[str]) -> Timing:
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=said, stderr=said)
+        # Until the process is waited for, its figures can be read.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        read_bytes = _read_bytes(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         wall_seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -35,7 +40,12 @@ def timed(command: Sequence[str]) -> Timing:
             sys.exit(f"{' '.join(command)} failed:\n{said.read().decode(errors='replace')}")
     # Linux counts in KiB, others in bytes.
     unit = 1024 if sys.platform == "linux" else 1024**2
-    return Timing(wall_seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
+    return Timing(wall_seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit, read_bytes)
+
+
+def _read_bytes(process_id: int) -> int:
+    said = Path(f"/proc/{process_id}/io")
+    return int(said.read_text().split()[1]) if said.exists() else 0
 
 
 def way(name: str, lake: Path, out: Path) -> Timing:

@@ -20,7 +20,7 @@ from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE, HASH
 from lake.events import ROW, Partition
 from lake.index import KeyIndex, hashes
-from lake.planning import FILES_ADDED, VANISHED, Change, changes
+from lake.planning import FILES_ADDED, NEW, VANISHED, Change, changes
 from lake.publish import publish_partition, withdraw_partition
 from lake.quarantine import quarantine_rows
 from lake.state import MeterState, PartitionState, rebuild_state
@@ -135,13 +135,8 @@ def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, 
     with report.stage("index"):
         index = KeyIndex(storage, meter.name, plan.partitions)
         index.update()
-        others = plan.partitions.keys() - plan.changed.keys()
-        moved = _moved_keys(index, plan, state) if others else None
-        hit = others if moved is None else index.dates_with(moved, others)
     with report.stage("deduplicate"):
-        settled = settled_winners(storage, meter, state.sealed)
-        focus = (plan.changed.keys() | hit) & plan.partitions.keys()
-        losers = find_losers(meter, plan.partitions, settled, focus, index, keep=[DATE, ROW, CONFLICT])
+        losers, hit = _losers(storage, meter, state, plan, index)
     with report.stage("aggregate"):
         dates = sorted(plan.changed.keys() | hit)
         due = (_due(storage, meter, date, plan, losers.filter(pl.col(DATE) == date)) for date in dates)
@@ -156,6 +151,30 @@ def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, 
             if record.files or record.rejected:
                 state.partitions[each.partition.date] = record
     return index
+
+
+def _losers(
+    storage: Storage, meter: Meter, state: MeterState, plan: Plan, index: KeyIndex
+) -> tuple[pl.DataFrame, set[dt.date]]:
+    """The losers of the changed partitions, and the others that may have come to lose or win rows, with theirs."""
+    settled = settled_winners(storage, meter, state.sealed)
+    changed, others = plan.changed.keys(), plan.partitions.keys() - plan.changed.keys()
+
+    def find(focus: set[dt.date]) -> pl.DataFrame:
+        keep = [DATE, ROW, CONFLICT, "winner_date"]
+        return find_losers(meter, plan.partitions, settled, focus & plan.partitions.keys(), index, keep)
+
+    if all(change.why in (NEW, FILES_ADDED) for change in plan.changed.values()):
+        losers = find(set(changed))
+        # Where rows only came, an old winner loses to a new one or is a winner still.
+        beaten = losers.filter(
+            pl.col("winner_date").is_in(list(changed)) & ~pl.col(DATE).is_in(list(changed))
+        )
+        hit = set(beaten[DATE])
+        return (find(changed | hit) if hit else losers), hit
+    moved = _moved_keys(index, plan, state) if others else None
+    hit = others if moved is None else index.dates_with(moved, others)
+    return find(changed | hit), hit
 
 
 def _due(storage: Storage, meter: Meter, date: dt.date, plan: Plan, lost: pl.DataFrame) -> _Due:
