@@ -34,8 +34,6 @@ def main() -> None:
         begin(alone)
         add_date(alone, shape, DATES)
         shutil.copytree(alone / paths.events(METER), old / paths.events(METER), dirs_exist_ok=True)
-        # A first process pays for what the file system has not read yet.
-        timed([sys.executable, "-m", "benchmarks.ways.again", "--help"])
         night, first = timed(_aggregate(old)), timed(_aggregate(alone))
     read = (night.read_bytes - first.read_bytes) / (DATES * EVENTS_A_DATE)
     print(
