@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.cli_meter import meter_app
+from jobs.cli_page import page_app
 from jobs.cli_query import query_app
 from jobs.options import (
     EXIT_USAGE,
@@ -45,6 +46,7 @@ DEMO_MARKER = "meterlake-demo"
 app = typer.Typer(name=PROGRAM, **PLAIN)
 app.add_typer(meter_app)
 app.add_typer(query_app)
+app.add_typer(page_app)
 
 GARBAGE_AFTER_OBJECTS = 100_000
 

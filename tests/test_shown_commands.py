@@ -28,6 +28,7 @@ LAKES = {
     "Install": "usage-lake",
     "Five minutes": "usage-lake",
     "Asking": "demo-lake",
+    "A page to look at": "demo-lake",
     "Billing": "demo-lake",
     "Queries": "demo-lake",
     "Verification": "usage-lake",

@@ -66,7 +66,7 @@ def test_commands_options_choices_and_meters_are_offered(
     meterlake: dict[str, str], lake: Path, shell: str
 ) -> None:
     assert {"query", "land", "meter"} <= asked(shell, meterlake, "meterlake ")
-    assert asked(shell, meterlake, "meterlake re") == {"retain"}
+    assert asked(shell, meterlake, "meterlake re") == {"report", "retain"}
     assert asked(shell, meterlake, "meterlake query --buck") == {"--bucket"}
     assert asked(shell, meterlake, "meterlake query --bucket mo") == {"month"}
     # Not one that would have to be quoted.
