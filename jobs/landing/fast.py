@@ -21,6 +21,8 @@ _ESCAPED_KEY = re.compile(rb'"[^"\\]*\\u[^"]*"\s*:')
 # Fields that are often null; a null of any other name may be metadata.
 _NULLABLE = frozenset({"idempotency_key", "timestamp", "received_at"})
 _NULL = re.compile(rb'"(?!(?:idempotency_key|timestamp|received_at)")[^"\\]*"\s*:\s*null')
+# So much of the start of a batch is searched for the meters it names.
+_START_BYTES = 2**16
 _ARROW = {"string": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
 
 
@@ -34,9 +36,7 @@ class Table(NamedTuple):
 def parse_fast(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
     """The events of the lines with their dimensions; None if any line is not plainly right, or needs a closer look."""
     table = read_typed(lines, meters, "error")
-    if table is None or (b"null" in lines and _hides_null(lines, table.present)):
-        return None
-    return _settled(table)
+    return None if table is None or _hides_null(lines, table.present) else _settled(table)
 
 
 def read_typed(
@@ -48,12 +48,32 @@ def read_typed(
     text, repeated fields are errors, and so are unknown ones unless they are ignored. What it lets pass is looked for
     here before and after.
     """
+    if not _is_plain(lines):
+        return None
+    # The first lines mostly name all meters there are; whether they do is seen once all lines are read.
+    likely = _present(lines[:_START_BYTES], meters)
+    table = _read(lines, likely, unexpected)
+    names = [meter.name for meter in likely]
+    if table is not None and table.df.get_column("meter").is_in(names).all(ignore_nulls=False):
+        return table
+    present = _present(lines, meters)
+    return table if present == likely else _read(lines, present, unexpected)
+
+
+def _is_plain(lines: bytes) -> bool:
+    """Whether the lines hold nothing that pyarrow's reader would let pass, or crash on."""
     if not _one_object_a_line(lines) or _ODD_QUANTITY.search(lines):
-        return None
-    if b"\\u" in lines and _ESCAPED_KEY.search(lines):
-        return None
+        return False
+    # A search for one byte is forty times as fast as for two, and most inputs have no backslash.
+    return not (b"\\" in lines and b"\\u" in lines and _ESCAPED_KEY.search(lines))
+
+
+def _present(lines: bytes, meters: Mapping[str, Meter]) -> list[Meter]:
     named = {name.decode(errors="replace") for name in set(_NAMES.findall(lines))}
-    present = [meters[name] for name in sorted(named & meters.keys())]
+    return [meters[name] for name in sorted(named & meters.keys())]
+
+
+def _read(lines: bytes, present: list[Meter], unexpected: Literal["error", "ignore"]) -> Table | None:
     schema = _schema(present)
     if schema is None:
         return None
@@ -61,7 +81,8 @@ def read_typed(
         lines.decode()
         table = pyarrow.json.read_json(
             pa.BufferReader(lines),
-            read_options=pyarrow.json.ReadOptions(block_size=len(lines) + 1),
+            # One block on one thread costs a third less; the other cores have batches of their own.
+            read_options=pyarrow.json.ReadOptions(block_size=len(lines) + 1, use_threads=False),
             parse_options=pyarrow.json.ParseOptions(
                 explicit_schema=schema, unexpected_field_behavior=unexpected
             ),
@@ -74,9 +95,8 @@ def read_typed(
 
 def _one_object_a_line(lines: bytes) -> bool:
     # A line that is `null` crashes pyarrow's reader, two objects on a line would be two events of one line.
-    ends = lines.count(b"\n")
     whole = lines.startswith(b"{") and lines.endswith(b"}")
-    return whole and lines.count(b"\n{") == ends and lines.count(b"}\n") == ends
+    return whole and lines.count(b"}\n{") == lines.count(b"\n")
 
 
 def _schema(meters: list[Meter]) -> pa.Schema | None:
@@ -153,7 +173,7 @@ def _hides_null(lines: bytes, meters: list[Meter]) -> bool:
     if len(meters) == 1 and not _dotted(meters[0]):
         return False
     roots = {name.split(".")[0] for meter in meters for name in meter.dimension_names}
-    return not roots.isdisjoint(_NULLABLE) or _NULL.search(lines) is not None
+    return b"null" in lines and (not roots.isdisjoint(_NULLABLE) or _NULL.search(lines) is not None)
 
 
 def _value(dimension: Dimension) -> pl.Expr:
