@@ -43,7 +43,7 @@ def parse_rest(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
     """
     # The pattern is slow, and almost never needed.
     spaced = any(space in lines for space in _SPACES) and _SPACED.search(lines)
-    table = None if spaced else read_typed(lines, meters, "ignore")
+    table = None if spaced else read_typed(lines, meters, "ignore", {})
     if table is None:
         return None
     try:
