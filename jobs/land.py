@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
+from jobs.landing.ahead import ahead
 from jobs.landing.batches import Batch
 from jobs.landing.inputs import Input, open_input
 from jobs.landing.judge import judge
@@ -76,8 +80,10 @@ def _land_input(storage: Storage, source: Input, meters: dict[str, Meter], repor
         report.inputs.append(said | {"status": status, "events": 0, "quarantined": 0})
         return
     landing = _Landing(storage, source, meters, record, report)
-    for batch in track(source.batches(meters), f"land {source.name}"):
-        landing.add(batch)
+    read = partial(_read_batch, meters=meters, landed_at=landing.landed_at, sealed=landing.sealed)
+    with closing(ahead(read, source.batches(meters))) as batches:
+        for batch in track(_waited_for(batches, report), f"land {source.name}"):
+            landing.add(batch)
     landing.flush()
     landing.withdraw(set(record.quarantine_files))
     done = msgspec.structs.replace(
@@ -112,6 +118,44 @@ def _begun(storage: Storage, source: Input) -> LandedInput:
         ) from error
 
 
+class _Read(NamedTuple):
+    """A batch that was parsed and judged: its lines as they were parsed, events by meter, and rejected lines."""
+
+    batch: Batch
+    lines: bytes
+    events: list[tuple[str, pl.DataFrame]]
+    rejected: pl.DataFrame
+
+
+def _read_batch(
+    batch: Batch,
+    meters: dict[str, Meter],
+    landed_at: dt.datetime,
+    sealed: dict[str, set[dt.date]],
+) -> _Read:
+    """Parse and judge a batch. It changes nothing, so that batches can be read at the same time."""
+    # To replace takes long even where there is nothing to replace.
+    lines = (batch.lines.replace(b"\r\n", b"\n") if b"\r" in batch.lines else batch.lines).rstrip(b"\r\n")
+    parsed = _refused(batch) if batch.refused else parse(lines, meters)
+    schema = {LINE: pl.UInt32, "meter": pl.String, "reason": pl.String, "detail": pl.String}
+    events, rejected = [], [pl.DataFrame(parsed.rejected, schema=schema, orient="row")]
+    for meter, df in parsed.events:
+        judged = judge(df, meter, landed_at, sealed[meter.name])
+        events.append((meter.name, judged.events.drop(LINE)))
+        rejected.append(judged.rejected.with_columns(meter=pl.lit(meter.name)))
+    return _Read(batch, lines, events, pl.concat(rejected, how="diagonal"))
+
+
+def _waited_for(batches: Iterator[_Read], report: Report) -> Iterator[_Read]:
+    """The same batches, with the time until each is there as that of parsing."""
+    while True:
+        with report.stage("parse"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
 class _Landing:
     """One input on its way into the lake: what is held until it is written, and what was written."""
 
@@ -129,31 +173,19 @@ class _Landing:
         self._again = record.complete
         self.events, self.files, self.quarantine_files = 0, list[str](), list[str]()
         self.reasons: Counter[str] = Counter()
-        self._sealed = {name: load_state(storage, name).sealed for name in meters}
+        self.sealed = {name: load_state(storage, name).sealed for name in meters}
         self._held: dict[str, list[pl.DataFrame]] = {}
         self._rejected: dict[str | None, list[pl.DataFrame]] = {}
         self._lines, self._bytes, self._flushes = 0, 0, 0
 
-    def add(self, batch: Batch) -> None:
-        """Parse and judge a batch; write what is held once it is much."""
-        lines = batch.lines.replace(b"\r\n", b"\n").rstrip(b"\r\n")
-        with self.report.stage("parse"):
-            parsed = _refused(batch) if batch.refused else parse(lines, self.meters)
-            rejected = pl.DataFrame(
-                parsed.rejected,
-                schema={LINE: pl.UInt32, "meter": pl.String, "reason": pl.String, "detail": pl.String},
-                orient="row",
-            )
-            for meter, df in parsed.events:
-                judged = judge(df, meter, self.landed_at, self._sealed[meter.name])
-                self._held.setdefault(meter.name, []).append(judged.events.drop(LINE))
-                rejected = pl.concat(
-                    [rejected, judged.rejected.with_columns(meter=pl.lit(meter.name))], how="diagonal"
-                )
-            if rejected.height:
-                self._reject(rejected, lines.split(b"\n"), batch)
-        self._lines += lines.count(b"\n") + 1
-        self._bytes += len(lines)
+    def add(self, batch: _Read) -> None:
+        """Hold what a batch gave; write what is held once it is much."""
+        for name, df in batch.events:
+            self._held.setdefault(name, []).append(df)
+        if batch.rejected.height:
+            self._reject(batch.rejected, batch.lines.split(b"\n"), batch.batch)
+        self._lines += batch.lines.count(b"\n") + 1
+        self._bytes += len(batch.lines)
         if self._lines >= FLUSH_LINES or self._bytes >= FLUSH_BYTES:
             self.flush()
 

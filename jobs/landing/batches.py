@@ -46,13 +46,14 @@ def cut(stream: pa.NativeFile) -> Iterator[Batch]:
         first = False
         whole, line_end, rest = text.rpartition(b"\n")
         if line_end:
-            yield from _bounded(whole, position)
-            position += whole.count(b"\n") + 1
+            ends = whole.count(b"\n")
+            yield from _bounded(whole, position, ends)
+            position += ends + 1
         if len(rest) > MAX_LINE_BYTES:
             yield _too_long(rest, position)
             rest, position = _after_line(stream), position + 1
     if rest:
-        yield from _bounded(rest, position)
+        yield from _bounded(rest, position, 0)
 
 
 def joined(texts: Iterable[bytes | Refused]) -> Iterator[Batch]:
@@ -65,13 +66,13 @@ def joined(texts: Iterable[bytes | Refused]) -> Iterator[Batch]:
             held.append(text)
             size_bytes += len(text)
         if held and (refused or size_bytes >= BATCH_BYTES):
-            yield from _bounded(b"\n".join(held), position)
+            yield from _bounded(b"\n".join(held), position, len(held) - 1)
             position, size_bytes, held = position + len(held), 0, []
         if refused:
             yield Batch(refused.text, position, refused)
             position += 1
     if held:
-        yield from _bounded(b"\n".join(held), position)
+        yield from _bounded(b"\n".join(held), position, len(held) - 1)
 
 
 def numbered(blocks: Iterable[bytes]) -> Iterator[Batch]:
@@ -82,9 +83,8 @@ def numbered(blocks: Iterable[bytes]) -> Iterator[Batch]:
         position += lines.count(b"\n") + 1
 
 
-def _bounded(lines: bytes, position: int) -> Iterator[Batch]:
-    """Batches of a bounded number of lines, without those that are too long."""
-    ends = lines.count(b"\n")
+def _bounded(lines: bytes, position: int, ends: int) -> Iterator[Batch]:
+    """Batches of a bounded number of lines, which have so many ends, without those that are too long."""
     if len(lines) <= MAX_LINE_BYTES and ends < BATCH_LINES:
         yield Batch(lines, position)
         return

@@ -17,7 +17,8 @@ from schemas.meter import Meter
 
 _REST = "#rest"
 # Members are counted by the end of their names, which this would hide.
-_SPACED = re.compile(rb'"\s+:')
+_SPACED = re.compile(rb'"[ \t\r]+:')
+_SPACES = (b" :", b"\t:", b"\r:")
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,7 +41,9 @@ def parse_rest(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
 
     Lines that need a closer look (escapes, nested metadata, another meter) are given to the careful way one by one.
     """
-    table = None if _SPACED.search(lines) else read_typed(lines, meters, "ignore")
+    # The pattern is slow, and almost never needed.
+    spaced = any(space in lines for space in _SPACES) and _SPACED.search(lines)
+    table = None if spaced else read_typed(lines, meters, "ignore", {})
     if table is None:
         return None
     try:

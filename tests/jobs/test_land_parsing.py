@@ -205,6 +205,95 @@ def test_undeclared_metadata_is_read_without_the_careful_way(monkeypatch: pytest
     assert not any(given_to_it)
 
 
+def test_plain_undeclared_metadata_goes_the_fast_way() -> None:
+    lines = (
+        '{"subject":"s","meter":"other","quantity":1,"metadata":{"trace": "a,\\u007b", "region": "eu"}}',
+        '{"subject":"s","meter":"other","quantity":1,"metadata":{"trace": "é}", "region": "eu", "n": 1.10}}',
+        '{"subject":"s","meter":"bare","quantity":1,"metadata":{"n": 10e-1, "on": false}}',
+        '{"subject":"s","meter":"bare","quantity":1,"metadata":{}}',
+        '{"subject":"s","meter":"bare","quantity":1}',
+    )
+    plain = "\n".join(lines[1:]).encode()
+    found = parse_fast(plain, METERS)
+    assert found is not None
+    assert_same(found, parse_exact(plain, METERS))
+    assert [df["metadata"].to_list() for _, df in found.events] == [
+        ['{"n":10e-1,"on":false}', None, None],
+        ['{"trace":"é}","n":1.10}'],
+    ]
+    # An escape is written another way than it was read.
+    assert parse_fast("\n".join(lines).encode(), METERS) is None
+
+
+NOT_ALIKE = {
+    "another order": '{"n":1,"trace":"t"}',
+    "a number that is none": '{"trace":"t","n":NaN}',
+    "a number beyond floats": '{"trace":"t","n":1e999}',
+    "a name twice": '{"trace":"t","n":1,"n":1}',
+    "text as a number": '{"trace":"t","n":"1"}',
+    "a space before a colon": '{"trace":"t","n" :1}',
+    "a name that only it has": '{"trace":"t","n":1,"late":1}',
+    "a null": '{"trace":null,"n":1}',
+    "an object": '{"trace":"t","n":{"trace":"u"}}',
+    "an escape": '{"trace":"\\n","n":1}',
+    "an escaped name": '{"tr\\u0061ce":"t","n":1}',
+    "a name of a field": '{"trace":"t","n":1,"quantity":2}',
+    "a control character": '{"trace":"\x01","n":1}',
+    "a dimension of another meter": '{"trace":"t","n":1,"region":"eu"}',
+}
+
+
+@pytest.mark.parametrize("metadata", NOT_ALIKE.values(), ids=NOT_ALIKE)
+@pytest.mark.parametrize("first", [False, True])
+def test_undeclared_metadata_that_is_not_alike_is_left_to_slower_ways(
+    metadata: str,
+    first: bool,
+) -> None:
+    def event(meter: str, said: str) -> str:
+        return f'{{"subject":"s","meter":"{meter}","quantity":1,"metadata":{said}}}'
+
+    usual = [event("bare", '{"trace":"t","n":1}'), event("other", '{"trace":"t","region":"eu","n":1.0}')]
+    odd = event("bare", metadata)
+    lines = "\n".join([odd, *usual] if first else [*usual, odd]).encode()
+    assert_every_way_gives_the_same(lines)
+
+
+undeclared = st.tuples(
+    st.sampled_from(["trace", "n", "on", "region", "a.b"]),
+    st.sampled_from(
+        ['"t"', '""', "1", "1.10", "-0", "1e999", "true", "false", "null", '":"', '"é"', '"n":', "{}"]
+    ),
+)
+flat_events = st.builds(
+    lambda meter, said: (
+        f'{{"meter":"{meter}","subject":"s","quantity":1,"metadata":{{'
+        + ", ".join(f'"{name}": {value}' for name, value in said)
+        + "}}"
+    ),
+    st.sampled_from(["other", "bare"]),
+    st.lists(undeclared, max_size=4),
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(flat_events, min_size=1, max_size=4).map("\n".join),
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from('{}[]":,0.eE+-\\ \n\t\x00n')), max_size=1),
+)
+def test_every_way_reads_undeclared_metadata_alike(text: str, changes: list[tuple[int, str]]) -> None:
+    for place, character in changes:
+        text = text[:place] + character + text[place + 1 :]
+    assert_every_way_gives_the_same(text.encode().rstrip(b"\n"))
+
+
+def test_a_meter_that_only_late_lines_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.landing.fast.START_BYTES", 100)
+    lines = [line(meter="bare")] * 3 + [line({"region": "eu"}, meter="other")]
+    found = parse_fast("\n".join(lines).encode(), METERS)
+    assert found is not None
+    assert_same(found, parse_exact("\n".join(lines).encode(), METERS))
+
+
 def test_one_bad_line_keeps_few_others_from_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
