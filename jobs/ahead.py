@@ -1,8 +1,9 @@
-"""Working on the next item while the one before is being used, so that no core waits."""
+"""Working on the next items while what the last one gave is used, so that no core waits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,21 +12,34 @@ Result = TypeVar("Result")
 
 
 def ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], *, small: Callable[[Item], bool]
-) -> Iterator[tuple[Item, Result]]:
-    """Each item with its result, in order. While one is used the next is worked on, if both are small.
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    threads: int = 1,
+    small: Callable[[Item], bool] = lambda _: True,
+) -> Generator[tuple[Item, Result]]:
+    """Each item with what `work` gives of it, in order.
 
-    `small` says whether two such fit into memory. An exception of `work` is raised where its result is due.
+    `threads` + 1 are held at most, and one that is not `small` alone. Raises what `work` raises, where its result is
+    due. pyarrow and Polars leave Python free to go on, so threads are enough.
     """
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        waiting: tuple[Item, Future[Result]] | None = None
-        for item in items:
-            if waiting and not (small(item) and small(waiting[0])):
-                yield waiting[0], waiting[1].result()
-                waiting = None
-            following = item, worker.submit(work, item)
-            if waiting:
-                yield waiting[0], waiting[1].result()
-            waiting = following
-        if waiting:
-            yield waiting[0], waiting[1].result()
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                alone = not (small(item) and all(small(other) for other, _ in waiting))
+                while waiting and (alone or len(waiting) > threads):
+                    yield _taken(waiting)
+                waiting.append((item, pool.submit(work, item)))
+                if len(waiting) > threads:
+                    yield _taken(waiting)
+            while waiting:
+                yield _taken(waiting)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _taken(waiting: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Result]:
+    item, future = waiting.popleft()
+    return item, future.result()

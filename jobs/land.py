@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from jobs.landing.ahead import ahead
+from jobs.ahead import ahead
 from jobs.landing.batches import Batch
 from jobs.landing.inputs import Input, open_input
 from jobs.landing.judge import judge
@@ -35,6 +35,8 @@ from schemas.tables import INSTANT, Quarantine, column_types
 FLUSH_LINES = 1_000_000
 # Likewise for lines that are long: so many bytes of JSON.
 FLUSH_BYTES = 512 * 2**20
+# More would hold more batches in memory, and gain little.
+THREADS = 2
 
 
 class LandedInput(msgspec.Struct, kw_only=True):
@@ -81,7 +83,7 @@ def _land_input(storage: Storage, source: Input, meters: dict[str, Meter], repor
         return
     landing = _Landing(storage, source, meters, record, report)
     read = partial(_read_batch, meters=meters, landed_at=landing.landed_at, sealed=landing.sealed)
-    with closing(ahead(read, source.batches(meters))) as batches:
+    with closing(ahead(read, source.batches(meters), threads=THREADS)) as batches:
         for batch in track(_waited_for(batches, report), f"land {source.name}"):
             landing.add(batch)
     landing.flush()
@@ -146,14 +148,14 @@ def _read_batch(
     return _Read(batch, lines, events, pl.concat(rejected, how="diagonal"))
 
 
-def _waited_for(batches: Iterator[_Read], report: Report) -> Iterator[_Read]:
+def _waited_for(batches: Iterator[tuple[Batch, _Read]], report: Report) -> Iterator[_Read]:
     """The same batches, with the time until each is there as that of parsing."""
     while True:
         with report.stage("parse"):
-            batch = next(batches, None)
-        if batch is None:
+            found = next(batches, None)
+        if found is None:
             return
-        yield batch
+        yield found[1]
 
 
 class _Landing:
