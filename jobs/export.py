@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import polars as pl
@@ -11,20 +13,15 @@ from jobs.billing import ADDITIVE, Period, about, adjusted, bill, changes, check
 from jobs.export_files import ADJUSTMENTS, USAGE, Drafts
 from jobs.report import ExportReport, Report, now
 from lake import Lake, paths
-from lake.exports import (
-    Close,
-    Manifest,
-    load_close,
-    load_manifests,
-    manifest_sha256,
-    publish_revision,
-    save_close,
-    scan_revision,
-)
+from lake.events import fingerprint
+from lake.exports import Close, Manifest, Revisions, ToldRevision, save_close
 from lake.freshness import out_of_date
+from lake.planning import changes as changed_partitions
 from lake.readers import aggregate_rows
-from lake.state import load_state, read_record
-from lake.storage import Storage
+from lake.recent import RecentRows
+from lake.state import PartitionState, load_state, read_record
+from lake.storage import Storage, StoredFile
+from lake.survey import MeterView
 from schemas.errors import BrokenLakeError, LeaseLostError, MeterlakeError, RefusedError
 from schemas.meter import Meter
 
@@ -47,6 +44,19 @@ class Options(NamedTuple):
         return by + columns + (["csv=safe"] if self.csv_safe else [])
 
 
+@dataclass
+class Seen:
+    """What a run has found of a meter and of one month's exports, so that exporting need not look for it again.
+
+    `known` is what the last revision is known to say, if the run knows. An export brings `files` and `known` up to date.
+    """
+
+    view: MeterView
+    files: Sequence[StoredFile]
+    recent: RecentRows
+    known: ToldRevision | None
+
+
 class _Export(NamedTuple):
     """One period of one meter, to be exported one way."""
 
@@ -54,6 +64,7 @@ class _Export(NamedTuple):
     meter: Meter
     period: Period
     options: Options
+    seen: Seen | None = None
 
     @property
     def folder(self) -> str:
@@ -76,73 +87,88 @@ def export(  # noqa: PLR0913 - what to export, and how
     meter: str | None = None,
     options: Options | None = None,
     close: bool = False,
+    seen: Seen | None = None,
 ) -> None:
     """Write a new revision of a month for one meter or all, where anything changed since the one before.
 
-    Exports what has been aggregated. With `close` the month is final then: whatever is found later is told by
+    Exports what has been aggregated. `seen` is what a run that holds the lease has found, of its one meter. With `close` the month is final then: whatever is found later is told by
     revisions that carry adjustments only. A meter that fails is reported and does not keep the others.
     """
     chosen = options or Options()
     # In one order, so that the order they were asked in makes no other export.
     chosen = chosen._replace(by=tuple(sorted(chosen.by)))
-    for each in [lake.meter(meter)] if meter else lake.meters(report.problem):
+    for each in _meters(lake, report, meter, seen):
         try:
             check_columns(each, chosen.by, chosen.columns)
             with report.stage("export"):
-                report.exports.append(_export(_Export(lake.storage, each, period, chosen), close=close))
+                report.exports.append(_export(_Export(lake.storage, each, period, chosen, seen), close=close))
         except LeaseLostError:
             raise
         except MeterlakeError as error:
             report.problem(error)
 
 
+def _meters(lake: Lake, report: Report, meter: str | None, seen: Seen | None) -> Sequence[Meter]:
+    if seen:
+        return [seen.view.meter]
+    return [lake.meter(meter)] if meter else lake.meters(report.problem)
+
+
 def _export(export: _Export, *, close: bool) -> ExportReport:
-    manifests = load_manifests(export.storage, export.folder)
-    closed = load_close(export.storage, export.folder)
-    inputs = _inputs(export)
+    seen = export.seen
+    revisions = Revisions(
+        export.storage, export.folder, seen.files if seen else None, seen.known if seen else None
+    )
+    closed = revisions.close()
+    rows, inputs = _rows(export)
     done = ExportReport(
         meter=export.meter.name, period=str(export.period), action="unchanged", folder=export.folder
     )
-    done.revision = max(manifests, default=0)
+    done.revision = revisions.last
     done.out_of_date = _out_of_date(export)
     if close and closed is None:
         _check_close(export, done.out_of_date)
-    last = manifests.get(done.revision)
+    last = revisions.told(revisions.last) if revisions.last else None
     # A month without usage makes no revision, until it is closed or was told otherwise before.
-    if (last is None and (inputs or close)) or (last is not None and last.inputs != inputs):
-        _revise(export, manifests, inputs, done, closed)
+    if (last is None and (inputs or close)) or (last is not None and last.inputs != fingerprint(inputs)):
+        _revise(export, revisions, rows, inputs, done, closed)
     if not done.revision:
         done.action = "nothing used"
     elif close and closed is None:
-        sha256 = manifest_sha256(export.storage, export.folder, done.revision)
+        sha256 = revisions.told(done.revision).sha256
         save_close(export.storage, export.folder, Close(revision=done.revision, manifest_sha256=sha256))
-    done.closed = bool(load_close(export.storage, export.folder))
+    done.closed = closed is not None or (close and done.revision > 0)
+    if seen:
+        seen.known = revisions.told(done.revision) if done.revision else None
+        seen.files = [*revisions.files.values()]
+        if not all(file.identity for file in seen.files):
+            seen.files = export.storage.list(export.folder)
     return done
 
 
-def _revise(
+def _revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it found
     export: _Export,
-    manifests: dict[int, Manifest],
+    revisions: Revisions,
+    rows: pl.LazyFrame,
     inputs: dict[str, str],
     done: ExportReport,
     closed: Close | None,
 ) -> None:
     """Make the next revision, unless its rows are those of the one before."""
-    storage, last = export.storage, manifests.get(done.revision)
-    made = Drafts(storage, additive=export.meter.aggregation in ADDITIVE)
+    last = revisions.last
+    made = Drafts(export.storage, additive=export.meter.aggregation in ADDITIVE)
     try:
-        rows = _rows(export)
         usage = made.parquet(
             f"{USAGE}.parquet", [_bill(export, rows.filter(share)) for share in shares(rows)]
         )
-        if last is not None:
-            before = quantities(storage, export.folder, manifests, done.revision)
+        if last:
+            before = quantities(revisions, last, export.keys)
             # By the rows of both revisions, since whole subjects may have come and gone.
             parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
             told = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
             adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", told)
             changed = adjustments.select(pl.len()).collect().item()
-            if not changed and (closed or _same_rows(export, done.revision, usage, parts)):
+            if not changed and (closed or _same_rows(revisions, last, usage, parts)):
                 return
             done.adjustments = changed
             made.csv(f"{ADJUSTMENTS}.csv", adjustments, full=True, safe=export.options.csv_safe)
@@ -152,8 +178,8 @@ def _revise(
             chosen = export.options
             shown = in_columns(usage, chosen.by, chosen.columns)
             made.csv(f"{USAGE}.csv", shown, full=chosen.columns == "default", safe=chosen.csv_safe)
-        manifest = _manifest(export, done.revision, inputs, made, closed)
-        publish_revision(storage, export.folder, manifest, made.local)
+        manifest = _manifest(export, revisions, inputs, made, closed)
+        publish_revision(revisions, manifest, made)
     finally:
         made.clear()
     done.action, done.revision = "exported", manifest.revision
@@ -161,28 +187,43 @@ def _revise(
     done.bytes_written = sum(file.size_bytes for file in manifest.files.values())
 
 
-def quantities(storage: Storage, folder: str, manifests: dict[int, Manifest], revision: int) -> pl.LazyFrame:
+def publish_revision(revisions: Revisions, manifest: Manifest, made: Drafts) -> None:
+    """Publish what was made; a step of its own, since it is the one that a full disk fails."""
+    revisions.publish(manifest, made.local)
+
+
+def quantities(revisions: Revisions, number: int, keys: Sequence[str]) -> pl.LazyFrame:
     """The keys and quantities that a revision states: its own rows, or since the close those with all adjustments."""
-    manifest = manifests[revision]
-    if manifest.kind == USAGE:
-        rows = scan_revision(storage, folder, revision, f"{USAGE}.parquet")
-        return rows.select(*manifest.keys, "quantity")
-    earlier = max(number for number in manifests if number < revision)
-    before = quantities(storage, folder, manifests, earlier)
-    return adjusted(before, scan_revision(storage, folder, revision, f"{ADJUSTMENTS}.parquet"), manifest.keys)
+    if revisions.kind(number) == USAGE:
+        return revisions.scan(number, f"{USAGE}.parquet").select(*keys, "quantity")
+    earlier = max(each for each in revisions.numbers if each < number)
+    before = quantities(revisions, earlier, keys)
+    return adjusted(before, revisions.scan(number, f"{ADJUSTMENTS}.parquet"), keys)
 
 
-def _inputs(export: _Export) -> dict[str, str]:
-    """The fingerprint of the inputs of each date with events, as the very files that are exported name it.
+def _rows(export: _Export) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """The rows to be billed, and the fingerprint of the inputs of each date with events.
 
-    Raises BrokenLakeError where they are not those of the last aggregation, which was interrupted then.
+    Raises BrokenLakeError where the rows are not those of the last aggregation, which was interrupted then.
     """
     start, end = export.period
-    state = load_state(export.storage, export.meter.name)
+    seen = export.seen
+    state = seen.view.state if seen else load_state(export.storage, export.meter.name)
     records = {
         date: record for date, record in state.partitions.items() if start <= date < end and record.events
     }
     expected = {date.isoformat(): record.fingerprint for date, record in sorted(records.items())}
+    recent = seen.recent.of(records) if seen and not export.options.by else None
+    if recent is not None:
+        return recent.lazy(), expected
+    _check_files(export, records)
+    return aggregate_rows(export.storage, export.meter, export.table, (start, end)), expected
+
+
+def _check_files(export: _Export, records: Mapping[dt.date, PartitionState]) -> None:
+    """Whether the very files that are exported name the inputs that their records tell of."""
+    start, end = export.period
+    expected = {date: record.fingerprint for date, record in records.items()}
     found = {}
     listed = export.storage.list(paths.aggregates(export.table, export.meter.name))
     places = [(file, paths.split_partition(file.path)) for file in listed]
@@ -193,7 +234,7 @@ def _inputs(export: _Export) -> dict[str, str]:
             record = read_record(export.storage, file)
             # A sealed date without events has a file too, of no rows.
             if record is None or record.events:
-                found[place.date.isoformat()] = record.fingerprint if record else ""
+                found[place.date] = record.fingerprint if record else ""
     if found != expected:
         wrong = sorted(
             date for date in found.keys() | expected.keys() if found.get(date) != expected.get(date)
@@ -201,16 +242,20 @@ def _inputs(export: _Export) -> dict[str, str]:
         raise BrokenLakeError(
             "the aggregates are not those of one finished aggregation",
             where=f"meter {export.meter.name!r}",
-            found=f"differences on {len(wrong)} dates: {', '.join(wrong[:MAX_DATES])}",
+            found=f"differences on {len(wrong)} dates: {', '.join(map(str, wrong[:MAX_DATES]))}",
             hint="run: meterlake aggregate",
         )
-    return expected
 
 
 def _out_of_date(export: _Export) -> dict[str, str]:
     """The period's dates that are out of date, of which an export tells what was aggregated last, and why."""
+    start, end = export.period
+    if export.seen:
+        view = export.seen.view
+        found = changed_partitions(view.files, view.state, view.meter.version)
+        return {date.isoformat(): change.why for date, change in found.items() if start <= date < end}
     state = load_state(export.storage, export.meter.name)
-    stale = out_of_date(export.storage, export.meter, state, export.period.start, export.period.end)
+    stale = out_of_date(export.storage, export.meter, state, start, end)
     return {date.isoformat(): why for date, why in stale.items()}
 
 
@@ -229,11 +274,6 @@ def _check_close(export: _Export, stale: dict[str, str]) -> None:
     )
 
 
-def _rows(export: _Export) -> pl.LazyFrame:
-    dates = (export.period.start, export.period.end)
-    return aggregate_rows(export.storage, export.meter, export.table, dates)
-
-
 def _bill(export: _Export, rows: pl.LazyFrame) -> pl.LazyFrame:
     return bill(rows, export.meter, export.period, export.options.by)
 
@@ -243,9 +283,9 @@ def _adjustments(export: _Export, before: pl.LazyFrame, usage: pl.LazyFrame) -> 
     return changes(before, usage, export.keys).select(*constant, pl.all())
 
 
-def _same_rows(export: _Export, revision: int, usage: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
+def _same_rows(revisions: Revisions, number: int, usage: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
     """Whether these rows are those of a revision, whatever their inputs; looks at one part after the other."""
-    before = scan_revision(export.storage, export.folder, revision, f"{USAGE}.parquet")
+    before = revisions.scan(number, f"{USAGE}.parquet")
     columns = usage.collect_schema().names()
     if before.collect_schema() != usage.collect_schema():
         return False
@@ -261,9 +301,9 @@ def _same_rows(export: _Export, revision: int, usage: pl.LazyFrame, parts: Seque
 
 
 def _manifest(
-    export: _Export, last: int, inputs: dict[str, str], made: Drafts, closed: Close | None
+    export: _Export, revisions: Revisions, inputs: dict[str, str], made: Drafts, closed: Close | None
 ) -> Manifest:
-    meter, options = export.meter, export.options
+    meter, options, last = export.meter, export.options, revisions.last
     return Manifest(
         meter=meter.name,
         period=str(export.period),
@@ -275,7 +315,7 @@ def _manifest(
         columns=options.columns,
         csv_safe=options.csv_safe,
         meter_version=meter.version,
-        previous_sha256=manifest_sha256(export.storage, export.folder, last) if last else None,
+        previous_sha256=revisions.told(last).sha256 if last else None,
         inputs=inputs,
         files=made.described(),
     )

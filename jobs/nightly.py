@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from jobs.aggregate import aggregate
 from jobs.billing import Period, month_of
 from jobs.export import export
-from jobs.export_again import Files, exported_before, list_exports, remember_export
+from jobs.export_again import Files, exported_before, list_exports, remember_export, seen_before
 from jobs.report import Report, now
 from jobs.retain import retain
 from lake import Lake
 from lake.meters import meter_names
+from lake.recent import RecentRows
 from lake.storage.faults import storage_failures
 from lake.survey import MeterView, survey
 from schemas.errors import LeaseLostError, MeterlakeError
@@ -52,22 +53,40 @@ def _export_months(
     with _reporting(report, "listing of exports"), report.stage("plan"):
         there = list_exports(lake)
     for meter, view in views.items():
+        if view and there is not None:
+            _export_seen(lake, report, view, there, months)
+            continue
         for period in months:
             with _reporting(report, f"export {period} of meter {meter!r}"):
-                known = exported_before(view, period, there) if view and there is not None else None
-                if known:
-                    report.exports.append(known)
-                    continue
-                problems = len(report.problems)
                 export(lake, report, period, meter=meter)
-                if view and len(report.problems) == problems:
-                    remember_export(lake, view, period, report.exports[-1])
-        if view:
-            with _reporting(report, f"state of meter {meter!r}"):
-                wanted = {str(period) for period in months}
-                for month in view.state.exported.keys() - wanted:
-                    del view.state.exported[month]
-                view.save(lake.storage)
+
+
+def _export_seen(
+    lake: Lake, report: Report, view: MeterView, there: Files, months: tuple[Period, ...]
+) -> None:
+    """Export those months of a meter of which the night can't tell that nothing would come of it."""
+    name = view.meter.name
+    recent = RecentRows(lake.storage, view.meter)
+    for period in months:
+        with _reporting(report, f"export {period} of meter {name!r}"):
+            seen = seen_before(view, period, there, recent)
+            known = exported_before(seen, period)
+            if known:
+                report.exports.append(known)
+                continue
+            problems = len(report.problems)
+            export(lake, report, period, meter=name, seen=seen)
+            if len(report.problems) == problems:
+                remember_export(seen, period, report.exports[-1])
+    with _reporting(report, f"recent rows of meter {name!r}"):
+        records = view.state.partitions.items()
+        within = (date for date, _ in records if any(start <= date < end for start, end in months))
+        recent.save(within)
+    with _reporting(report, f"state of meter {name!r}"):
+        wanted = {str(period) for period in months}
+        for month in view.state.exported.keys() - wanted:
+            del view.state.exported[month]
+        view.save(lake.storage)
 
 
 def _views(lake: Lake, report: Report) -> dict[str, MeterView | None]:

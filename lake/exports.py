@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
 from lake import paths
-from lake.storage import Storage
+from lake.events import fingerprint
+from lake.storage import Storage, StoredFile
 from schemas.errors import BrokenLakeError, RefusedError
 
 FORMAT = 1
@@ -66,6 +68,13 @@ class Close(msgspec.Struct, kw_only=True, frozen=True):
     manifest_sha256: str
 
 
+class ToldRevision(NamedTuple):
+    """A revision by the sha256 of its manifest and the fingerprint of the inputs that it names."""
+
+    sha256: str
+    inputs: str
+
+
 def parse_manifest(body: bytes, where: str) -> Manifest:
     """Raises BrokenLakeError if it is not a manifest of this format."""
     try:
@@ -79,47 +88,101 @@ def parse_manifest(body: bytes, where: str) -> Manifest:
     return manifest
 
 
-def load_manifests(storage: Storage, folder: str) -> dict[int, Manifest]:
-    """The manifests of all revisions below a folder, by number, in order. What has none is no revision."""
-    found = {}
-    for file in storage.list(folder):
-        number = paths.revision_number(folder, file.path)
-        if number is not None and file.path == paths.revision(folder, number) + paths.MANIFEST:
-            body = storage.read(file.path)
-            if body is not None:
-                found[number] = parse_manifest(body, file.path)
-    return dict(sorted(found.items()))
+class Revisions:
+    """The revisions of one export, by one listing; a manifest is read when it is asked for, and once."""
 
+    def __init__(
+        self,
+        storage: Storage,
+        folder: str,
+        listed: Sequence[StoredFile] | None = None,
+        known: ToldRevision | None = None,
+    ) -> None:
+        """Take the folder's files as they were `listed` by one that nothing else can have changed since, if by any.
 
-def manifest_sha256(storage: Storage, folder: str, number: int) -> str:
-    """The sha256 of a revision's manifest."""
-    return hashlib.sha256(storage.read(paths.revision(folder, number) + paths.MANIFEST) or b"").hexdigest()
+        `known` is what the last revision is known to say, which spares reading its manifest.
+        """
+        self.storage, self.folder, self.is_listed = storage, folder, listed is not None
+        self.files = {file.path: file for file in (storage.list(folder) if listed is None else listed)}
+        numbers = {paths.revision_number(folder, path) for path in self.files}
+        self.numbers = sorted(
+            number
+            for number in numbers - {None}
+            if number is not None and paths.revision(folder, number) + paths.MANIFEST in self.files
+        )
+        self._known = known
+        self._bodies: dict[int, bytes] = {}
 
+    @property
+    def last(self) -> int:
+        """The number of the last revision; what has no manifest is none. 0 if there is none."""
+        return self.numbers[-1] if self.numbers else 0
 
-def scan_revision(storage: Storage, folder: str, number: int, name: str) -> pl.LazyFrame:
-    """The rows of one Parquet file of a revision."""
-    place = paths.revision(folder, number)
-    for file in storage.list(place):
-        if file.path == place + name:
-            return storage.scan([file])
-    raise BrokenLakeError("a file of an exported revision is missing", where=place + name)
+    @property
+    def is_closed(self) -> bool:
+        """Whether the period is closed."""
+        return self.folder + paths.CLOSED in self.files
 
+    def manifest(self, number: int) -> Manifest:
+        """What a revision says of itself."""
+        return parse_manifest(self._body(number), self._place(number) + paths.MANIFEST)
 
-def publish_revision(storage: Storage, folder: str, manifest: Manifest, files: Mapping[str, Path]) -> None:
-    """Publish the files of a new revision, the manifest last; what an interrupted attempt has left is replaced.
+    def told(self, number: int) -> ToldRevision:
+        """The sha256 of a revision's manifest, and of what inputs it was made."""
+        if self._known and number == self.last:
+            return self._known
+        sha256 = hashlib.sha256(self._body(number)).hexdigest()
+        return ToldRevision(sha256, fingerprint(self.manifest(number).inputs))
 
-    Takes the local files away. Raises RefusedError if the revision exists already.
-    """
-    place = paths.revision(folder, manifest.revision)
-    if storage.exists(place + paths.MANIFEST):
-        raise _exists(place)
-    for file in storage.list(place):
-        if file.path.removeprefix(place) not in files:
-            storage.delete(file.path)
-    for name, local in files.items():
-        storage.publish_file(place + name, local)
-    if not storage.create(place + paths.MANIFEST, manifest.to_json()):
-        raise _exists(place)
+    def kind(self, number: int) -> str:
+        """The `kind` of a revision: only those after a close can be other than `usage`."""
+        return self.manifest(number).kind if self.is_closed else "usage"
+
+    def scan(self, number: int, name: str) -> pl.LazyFrame:
+        """The rows of one Parquet file of a revision. Raises BrokenLakeError if it is not there."""
+        file = self.files.get(self._place(number) + name)
+        if file is None:
+            raise BrokenLakeError(
+                "a file of an exported revision is missing", where=self._place(number) + name
+            )
+        # Asked for its columns, and then for its rows, once or twice.
+        self.storage.prefetch([file])
+        return self.storage.scan([file])
+
+    def close(self) -> Close | None:
+        """With which revision the period was closed; None for one that is open."""
+        return load_close(self.storage, self.folder) if self.is_closed else None
+
+    def publish(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        """Publish the files of a new revision, the manifest last; what an interrupted attempt has left is replaced.
+
+        Takes the local files away. Raises RefusedError if the revision exists already.
+        """
+        place = self._place(manifest.revision)
+        there = [*self.files] if self.is_listed else [file.path for file in self.storage.list(place)]
+        if place + paths.MANIFEST in there:
+            raise _exists(place)
+        for path in there:
+            if path.startswith(place) and path.removeprefix(place) not in files:
+                self.storage.delete(path)
+                self.files.pop(path, None)
+        for name, local in files.items():
+            self.files[place + name] = self.storage.publish_file(place + name, local)
+        body = manifest.to_json()
+        stored = self.storage.create(place + paths.MANIFEST, body)
+        if not stored:
+            raise _exists(place)
+        self.files[stored.path] = stored
+        self.numbers.append(manifest.revision)
+        self._known, self._bodies[manifest.revision] = None, body
+
+    def _place(self, number: int) -> str:
+        return paths.revision(self.folder, number)
+
+    def _body(self, number: int) -> bytes:
+        if number not in self._bodies:
+            self._bodies[number] = self.storage.read(self._place(number) + paths.MANIFEST) or b""
+        return self._bodies[number]
 
 
 def load_close(storage: Storage, folder: str) -> Close | None:
@@ -136,7 +199,7 @@ def load_close(storage: Storage, folder: str) -> Close | None:
 def save_close(storage: Storage, folder: str, close: Close) -> bool:
     """Close a period; False, with nothing changed, if it is closed already."""
     body = msgspec.json.format(msgspec.json.encode(close), indent=2) + b"\n"
-    return storage.create(folder + paths.CLOSED, body)
+    return storage.create(folder + paths.CLOSED, body) is not None
 
 
 def _exists(place: str) -> RefusedError:

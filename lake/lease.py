@@ -171,7 +171,7 @@ class GuardedStorage:
         self._lease.check()
         return self._storage.publish_file(path, local, keep=keep)
 
-    def create(self, path: str, content: bytes) -> bool:
+    def create(self, path: str, content: bytes) -> StoredFile | None:
         """As the storage, while the lease is held."""
         self._lease.check()
         return self._storage.create(path, content)

@@ -20,6 +20,7 @@ QUARANTINE = "quarantine/"
 INDEX = "index/"
 SETTLED = "settled/"
 STATE = "state/"
+RECENT = "recent/"
 LANDED = "landed/"
 RUNS = "runs/"
 LEASE = "lease/"
@@ -91,6 +92,11 @@ def settled(meter: str, date: dt.date | None = None) -> str:
 def state(meter: str) -> str:
     """What planning needs to know of one meter, rebuildable from the aggregates' own metadata."""
     return f"{STATE}{encode_name(meter)}.json"
+
+
+def recent(meter: str) -> str:
+    """A meter's rows of the dates that nights export, in one file; it can always be made again."""
+    return f"{RECENT}{encode_name(meter)}.parquet"
 
 
 def landed(sha256: str) -> str:

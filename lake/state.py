@@ -65,6 +65,11 @@ class ExportedMonth(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     revision: int
     closed: bool
+    # The export's files as they were left, and of its last revision the manifest's sha256 and inputs: while the files
+    # are those, the manifest need not be read again.
+    files: str = ""
+    manifest_sha256: str = ""
+    manifest_inputs: str = ""
 
 
 class MeterState(msgspec.Struct, kw_only=True):

@@ -62,21 +62,22 @@ class LocalStorage:
             _fsync(target.parent)
         return stored
 
-    def create(self, path: str, content: bytes) -> bool:
+    def create(self, path: str, content: bytes) -> StoredFile | None:
         """Write under a temporary name, then link, which fails where the target exists."""
         target, local = self.root / path, self.scratch("")
         with _naming(path, "create"):
             local.write_bytes(content)
             _fsync(local)
             target.parent.mkdir(parents=True, exist_ok=True)
+            stored = _stored(path, local.stat())
             try:
                 target.hardlink_to(local)
             except FileExistsError:
-                return False
+                return None
             finally:
                 local.unlink()
             _fsync(target.parent)
-            return True
+            return stored
 
     def delete(self, path: str) -> None:
         """Remove the file, and folders that it leaves empty."""

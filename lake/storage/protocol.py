@@ -47,11 +47,15 @@ class Storage(Protocol):
     def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
         """Like `publish`, with the content of a local file, which is taken away.
 
-        Gives what `scan` and `metadata` take for it; with `keep` those read a copy on the local disk.
+        Gives what `scan` and `metadata` take for it; with `keep` those read a copy on the local disk. Without,
+        the identity is the one that `list` will tell, or empty where only `list` can.
         """
 
-    def create(self, path: str, content: bytes) -> bool:
-        """Create a file if there is none, as one step; False, with nothing changed, if there is."""
+    def create(self, path: str, content: bytes) -> StoredFile | None:
+        """Create a file if there is none, as one step; None, with nothing changed, if there is.
+
+        The identity is as `publish_file` tells it.
+        """
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens if there is none."""

@@ -85,15 +85,13 @@ class RemoteStorage:
 
     def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
         """Like `publish`; the local file is taken away, or becomes the copy."""
-        size_bytes = local.stat().st_size
-        self._upload(path, local)
+        stored = self._upload(path, local)
         if keep:
             return self._copies.adopt(path, local)
         local.unlink()
-        # Nothing is listed by this identity, so no copy is ever taken for it.
-        return StoredFile(path, size_bytes, "")
+        return stored
 
-    def create(self, path: str, content: bytes) -> bool:  # noqa: ARG002 - those who write take it
+    def create(self, path: str, content: bytes) -> StoredFile | None:  # noqa: ARG002 - those who write take it
         """Refused."""
         raise self._read_only(path)
 
@@ -174,8 +172,10 @@ class RemoteStorage:
             long = end.endswith(b"PAR1") and needed > len(end) == FOOTER_BYTES
             return io.BytesIO(self._tail(file.path, needed) if long else end)
 
-    def _upload(self, path: str, local: Path) -> None:
-        self.publish(path, local.read_bytes())
+    def _upload(self, path: str, local: Path) -> StoredFile:
+        content = local.read_bytes()
+        self.publish(path, content)
+        return StoredFile(path, len(content), "")
 
     @contextmanager
     def _naming(self, path: str, action: str) -> Iterator[None]:
@@ -217,13 +217,13 @@ class MemoryStorage(RemoteStorage):
         with self._lock, self._naming(path, "write"):
             self._fs.pipe_file(self._full(path), content)
 
-    def create(self, path: str, content: bytes) -> bool:
+    def create(self, path: str, content: bytes) -> StoredFile | None:
         """Create a file if there is none."""
         with self._lock, self._naming(path, "create"):
             if self._fs.isfile(self._full(path)):
-                return False
+                return None
             self._fs.pipe_file(self._full(path), content)
-            return True
+            return StoredFile(path, len(content), "")
 
     def delete(self, path: str) -> None:
         """Remove a file."""

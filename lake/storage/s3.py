@@ -24,6 +24,8 @@ MISSING = ("NoSuchKey", "404")
 REFUSED = 412
 RANGE_NOT_THERE = 416
 DELETED_AT_ONCE = 1_000
+# Up to here a file is read into memory and put by one request, which tells its ETag.
+AT_ONCE_BYTES = 32 * 2**20
 DEFAULT_REGION = "us-east-1"
 
 
@@ -87,17 +89,17 @@ class S3Storage(RemoteStorage):
         with self._naming(path, "write"):
             self._fs.pipe_file(self._full(path), content)
 
-    def create(self, path: str, content: bytes) -> bool:
+    def create(self, path: str, content: bytes) -> StoredFile | None:
         """A PUT on the condition that there is nothing, which the server checks."""
         with self._naming(path, "create"):
             try:
-                self._fs.pipe_file(self._full(path), content, mode="create")
+                return self._put(path, content, mode="create")
             except OSError as error:
                 if http_status(error) != REFUSED and not isinstance(error, FileExistsError):
                     raise
                 # The answer to an attempt that was carried out may be lost: then it is ours that is there.
-                return attempts_before(error) > 0 and self._get(path) == content
-        return True
+                ours = attempts_before(error) > 0 and self._get(path) == content
+                return StoredFile(path, len(content), "") if ours else None
 
     def delete(self, path: str) -> None:
         """One DELETE."""
@@ -152,8 +154,7 @@ class S3Storage(RemoteStorage):
 
     def _stored_object(self, said: Mapping[str, Any]) -> StoredFile:
         path = said["Key"][len(self._prefix) + 1 :] if self._prefix else said["Key"]
-        etag = said["ETag"].strip('"')
-        return StoredFile(path, said["Size"], f"{said['Size']}-{etag}")
+        return StoredFile(path, said["Size"], _identity(said["Size"], said["ETag"].strip('"')))
 
     def _get(self, path: str) -> bytes | None:
         try:
@@ -167,9 +168,19 @@ class S3Storage(RemoteStorage):
         with self._naming(path, "read"):
             self._fs.get_file(self._full(path), str(local), max_concurrency=1)
 
-    def _upload(self, path: str, local: Path) -> None:
+    def _upload(self, path: str, local: Path) -> StoredFile:
+        size_bytes = local.stat().st_size
         with self._naming(path, "write"):
+            if size_bytes <= AT_ONCE_BYTES:
+                return self._put(path, local.read_bytes())
             self._fs.put_file(str(local), self._full(path))
+        return StoredFile(path, size_bytes, "")
+
+    def _put(self, path: str, content: bytes, **how: str) -> StoredFile:
+        """Put an object; the answer to a single PUT has the ETag that a listing will tell."""
+        answer = self._fs.pipe_file(self._full(path), content, **how)
+        etag = answer.get("ETag", "").strip('"') if isinstance(answer, Mapping) else ""
+        return StoredFile(path, len(content), _identity(len(content), etag) if etag else "")
 
     def _tail(self, path: str, size_bytes: int) -> bytes:
         try:
@@ -198,6 +209,10 @@ class S3Storage(RemoteStorage):
         given = (self._settings.access_key_id, self._settings.secret_access_key, self._settings.session_token)
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
         return tuple(secret for secret in (*given, *map(os.environ.get, names)) if secret)
+
+
+def _identity(size_bytes: int, etag: str) -> str:
+    return f"{size_bytes}-{etag}"
 
 
 def _file_system(settings: S3Settings) -> Any:

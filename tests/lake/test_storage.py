@@ -91,8 +91,8 @@ def test_scratch_names_differ_and_are_on_the_lakes_disk(storage: LocalStorage) -
 
 
 def test_create_never_replaces(storage: LocalStorage) -> None:
-    assert storage.create("meters/a.json", b"1") is True
-    assert storage.create("meters/a.json", b"2") is False
+    assert storage.create("meters/a.json", b"1") == storage.list("meters/")[0]
+    assert storage.create("meters/a.json", b"2") is None
     assert storage.read("meters/a.json") == b"1"
     assert left_over(storage) == []
 
@@ -101,8 +101,8 @@ def test_of_many_creators_one_wins(storage: LocalStorage) -> None:
     contents = [str(number).encode() for number in range(32)]
     with ThreadPoolExecutor(8) as threads:
         made = list(threads.map(lambda content: LocalStorage(storage.root).create("a", content), contents))
-    assert made.count(True) == 1
-    assert storage.read("a") == contents[made.index(True)]
+    (winner,) = (number for number, file in enumerate(made) if file)
+    assert storage.read("a") == contents[winner]
     assert left_over(storage) == []
 
 
