@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from benchmarks.timing import Timing
 
@@ -16,7 +17,7 @@ OTHERS = ("#00798c", "#30638e", "#edae49", "#66a182", "#8d96a3", "#2e4057")
 def plot(timings: Mapping[str, Mapping[str, Timing]], names: Mapping[str, str], target: Path) -> None:
     """Write a PNG; `timings` by millions of events, then by way, `names` what to call a way."""
     ways = list(dict.fromkeys(name for of_size in timings.values() for name in of_size))
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     for axis, figure_of, title in (
         (axes[0], lambda timing: timing.wall_seconds, "seconds"),
         (axes[1], lambda timing: timing.peak_mb / 1000, "peak memory, GB"),
@@ -37,9 +38,12 @@ def plot(timings: Mapping[str, Mapping[str, Timing]], names: Mapping[str, str], 
             )
         axis.set(xscale="log", yscale="log", xlabel="million events", title=title)
         axis.set_xticks([float(size) for size in timings], labels=list(timings))
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.minorticks_off()
         axis.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.savefig(target, dpi=110)
     plt.close(figure)
