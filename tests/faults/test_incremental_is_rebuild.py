@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import event as seen
-from hypothesis import settings
+from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -162,5 +162,15 @@ class Sequences(RuleBasedStateMachine):
         return {"idempotency_key": event["idempotency_key"], "subject": event["subject"], **times, **rest}
 
 
-Sequences.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=8)
-test_sequences = Sequences.TestCase
+def _part(number: int) -> Any:
+    """A share of the sequences as a test of its own, so that processes can share them out."""
+
+    @seed(number)
+    class Part(Sequences):
+        pass
+
+    Part.TestCase.settings = settings(max_examples=EXAMPLES // 4, stateful_step_count=8)
+    return Part.TestCase
+
+
+test_sequences_1, test_sequences_2, test_sequences_3, test_sequences_4 = map(_part, range(4))
