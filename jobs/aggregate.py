@@ -68,7 +68,7 @@ def aggregate(
     meters as the run has found them, for a run of several steps.
     """
     with report.stage("plan"):
-        views = survey(lake.storage, meter) if views is None else views
+        views = survey(lake.storage, meter, report.problem) if views is None else views
     for view in views:
         with storage_failures(lake.url):
             _aggregate_meter(lake.storage, view, report, rebuild=rebuild)

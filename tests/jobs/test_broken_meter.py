@@ -106,3 +106,14 @@ def test_a_broken_definition_that_nothing_else_tells_is_not_replaced(lake: Lake)
     with pytest.raises(BrokenLakeError, match="not a meter definition") as raised:
         save_meter(lake.storage, before)
     assert raised.value.hint.startswith("restore the file from a backup")
+
+
+@pytest.mark.parametrize("broken", [definition, state])
+def test_aggregate_does_the_other_meters(
+    lake: Lake, meterlake: Callable[..., tuple[int, Any]], broken: Broken
+) -> None:
+    where = broken(lake)
+    code, run = meterlake("aggregate")
+    assert code == 3
+    assert [said["where"] for said in run["problems"]] == [where]
+    assert {said["meter"] for said in run["partitions"]} == {"active_users", "seats"}
