@@ -665,7 +665,7 @@ sys.modules["jobs.demo"] = types.SimpleNamespace(demo=demo)
 from jobs.cli import main
 main()
 """
-    command = f"{sys.executable} -c '{code}' demo | head -1; exit ${{PIPESTATUS[0]}}"
+    command = f"'{sys.executable}' -c '{code}' demo | head -1; exit ${{PIPESTATUS[0]}}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(
         ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
