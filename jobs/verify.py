@@ -64,7 +64,8 @@ def _of_meter(storage: Storage, name: str, report: Report) -> Iterator[Differenc
     for file in [file for files in view.files.values() for file in files if _is_landed(file_name(file))]:
         yield from check_stamp(storage, file)
     yield from _unknown(storage, view)
-    for file in storage.list(paths.indexes(name)):
+    recent = [file for file in storage.list(paths.RECENT) if file.path == paths.recent(name)]
+    for file in [*storage.list(paths.indexes(name)), *recent]:
         for found in check_stamp(storage, file):
             hint = "remove the file; the next run makes it anew"
             yield difference(found.what, found.where, found.expected, found.found, hint)
@@ -179,6 +180,9 @@ def _of_no_meter(storage: Storage, names: Collection[str]) -> Iterator[Differenc
         place = paths.split_partition(file.path)
         if not place or place.meter not in names:
             yield difference("unknown", file.path, "no file", "a file of no defined meter")
+    for file in storage.list(paths.RECENT):
+        if file.path not in map(paths.recent, names):
+            yield difference("unknown", file.path, "no file", "a file of no defined meter", "remove the file")
     hint = "restore the file from a backup"
     for file in storage.list(paths.QUARANTINE):
         for found in check_stamp(storage, file):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import random
+from functools import cache
 from math import ceil
 
+import msgspec
 import polars as pl
 import pytest
 
 from jobs.aggregate import aggregate
+from jobs.billing import month_of
+from jobs.export import export
 from lake import Lake, paths
+from lake.checksums import rows_checksum
 from lake.events import fingerprint
 from lake.lease import leased
-from lake.state import PartitionState
+from lake.state import METADATA_KEY, PartitionState
 from lake.survey import survey
 from storage.lakes import defined, fill, night, parquet, put, ran
 from storage.server import Server
@@ -72,7 +78,13 @@ def test_nothing_new_on_twenty_meters_is_two_requests_a_meter_and_the_listing(
             date: a_record(view.meter.version, at[0].identity) for date, at in view.files.items()
         }
         view.save(lake.storage)
+        # Of the same events every day, so one file is all of them.
+        body = an_aggregate(next(iter(view.state.partitions.values())))
+        places = (paths.aggregate("usage_by_subject", view.meter.name, date) for date in view.state.partitions)
+        fill(lake, dict.fromkeys(places, body))
     leased_night(lake)
+    exported = [file.path for file in lake.storage.list(paths.EXPORTS) if file.path.endswith(paths.MANIFEST)]
+    assert len(exported) == 2 * METERS
     with server.counting() as requests:
         leased_night(lake)
     assert len(requests) <= ceil(METERS * DATES / 1_000) + 2 * METERS
@@ -82,10 +94,31 @@ def test_nothing_new_on_twenty_meters_is_two_requests_a_meter_and_the_listing(
 def a_record(version: str, identity: str) -> PartitionState:
     files = {"a.parquet": identity}
     said = fingerprint(files, version)
-    at = dt.datetime(2026, 6, 20, tzinfo=dt.UTC)
     return PartitionState(
-        meter_version=version, files=files, fingerprint=said, losers=said, events=0, aggregated_at=at
+        meter_version=version,
+        files=files,
+        fingerprint=said,
+        losers=said,
+        events=1,
+        checksums={"usage_by_subject": rows_checksum(a_row())},
+        aggregated_at=dt.datetime(2026, 6, 20, tzinfo=dt.UTC),
     )
+
+
+@cache
+def a_row() -> pl.DataFrame:
+    """What one event comes to in `usage_by_subject`."""
+    elsewhere = Lake.init("memory://one-event/lake")
+    meter = defined(elsewhere)
+    put(elsewhere, meter, "a.parquet", DAY, event("a"))
+    ran(elsewhere, lambda report: aggregate(elsewhere, report))
+    return elsewhere.usage_by_subject(meter.name).drop("date").collect()
+
+
+def an_aggregate(record: PartitionState) -> bytes:
+    body = io.BytesIO()
+    a_row().write_parquet(body, metadata={METADATA_KEY: msgspec.json.encode(record).decode()})
+    return body.getvalue()
 
 
 def test_a_quiet_night_reads_no_rows_and_no_exports(aggregated: Lake, server: Server) -> None:
@@ -115,6 +148,35 @@ def test_one_new_file_adds_at_most_twenty_requests(aggregated: Lake, server: Ser
     assert 0 < len(one) - len(nothing) <= 20
     # And no fewer for not having done it.
     assert aggregated.usage(meter.name, DAYS[5], DAYS[4]).collect()["events"].to_list() == [2]
+
+
+def test_a_whole_night_with_one_new_file_adds_at_most_twenty_requests(
+    aggregated: Lake, server: Server
+) -> None:
+    """Its month's export included, with every date of the month in it, and again on the next night."""
+    leased_night(aggregated)
+    with server.counting() as nothing:
+        leased_night(aggregated)
+    meter = aggregated.meters()[0]
+    for number, day in enumerate((DAYS[5], DAYS[5], DAYS[30], DAYS[0])):
+        late = event(f"late {number}", day=day)
+        put(aggregated, meter, f"late-{number}.parquet", day, late)
+        with server.counting() as one:
+            leased_night(aggregated)
+        # A second file in a partition that had one is read beside those that it has.
+        more = number if day == DAYS[5] else 0
+        assert 0 < len(one) - len(nothing) <= 20 + more, [f"{r.kind} {r.path}" for r in one]
+        exported = [r.path for r in one if r.kind == "PUT" and r.path.endswith(f"/{paths.MANIFEST}")]
+        assert len(exported) == 1
+    # What is told so is what an export that reads every date tells.
+    def usage() -> bytes | None:
+        *_, last = (f.path for f in aggregated.storage.list(paths.EXPORTS) if f.path.endswith("/usage.csv"))
+        return aggregated.storage.read(last)
+
+    told = usage()
+    aggregated.storage.delete_all(file.path for file in aggregated.storage.list(paths.EXPORTS))
+    ran(aggregated, lambda report: export(aggregated, report, month_of(DAY)))
+    assert told == usage()
 
 
 def test_a_night_with_a_copy_on_another_date_reads_only_its_two_partitions(
