@@ -13,6 +13,7 @@ from jobs.billing import ADDITIVE, Period, about, adjusted, bill, changes, check
 from jobs.export_files import ADJUSTMENTS, USAGE, Drafts
 from jobs.report import ExportReport, Report, now
 from lake import Lake, paths
+from lake.checksums import rows_checksum
 from lake.events import fingerprint
 from lake.exports import Close, Manifest, Revisions, ToldRevision, save_close
 from lake.freshness import out_of_date
@@ -48,13 +49,16 @@ class Options(NamedTuple):
 class Seen:
     """What a run has found of a meter and of one month's exports, so that exporting need not look for it again.
 
-    `known` is what the last revision is known to say, if the run knows. An export brings `files` and `known` up to date.
+    `known` is what the last revision is known to say, if the run knows. An export brings `files` and `known` up to
+    date; `billed` is the checksum of the keys and quantities that it has published from the recent rows.
     """
 
     view: MeterView
     files: Sequence[StoredFile]
     recent: RecentRows
     known: ToldRevision | None
+    is_small: bool = False
+    billed: str = ""
 
 
 class _Export(NamedTuple):
@@ -140,6 +144,8 @@ def _export(export: _Export, *, close: bool) -> ExportReport:
     done.closed = closed is not None or (close and done.revision > 0)
     if seen:
         seen.known = revisions.told(done.revision) if done.revision else None
+        if seen.known and done.action == "exported":
+            seen.known = seen.known._replace(quantities=seen.billed)
         seen.files = [*revisions.files.values()]
         if not all(file.identity for file in seen.files):
             seen.files = export.storage.list(export.folder)
@@ -162,7 +168,7 @@ def _revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it f
             f"{USAGE}.parquet", [_bill(export, rows.filter(share)) for share in shares(rows)]
         )
         if last:
-            before = quantities(revisions, last, export.keys)
+            before = _before(export, revisions)
             # By the rows of both revisions, since whole subjects may have come and gone.
             parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
             told = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
@@ -179,6 +185,8 @@ def _revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it f
             shown = in_columns(usage, chosen.by, chosen.columns)
             made.csv(f"{USAGE}.csv", shown, full=chosen.columns == "default", safe=chosen.csv_safe)
         manifest = _manifest(export, revisions, inputs, made, closed)
+        if export.seen and export.seen.is_small and not closed:
+            export.seen.billed = rows_checksum(usage.select(*export.keys, "quantity").collect())
         publish_revision(revisions, manifest, made)
     finally:
         made.clear()
@@ -190,6 +198,17 @@ def _revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it f
 def publish_revision(revisions: Revisions, manifest: Manifest, made: Drafts) -> None:
     """Publish what was made; a step of its own, since it is the one that a full disk fails."""
     revisions.publish(manifest, made.local)
+
+
+def _before(export: _Export, revisions: Revisions) -> pl.LazyFrame:
+    """What the last revision states, from the rows that it was made of if they are at hand, else from its files."""
+    seen = export.seen
+    if seen and seen.is_small and seen.known and seen.known.quantities:
+        rows = seen.recent.before(*export.period)
+        told = _bill(export, rows).select(*export.keys, "quantity").collect()
+        if rows_checksum(told) == seen.known.quantities:
+            return told.lazy()
+    return quantities(revisions, revisions.last, export.keys)
 
 
 def quantities(revisions: Revisions, number: int, keys: Sequence[str]) -> pl.LazyFrame:
@@ -214,7 +233,8 @@ def _rows(export: _Export) -> tuple[pl.LazyFrame, dict[str, str]]:
     }
     expected = {date.isoformat(): record.fingerprint for date, record in sorted(records.items())}
     recent = seen.recent.of(records) if seen and not export.options.by else None
-    if recent is not None:
+    if seen and recent is not None:
+        seen.is_small = True
         return recent.lazy(), expected
     _check_files(export, records)
     return aggregate_rows(export.storage, export.meter, export.table, (start, end)), expected

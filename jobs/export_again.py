@@ -33,7 +33,7 @@ def seen_before(view: MeterView, period: Period, there: Files, recent: RecentRow
     known = view.state.exported.get(str(period))
     told = None
     if known and known.manifest_sha256 and known.files == _files_fingerprint(files):
-        told = ToldRevision(known.manifest_sha256, known.manifest_inputs)
+        told = ToldRevision(known.manifest_sha256, known.manifest_inputs, known.quantities)
     return Seen(view, files, recent, told)
 
 
@@ -61,6 +61,7 @@ def remember_export(seen: Seen, period: Period, done: ExportReport) -> None:
         files=_files_fingerprint(seen.files),
         manifest_sha256=told.sha256,
         manifest_inputs=told.inputs,
+        quantities=told.quantities,
     )
 
 

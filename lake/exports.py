@@ -69,10 +69,14 @@ class Close(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ToldRevision(NamedTuple):
-    """A revision by the sha256 of its manifest and the fingerprint of the inputs that it names."""
+    """A revision by the sha256 of its manifest and the fingerprint of the inputs that it names.
+
+    `quantities` is the checksum of its keys and quantities, or empty.
+    """
 
     sha256: str
     inputs: str
+    quantities: str = ""
 
 
 def parse_manifest(body: bytes, where: str) -> Manifest:

@@ -62,6 +62,13 @@ class RecentRows:
         frames = [found[date].select(pl.lit(date).alias(DATE), pl.all()) for date in sorted(found)]
         return pl.concat([self._none(), *frames])
 
+    def before(self, since: dt.date, until: dt.date) -> pl.LazyFrame:
+        """The rows with since <= date < until as the file had them; nobody has compared them with anything."""
+        self._load()
+        stored = {date: rows for date, rows in self._stored.items() if since <= date < until}
+        frames = [rows.select(pl.lit(date).alias(DATE), pl.all()) for date, rows in stored.items()]
+        return pl.concat([self._none(), *frames]).lazy()
+
     def save(self, dates: Iterable[dt.date]) -> None:
         """Publish the rows of those of these dates that are known, unless they are what is there."""
         if self._rows is None:

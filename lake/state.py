@@ -65,11 +65,12 @@ class ExportedMonth(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     revision: int
     closed: bool
-    # The export's files as they were left, and of its last revision the manifest's sha256 and inputs: while the files
-    # are those, the manifest need not be read again.
+    # The export's files as they were left, and of its last revision the manifest's sha256 and inputs, and the checksum
+    # of the quantities that it states: while the files are those, they need not be read again.
     files: str = ""
     manifest_sha256: str = ""
     manifest_inputs: str = ""
+    quantities: str = ""
 
 
 class MeterState(msgspec.Struct, kw_only=True):

@@ -23,7 +23,7 @@ from lake.checksums import write_stamped
 from lake.state import METADATA_KEY, load_state
 from lake.storage import StoredFile
 from schemas.meter import Meter
-from support import DAY, METER, a_lake, content, define, event, put
+from support import DAY, METER, a_lake, content, event, put
 
 DAYS = [DAY - dt.timedelta(days=number) for number in (0, 1, 2, 25)]
 AS_OF = DAY + dt.timedelta(days=1)
