@@ -119,7 +119,18 @@ def ended(lake: Lake) -> dict[str, Any]:
         "counts": {d: (p.events, p.duplicates, p.conflicts) for d, p in state.partitions.items()},
         "quarantined": Counter(rows),
         "settled": [file.path for file in lake.storage.list(paths.SETTLED)],
+        "told": {
+            period: (Path(lake.url) / place / "usage.csv").read_bytes()
+            for period, place in _told(lake).items()
+        },
     }
+
+
+def _told(lake: Lake) -> dict[str, str]:
+    """The folder of the last revision of each month."""
+    listed = (file.path for file in lake.storage.list(paths.EXPORTS))
+    manifests = (path for path in listed if path.endswith(f"/{paths.MANIFEST}"))
+    return {path.split("/")[2]: path.removesuffix(paths.MANIFEST) for path in manifests}
 
 
 def published(lake: Lake) -> dict[tuple[str, dt.date], list[dict[str, Any]]]:

@@ -18,7 +18,7 @@ from lake import Lake, paths
 from lake.events import event_columns
 from lake.meters import save_meter
 from lake.state import load_state
-from schemas.meter import Meter, parse_meter
+from schemas.meter import Meter, encode_name, parse_meter
 from support import METER
 
 ACCOUNT = "123456789012"
@@ -78,6 +78,12 @@ def ending(lake: Lake, *meters: str) -> dict[str, Any]:
         }
         files = (file.path.rsplit("/", 2)[-2:] for file in lake.storage.list(paths.events(meter)))
         found[f"{meter} files"] = list(files)
+        # Of each month the usage that was told last, whatever the number of the revision.
+        listed = (file.path for file in lake.storage.list(f"{paths.EXPORTS}{encode_name(meter)}/"))
+        told = {path.split("/")[2]: path for path in listed if path.endswith(f"/{paths.MANIFEST}")}
+        for period, manifest in told.items():
+            usage = manifest.removesuffix(paths.MANIFEST) + "usage.csv"
+            found[f"{meter} {period}"] = lake.storage.read(usage)
     return found
 
 
