@@ -16,6 +16,7 @@ from jobs.progress import track
 from jobs.report import PartitionReport, Report, now
 from lake import Lake
 from lake.admission import Rejected, admit, reject_unreadable
+from lake.compacted import is_compacted
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE, HASH
 from lake.events import ROW, Partition
@@ -123,12 +124,22 @@ def _recompute(storage: Storage, meter: Meter, state: MeterState, plan: Plan, re
                 raise
             # A footer may be whole while a page is not, which shows only on reading it.
             if not reject_unreadable(plan.partitions, plan.rejected, set(plan.changed)):
-                raise BrokenLakeError(
-                    "the events can't be aggregated",
-                    where=f"meter {meter.name!r}",
-                    found=str(error).splitlines()[0],
-                    hint="the run report and `meterlake --debug aggregate` tell more; nothing was published",
-                ) from error
+                raise _cannot_aggregate(meter, plan, error) from error
+
+
+def _cannot_aggregate(meter: Meter, plan: Plan, error: BaseException) -> BrokenLakeError:
+    """What to tell where the files of the changed partitions can all be read: a copy may lie in a damaged one."""
+    others = plan.partitions.keys() - plan.changed.keys()
+    reject_unreadable(plan.partitions, plan.rejected, others)
+    damaged = sorted(said["where"] for date in others for said in plan.rejected[date].values())
+    return BrokenLakeError(
+        "the events can't be aggregated",
+        where=damaged[0] if damaged else f"meter {meter.name!r}",
+        found=str(error).splitlines()[0],
+        hint="restore the file from a backup, or remove it to do without its events; nothing was published"
+        if damaged
+        else "the run report and `meterlake --debug aggregate` tell more; nothing was published",
+    )
 
 
 def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> KeyIndex:
@@ -241,8 +252,13 @@ def _publish(due: _Due, computed: Computed, report: Report) -> PartitionState:
 
 
 def _quarantine_invalid(partition: Partition, report: Report) -> dict[str, int]:
-    """Keep the rows that break a rule, once a file; gives all of the partition by reason."""
+    """Keep the rows that break a rule, once a file; gives all of the partition by reason.
+
+    Those of a compacted file are kept already: only what has been aggregated is compacted.
+    """
     for file in partition.files:
+        if is_compacted(file):
+            continue
         only = partition.only([file])
         report.quarantine(quarantine_rows(only, file, only.invalid(), now()))
     counts = partition.invalid().group_by("reason").len().sort("reason").collect(engine="streaming")

@@ -286,6 +286,31 @@ def nightly(
     return _run_job(context, "nightly", work, wait=None if no_lease else wait)
 
 
+@app.command(epilog=examples("meterlake compact --dry-run", "meterlake compact --meter active_users"))
+def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
+    context: typer.Context,
+    meter: OneMeter = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the same plan, and touch nothing.")
+    ] = False,
+    as_of: AsOf = None,
+    wait: Wait = False,
+    no_lease: NoLease = False,
+    _json: Json = False,
+) -> int:
+    """Merge small event files into files of about 128 MB.
+
+    Of dates before yesterday, where the aggregates are up to date; no number changes. The merged files stop counting at once, and a later run removes them: compact or nightly, an hour on.
+    """
+
+    def work(lake: Lake, report: Report) -> None:
+        from jobs.compact import compact as job
+
+        job(lake, report, meter=meter, as_of=as_of, dry_run=dry_run)
+
+    return _run_job(context, "compact", work, dry_run=dry_run, wait=None if no_lease else wait)
+
+
 @app.command(epilog=examples("meterlake verify", "meterlake verify --meter active_users"))
 def verify(
     context: typer.Context,

@@ -35,6 +35,8 @@ class PartitionReport(msgspec.Struct, kw_only=True):
     bytes_written: int = 0
     # Of the raw events that retention has dropped, or with a dry run would.
     bytes_dropped: int = 0
+    # Of the files whose rows were merged into others, or with a dry run would be.
+    bytes_merged: int = 0
 
 
 class ExportReport(msgspec.Struct, kw_only=True):

@@ -12,9 +12,10 @@ from jobs.report import PartitionReport, Report, now
 from jobs.tables import measured, usage_tables
 from lake import Lake, paths
 from lake.checksums import rows_checksum, write_stamped
+from lake.compacted import remove_replaced, standing
 from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
-from lake.events import ROW, Partition, by_date, event_columns
+from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
 from lake.planning import Change, changes, file_name
 from lake.publish import publish_partition, read_partition, read_records, table_checksums
@@ -48,6 +49,8 @@ def retain(  # noqa: PLR0913 - what to retain, and how
         until = (as_of or now().date()) - dt.timedelta(days=view.meter.event_retention_days)
         with report.stage("plan"):
             listing = _listed_again(lake.storage, view, until)
+        if not dry_run:
+            remove_replaced(lake.storage, view.replaced, now())
         _retain_meter(_MeterLake(lake.storage, view, listing), until, report, dry_run=dry_run)
 
 
@@ -77,8 +80,8 @@ def _listed_again(storage: Storage, view: MeterView, until: dt.date) -> Listing:
     listing = dict(view.files)
     for date in (listing.keys() | view.state.partitions.keys()) - view.state.sealed:
         if date < until:
-            now_there, _ = by_date(storage.list(paths.events(view.meter.name, date)))
-            listing[date] = now_there.get(date, [])
+            now_there = standing(storage, storage.list(paths.events(view.meter.name, date)), view.state)
+            listing[date] = now_there.files.get(date, [])
             if not listing[date]:
                 del listing[date]
     return listing
@@ -107,10 +110,12 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: 
         why = "interrupted before" if date in leftover else f"before {until}"
         done = PartitionReport(meter=lake.meter.name, date=date, action="dropped", why=why)
         done.events = lake.state.partitions[date].events
-        done.bytes_dropped = sum(file.size_bytes for file in partition.files)
+        folder = paths.events(lake.meter.name, date)
+        replaced = [file for file in lake.view.replaced if file.path.startswith(folder)]
+        done.bytes_dropped = sum(file.size_bytes for file in [*partition.files, *replaced])
         if not dry_run:
             with report.stage("drop"):
-                _drop(partition)
+                _drop(partition, lake.state)
         report.did(done)
 
 
@@ -207,7 +212,11 @@ def _no_rows(meter: Meter) -> dict[str, pl.DataFrame]:
     return usage_tables(measured(pl.LazyFrame(schema=event_columns(meter)), meter).collect(), meter)
 
 
-def _drop(partition: Partition) -> None:
+def _drop(partition: Partition, state: MeterState) -> None:
     # Looked at once more: what was replaced since the plan is late data, not what the aggregates hold.
-    still = {*partition.storage.list(paths.events(partition.meter.name, partition.date))}
+    listed = partition.storage.list(paths.events(partition.meter.name, partition.date))
+    there = standing(partition.storage, listed, state)
+    # Merged files go before the one that stands for them: without it they would be late events of a sealed partition.
+    partition.storage.delete_all(file.path for file in there.replaced)
+    still = {*there.files.get(partition.date, ())}
     partition.storage.delete_all(file.path for file in partition.files if file in still)

@@ -62,7 +62,9 @@ def _partitions(
     console: Console, action: str, partitions: Sequence[PartitionReport], *, dry_run: bool
 ) -> None:
     """A row per partition where they are few, else per meter and reason; what retention drops is a plan by meter."""
-    if action == "dropped" or len(partitions) > MAX_LINES:
+    if action == "compacted":
+        _compacted(console, partitions, dry_run=dry_run)
+    elif action == "dropped" or len(partitions) > MAX_LINES:
         _ranges(console, action, partitions, dry_run=dry_run)
     else:
         table = Table(action, "=date", ">events", "why")
@@ -70,6 +72,15 @@ def _partitions(
             table.add(partition.meter, partition.date, partition.events, partition.why)
         table.print(console)
     console.print()
+
+
+def _compacted(console: Console, partitions: Sequence[PartitionReport], *, dry_run: bool) -> None:
+    table = Table("would compact" if dry_run else "compacted", "=date", ">merged", ">written", "why")
+    for each in partitions[:MAX_LINES]:
+        written = "-" if dry_run else size(each.bytes_written)
+        table.add(each.meter, each.date, size(each.bytes_merged), written, each.why)
+    table.print(console)
+    cut(console, partitions, MAX_LINES)
 
 
 def _ranges(console: Console, action: str, partitions: Sequence[PartitionReport], *, dry_run: bool) -> None:

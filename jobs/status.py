@@ -14,7 +14,7 @@ import polars as pl
 
 from jobs.report import Report
 from lake import Lake, paths
-from lake.events import list_events
+from lake.compacted import list_events
 from lake.lateness import Lateness, merged
 from lake.lease import current_holder
 from lake.meters import load_meter, meter_names
@@ -114,8 +114,8 @@ def status_with_days(lake: Lake, runs: int) -> tuple[Status, dict[str, dict[dt.d
         try:
             meter = load_meter(lake.storage, name)
             state = load_state(lake.storage, name)
-            files, strays = list_events(lake.storage, name)
-            found.meters.append(meter_status(meter, files, state, strays))
+            listed = list_events(lake.storage, name, state)
+            found.meters.append(meter_status(meter, listed.files, state, listed.strays))
             daily[name] = {date: record.events for date, record in state.partitions.items()}
         except MeterlakeError as error:
             found.meters.append(MeterStatus(meter=name))

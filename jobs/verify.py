@@ -15,13 +15,14 @@ from jobs.report import Report
 from jobs.verify_files import Published, check_published, check_stamp, difference
 from lake import Lake, paths
 from lake.admission import reject_unreadable
+from lake.compacted import is_compacted
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE
 from lake.events import ROW, Partition
 from lake.index import KeyIndex
 from lake.planning import Change, changes, file_name
 from lake.state import MeterState
-from lake.storage import Storage
+from lake.storage import Storage, StoredFile
 from lake.survey import MeterView, survey
 from schemas.errors import BrokenLakeError, DifferenceError
 
@@ -61,7 +62,7 @@ def _of_meter(storage: Storage, name: str, report: Report) -> Iterator[Differenc
     for date, change in stale.items():
         hint = "run: meterlake aggregate"
         yield difference("out of date", paths.events(name, date), "aggregated files", change.why, hint)
-    for file in [file for files in view.files.values() for file in files if _is_landed(file_name(file))]:
+    for file in [file for files in view.files.values() for file in files if _is_ours(file)]:
         yield from check_stamp(storage, file)
     yield from _unknown(storage, view)
     recent = [file for file in storage.list(paths.RECENT) if file.path == paths.recent(name)]
@@ -194,8 +195,9 @@ def _of_no_meter(storage: Storage, names: Collection[str]) -> Iterator[Differenc
             yield difference("damaged", file.path, "the record of a landed input", str(error), hint)
 
 
-def _is_landed(name: str) -> bool:
-    return name.startswith("land-")
+def _is_ours(file: StoredFile) -> bool:
+    """Whether the lake has written an event file itself, and so with its checksum."""
+    return file_name(file).startswith("land-") or is_compacted(file)
 
 
 def _counts(events: int, duplicates: int, conflicts: int, losers: str) -> str:

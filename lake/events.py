@@ -123,11 +123,6 @@ def check_file(storage: Storage, meter: Meter, file: StoredFile) -> MeterlakeErr
     return None
 
 
-def list_events(storage: Storage, meter: str) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
-    """The event files of a meter by date, and a complaint for every file that no partition can hold."""
-    return by_date(storage.list(paths.events(meter)))
-
-
 def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
     """The listed event files of one meter by date, and a complaint for every file that no partition can hold.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from lake.events import list_events
+from lake.compacted import list_events
 from lake.planning import changes
 from lake.state import MeterState
 from lake.storage import Storage
@@ -15,6 +15,6 @@ def out_of_date(
     storage: Storage, meter: Meter, state: MeterState, since: dt.date, until: dt.date
 ) -> dict[dt.date, str]:
     """Why each partition with since <= date < until is out of date, by date. Lists files, and reads none."""
-    listing, _ = list_events(storage, meter.name)
-    found = changes(listing, state, meter.version)
+    files = list_events(storage, meter.name, state).files
+    found = changes(files, state, meter.version)
     return {date: change.why for date, change in found.items() if since <= date < until}

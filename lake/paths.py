@@ -31,6 +31,8 @@ TABLES = ("usage", "usage_by_subject", "usage_by_dimension")
 # What Hive writes for a null partition value: rows that name no meter at all.
 NO_METER = "__HIVE_DEFAULT_PARTITION__"
 PART = "part.parquet"
+# How the names of event files begin that hold the rows of several others.
+COMPACTED = "compacted-"
 MANIFEST = "manifest.json"
 CLOSED = "closed.json"
 

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from lake import paths
 from lake.state import MeterState, PartitionState
 from lake.storage import StoredFile
 
@@ -15,6 +16,7 @@ DEFINITION_CHANGED = "definition changed"
 FILES_ADDED = "files added"
 FILES_REMOVED = "files removed"
 FILES_REPLACED = "files replaced"
+FILES_COMPACTED = "files compacted"
 LATE_IN_SEALED = "late files in sealed partition"
 
 
@@ -71,10 +73,12 @@ def _change(listed: Sequence[StoredFile], record: PartitionState | None, meter_v
     removed = tuple(sorted(before | gone))
     if not listed:
         return Change(VANISHED, (), removed) if removed else None
+    compacted = bool(added and gone) and all(file_name(file).startswith(paths.COMPACTED) for file in added)
     causes = {
         DEFINITION_CHANGED: record.meter_version != meter_version,
-        FILES_ADDED: len(added) > len(before),
-        FILES_REMOVED: bool(gone),
+        FILES_COMPACTED: compacted,
+        FILES_ADDED: len(added) > len(before) and not compacted,
+        FILES_REMOVED: bool(gone) and not compacted,
         FILES_REPLACED: bool(before),
     }
     why = ", ".join(cause for cause, applies in causes.items() if applies)

@@ -8,9 +8,10 @@ import polars as pl
 
 from lake import paths
 from lake.admission import admit
+from lake.compacted import list_events
 from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
-from lake.events import ROW, Partition, event_columns, list_events
+from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
 from lake.measures import SECONDS_PER_DAY, merge, with_quantity
 from lake.state import load_state
@@ -124,8 +125,8 @@ def _seconds(storage: Storage, meter: Meter, dates: Dates) -> int:
 
 
 def _partitions(storage: Storage, meter: Meter) -> dict[dt.date, Partition]:
-    listing, _ = list_events(storage, meter.name)
-    partitions, _ = admit(storage, meter, listing, load_state(storage, meter.name))
+    state = load_state(storage, meter.name)
+    partitions, _ = admit(storage, meter, list_events(storage, meter.name, state).files, state)
     return partitions
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lake import paths
-from lake.events import by_date
+from lake.compacted import standing
 from lake.meters import load_meter, stored_meter
 from lake.state import KnownMeter, MeterState, decode_state, rebuild_state, save_state
 from lake.storage import Storage, StoredFile
@@ -27,6 +27,8 @@ class MeterView:
 
     meter: Meter
     files: dict[dt.date, list[StoredFile]]
+    # Files that are there still though a compacted file has their rows, and since when it has.
+    replaced: dict[StoredFile, dt.datetime]
     # A complaint for every file that no partition can hold.
     strays: list[MeterlakeError]
     state: MeterState
@@ -58,8 +60,8 @@ def survey(
     views = []
     for name, found in meters.items():
         states[name].definition = KnownMeter(identities[name], found)
-        dates, strays = by_date(files.get(paths.events(name), []))
-        views.append(MeterView(found, dates, strays, states[name], checksums[name]))
+        of_meter = standing(storage, files.get(paths.events(name), []), states[name])
+        views.append(MeterView(found, *of_meter, states[name], checksums[name]))
     return views
 
 

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import event as seen
 from hypothesis import seed, settings
@@ -17,9 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from jobs.aggregate import COPIES_MOVED
+from jobs.compact import compact
 from jobs.land import land
 from jobs.report import reported
-from lake import Lake, paths
+from lake import Lake, compacted, paths
 from lake.state import load_state
 from oracle.model import Model
 from support import METER, aggregated, define, put, recomputed, retained
@@ -60,6 +63,8 @@ class Sequences(RuleBasedStateMachine):
         self.meter = define(self.lake, **self.body)
         self.model = Model(self.body)
         self.inputs: set[str] = set()
+        # By day, how often its files were merged: a producer may not use their names again.
+        self.merged = Counter[dt.date]()
 
     @rule(
         day=st.sampled_from(DAYS), name=st.sampled_from("abc"), said=st.lists(facts, min_size=1, max_size=3)
@@ -67,11 +72,13 @@ class Sequences(RuleBasedStateMachine):
     def write_a_file(self, day: dt.date, name: str, said: list[dict[str, Any]]) -> None:
         """A producer writes a file, or replaces one."""
         events = [self._event(day, one) for one in said]
+        name = f"{name}{self.merged[day]}"
         put(self.lake, self.meter, f"{name}.parquet", *events, day=day)
         self.model.put(day, name, [self._modelled(e) for e in events if not e["broken"]])
 
     @rule(day=st.sampled_from(DAYS), name=st.sampled_from("abc"))
     def remove_a_file(self, day: dt.date, name: str) -> None:
+        name = f"{name}{self.merged[day]}"
         (Path(self.folder) / paths.events(self.meter.name, day) / f"{name}.parquet").unlink(missing_ok=True)
         self.model.drop(day, name)
 
@@ -108,6 +115,23 @@ class Sequences(RuleBasedStateMachine):
             seen("a winner moved to another date")
         self._compare()
         assert aggregated(self.lake).partitions == []
+
+    @rule(aggregated_before=st.booleans(), waited=st.booleans())
+    def compact(self, *, aggregated_before: bool, waited: bool) -> None:
+        """No number changes for it, whether what was merged before is there still or goes now."""
+        if aggregated_before:
+            self.aggregate()
+        with (
+            patch.object(compacted, "GRACE", dt.timedelta(0) if waited else compacted.GRACE),
+            reported(self.lake, "compact") as report,
+        ):
+            compact(self.lake, report, as_of=FIRST + dt.timedelta(days=9))
+        for done in report.partitions:
+            if done.action == "compacted":
+                seen("files were merged")
+                self.merged[done.date] += 1
+        if aggregated_before:
+            self._compare()
 
     @rule(days=st.integers(0, 5))
     def retain(self, days: int) -> None:

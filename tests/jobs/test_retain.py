@@ -11,7 +11,6 @@ import pytest
 
 from lake import paths
 from lake.state import METADATA_KEY, load_state
-from schemas.errors import BrokenLakeError
 from support import DAY, a_lake, aggregated, content, define, event, put, recomputed, retained, usage
 
 NEXT = DAY + dt.timedelta(days=1)

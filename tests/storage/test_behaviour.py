@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from jobs.aggregate import aggregate
+from jobs.compact import compact
 from jobs.land import land
 from jobs.report import Report
 from jobs.verify import verify
-from lake import Lake, paths
+from lake import Lake, compacted, paths
 from lake.lease import current_holder, leased
 from lake.state import load_state
 from lake.storage import Storage, open_storage
@@ -120,6 +121,29 @@ def test_retention_drops_what_is_sealed_and_late_files_go_to_quarantine(lake: La
     assert night(lake, EXPIRED).quarantined == {"sealed_partition": 1}
     assert load_state(lake.storage, meter.name).sealed == {DAY}
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(2)), (NEXT, "org_1", Decimal(1))]
+
+
+def test_small_files_are_merged_and_nothing_else_changes(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = defined(lake)
+    for number in range(5):
+        put(lake, meter, f"{number}.parquet", DAY, event("k"), event(f"own {number}"), event(None))
+    aggregated(lake)
+    before = ending(lake, meter.name)
+    files = f"{meter.name} files"
+
+    def compacted_now() -> dict[dt.date, str]:
+        report = ran(lake, lambda report: compact(lake, report, as_of=OPEN))
+        return {done.date: done.why for done in report.partitions if done.action == "compacted"}
+
+    assert compacted_now() == {DAY: "5 files into 1"}
+    assert len(ending(lake, meter.name)[files]) == 6
+    monkeypatch.setattr(compacted, "GRACE", dt.timedelta(0))
+    assert compacted_now() == {}
+    after = ending(lake, meter.name)
+    assert len(after.pop(files)) == 1
+    assert after == {name: rows for name, rows in before.items() if name != files}
+    assert ran(lake, lambda report: verify(lake, report)).problems == []
+    assert night(lake, OPEN).partitions == []
 
 
 def test_verification_finds_what_was_removed_and_what_was_edited(lake: Lake) -> None:

@@ -1,0 +1,231 @@
+"""Merge the small event files of closed dates into fewer, without changing any aggregate."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import polars as pl
+
+from jobs.aggregate import aggregate
+from jobs.land import LandedInput
+from jobs.progress import track
+from jobs.report import PartitionReport, Report, now
+from lake import Lake, paths
+from lake.checksums import KEY, UNSTAMPED, stamp
+from lake.compacted import METADATA_KEY, Compacted, compacted, compacted_name, is_compacted, remove_replaced
+from lake.events import Partition, event_columns
+from lake.planning import changes, file_name
+from lake.storage import Storage, StoredFile
+from lake.storage.faults import is_storage_failure, storage_failures
+from lake.survey import MeterView, survey
+from schemas.errors import BadInputError, BrokenLakeError
+
+# What readers of Parquet like. Counted on the files that are merged, so what comes of them is a little smaller.
+TARGET_BYTES = 128 * 2**20
+# Today's files are still coming, and yesterday's may be.
+OPEN_DAYS = 2
+# A file waits until the others have a quarter of its size, so that its rows are not written again for each late event.
+GROWTH = 4
+_LANDED = re.compile(r"land-(?P<sha256>[0-9a-f]{16})-\d{4,}\.parquet")
+
+
+class _Due(NamedTuple):
+    """A partition, and those of its files that are each to become one."""
+
+    partition: Partition
+    groups: list[list[StoredFile]]
+
+
+def compact(  # noqa: PLR0913 - what to compact, and how
+    lake: Lake,
+    report: Report,
+    *,
+    meter: str | None = None,
+    as_of: dt.date | None = None,
+    dry_run: bool = False,
+    target_bytes: int = TARGET_BYTES,
+) -> None:
+    """Merge the small files of every date before the day before `as_of` (default today, UTC), of one meter or all.
+
+    What is sealed, out of date, or still being landed is left alone. The files whose rows were merged do not count
+    from then on, and a later run removes them, once no reader can miss them. With `dry_run` the report is the same,
+    and nothing is touched. Files that can't be merged are reported, and end the run with exit code 1.
+    """
+    until = (as_of or now().date()) - dt.timedelta(days=OPEN_DAYS - 1)
+    with report.stage("plan"):
+        views = survey(lake.storage, meter, report.problem)
+    for view in views:
+        with storage_failures(lake.url):
+            due = _due(lake.storage, view, until, target_bytes)
+            if dry_run:
+                for each in due:
+                    report.did(_said(each))
+            else:
+                _compact_meter(lake, view, due, report)
+    if not dry_run:
+        lake.storage.sweep()
+
+
+def small_files(files: Iterable[StoredFile], target_bytes: int) -> list[list[StoredFile]]:
+    """The files that are worth merging, in groups that each become one file; pure.
+
+    Small is what has less than half of `target_bytes`. Groups are in order of the files' names and reach the target,
+    but for the last.
+    """
+    small = sorted(
+        (file for file in files if 2 * file.size_bytes < target_bytes), key=lambda file: file.size_bytes
+    )
+    while small and small[-1].size_bytes > GROWTH * _size_bytes(small[:-1]):
+        small.pop()
+    groups: list[list[StoredFile]] = [[]]
+    for file in sorted(small, key=file_name):
+        if _size_bytes(groups[-1]) >= target_bytes:
+            groups.append([])
+        groups[-1].append(file)
+    return [group for group in groups if len(group) > 1]
+
+
+def _compact_meter(lake: Lake, view: MeterView, due: Iterable[_Due], report: Report) -> None:
+    with report.stage("drop"):
+        remove_replaced(lake.storage, view.replaced, now())
+    merged = False
+    for each in track(due, f"compact {view.meter.name}"):
+        done = _said(each)
+        try:
+            with report.stage("merge"):
+                for group in each.groups:
+                    done.bytes_written += _merge(each.partition.only(group))
+                    merged = True
+        except (BadInputError, BrokenLakeError) as error:
+            report.problem(error)
+        else:
+            report.did(done)
+    if merged:
+        # The same rows lie in other files now, which the records and the index are to know.
+        aggregate(lake, report, meter=view.meter.name)
+
+
+def _due(storage: Storage, view: MeterView, until: dt.date, target_bytes: int) -> Iterator[_Due]:
+    """The closed partitions with files that are worth merging, by date."""
+    changed = changes(view.files, view.state, view.meter.version)
+    dates = [date for date in view.files if date < until and date not in changed.keys() | view.state.sealed]
+    candidates = {}
+    for date in sorted(dates):
+        counted = view.state.partitions[date].files
+        files = [file for file in view.files[date] if file_name(file) in counted]
+        if small_files(files, target_bytes):
+            candidates[date] = files
+    landing = _still_landing(storage, [file for files in candidates.values() for file in files])
+    for date, files in candidates.items():
+        partition = Partition(storage, view.meter, date, tuple(file for file in files if file not in landing))
+        groups = [group for alike in _alike(partition) for group in small_files(alike, target_bytes)]
+        if groups:
+            yield _Due(partition, groups)
+
+
+def _still_landing(storage: Storage, files: Sequence[StoredFile]) -> set[StoredFile]:
+    """The files of inputs that may not be landed to their end: going on, `land` looks whether they are there."""
+    inputs = {file: found["sha256"] for file in files if (found := _LANDED.fullmatch(file_name(file)))}
+    wanted = set(inputs.values())
+    records = (
+        [file.path for file in storage.list(paths.LANDED) if _start_of_hash(file) in wanted] if wanted else []
+    )
+    complete = set()
+    for path, body in zip(records, storage.read_all(records), strict=True):
+        try:
+            if msgspec.json.decode(body or b"", type=LandedInput).complete:
+                complete.add(path.removeprefix(paths.LANDED)[:16])
+        except msgspec.DecodeError:
+            # `verify` tells of it; here it only means that nobody knows.
+            continue
+    return {file for file, start in inputs.items() if start not in complete}
+
+
+def _start_of_hash(file: StoredFile) -> str:
+    return file.path.removeprefix(paths.LANDED)[:16]
+
+
+def _alike(partition: Partition) -> list[list[StoredFile]]:
+    """The files by what they have beside the event columns: such columns are kept, and may be declared one day."""
+    partition.storage.prefetch(partition.files)
+    found: dict[frozenset[tuple[str, str]], list[StoredFile]] = {}
+    for file in partition.files:
+        schema = partition.storage.schema(file)
+        more = {
+            (name, str(dtype)) for name, dtype in schema.items() if name not in event_columns(partition.meter)
+        }
+        found.setdefault(frozenset(more), []).append(file)
+    return list(found.values())
+
+
+def _merge(group: Partition) -> int:
+    """Publish the rows of some files as one file that stands for them; gives its bytes."""
+    storage = group.storage
+    within = [compacted(storage, file).replaces for file in group.files if is_compacted(file)]
+    replaces = {
+        name: identity for of_file in [*within, group.identities] for name, identity in of_file.items()
+    }
+    said = {METADATA_KEY: msgspec.json.encode(Compacted(now(), replaces)).decode(), KEY: UNSTAMPED}
+    local = storage.scratch(".parquet")
+    try:
+        _write(group, local, said)
+        stamp(local)
+        size_bytes = local.stat().st_size
+        storage.publish_file(paths.events(group.meter.name, group.date) + compacted_name(replaces), local)
+    finally:
+        local.unlink(missing_ok=True)
+    return size_bytes
+
+
+def _write(group: Partition, local: Path, metadata: dict[str, str]) -> None:
+    """Write the rows as they lie in the files, and read them back: soon they are the only ones."""
+    first = group.storage.schema(group.files[0])
+    columns = {**first, **event_columns(group.meter)}
+    rows = group.storage.scan(group.files, schema=columns, missing_columns="insert")
+    where = paths.events(group.meter.name, group.date)
+    try:
+        rows.sink_parquet(local, metadata=metadata, engine="streaming")
+        there, written = pl.collect_all([_summed(rows), _summed(pl.scan_parquet(local))], engine="streaming")
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if is_storage_failure(error):
+            raise
+        raise BadInputError(
+            "files can't be merged",
+            where=where,
+            expected="files that can be read to their end",
+            found=str(error).splitlines()[0],
+            hint="`meterlake verify` names the damaged file; all are left as they are",
+        ) from error
+    if not written.equals(there):
+        raise BrokenLakeError(
+            "what was written is not what was read",
+            where=where,
+            expected=str(there.row(0)),
+            found=str(written.row(0)),
+            hint="check disk and memory of this machine; nothing was published, all files are left as they are",
+        )
+
+
+def _summed(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The number of rows, and a sum over all that they say."""
+    return rows.select(pl.len(), pl.struct(pl.all()).hash().sum().alias("sum"))
+
+
+def _said(due: _Due) -> PartitionReport:
+    merged = [file for group in due.groups for file in group]
+    return PartitionReport(
+        meter=due.partition.meter.name,
+        date=due.partition.date,
+        action="compacted",
+        why=f"{len(merged)} files into {len(due.groups)}",
+        bytes_merged=_size_bytes(merged),
+    )
+
+
+def _size_bytes(files: Iterable[StoredFile]) -> int:
+    return sum(file.size_bytes for file in files)
