@@ -30,6 +30,7 @@ LAKES = {
     "Asking": "demo-lake",
     "A page to look at": "demo-lake",
     "Billing": "demo-lake",
+    "Small files": "demo-lake",
     "Queries": "demo-lake",
     "Verification": "usage-lake",
 }
@@ -54,7 +55,7 @@ VARYING = [
     (r"[ ]+", " "),
 ]
 # Progress of what takes longer than two seconds, which depends on the machine.
-PROGRESS = re.compile(r"(?m)^\S+Z (aggregate|verify) .* after \d+ s\n")
+PROGRESS = re.compile(r"(?m)^\S+Z (aggregate|verify|compact) .* after \d+ s\n")
 USAGE = {
     "idempotency_key": "active_org_123_user_456_2026_06_19",
     "subject": "org_123",
