@@ -11,6 +11,7 @@ from jobs.tables import measured, usage_tables
 from lake.dedup import CONFLICT
 from lake.events import ROW, Partition, fingerprint
 from lake.lateness import arrivals, lateness
+from lake.packing import packing
 from lake.publish import table_checksums
 from lake.state import PartitionState
 
@@ -29,10 +30,16 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
     """Read a partition once and aggregate the events that count; nothing is published."""
     meter = partition.meter
     counting = counting_events(partition, lost)
+    packed = packing(partition.rows())
     usage, arrived, rows = pl.collect_all(
-        [measured(counting, meter), arrivals(counting), partition.rows().select(pl.len())], engine="streaming"
+        [
+            measured(counting, meter, packed),
+            arrivals(counting),
+            partition.rows().select(pl.len()),
+        ],
+        engine="streaming",
     )
-    tables = usage_tables(usage, meter) if usage.height else {}
+    tables = usage_tables(usage, meter, packed) if usage.height else {}
     losers = losers_fingerprint(lost)
     record = PartitionState(
         meter_version=meter.version,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import polars as pl
 
 from lake.measures import dimension_text, measure, merge, with_quantity
+from lake.packing import Packing
 from schemas.meter import Meter
 from schemas.tables import MEASURES, UsageByDimension, column_types
 
 
-def measured(events: pl.LazyFrame, meter: Meter) -> pl.LazyFrame:
+def measured(events: pl.LazyFrame, meter: Meter, packing: Packing | None = None) -> pl.LazyFrame:
     """What `usage_tables` is made of: the measures of deduplicated events of one day by all keys, in no order."""
-    return measure(events, _keys(meter))
+    return measure(events, _keys(meter), packing)
 
 
-def usage_tables(rows: pl.DataFrame, meter: Meter) -> dict[str, pl.DataFrame]:
+def usage_tables(rows: pl.DataFrame, meter: Meter, packing: Packing | None = None) -> dict[str, pl.DataFrame]:
     """The rows of `usage`, `usage_by_subject` and `usage_by_dimension`, of the rows of `measured`.
 
     Keys first, then the measures; rows sorted by keys, null before any value. The two smaller tables are merged
@@ -22,20 +23,22 @@ def usage_tables(rows: pl.DataFrame, meter: Meter) -> dict[str, pl.DataFrame]:
     """
     keys = _keys(meter)
     usage = with_quantity(_coded(rows, keys).lazy(), meter).sort(keys).collect()
-    by_subject = with_quantity(merge(usage.lazy(), ["subject"]), meter).sort("subject").collect()
+    merged = merge(usage.lazy(), ["subject"], packing=packing)
+    by_subject = with_quantity(merged, meter).sort("subject").collect()
     return {
         "usage": _plain(usage, rows.schema),
         "usage_by_subject": _plain(by_subject, rows.schema),
-        "usage_by_dimension": _by_dimension(usage, meter),
+        "usage_by_dimension": _by_dimension(usage, meter, packing),
     }
 
 
-def _by_dimension(usage: pl.DataFrame, meter: Meter) -> pl.DataFrame:
+def _by_dimension(usage: pl.DataFrame, meter: Meter, packing: Packing | None) -> pl.DataFrame:
     columns = column_types(UsageByDimension) | {name: usage.schema[name] for name in MEASURES}
     if not meter.dimensions:
         return pl.DataFrame(schema=columns)
+    subjects = pl.col("subject").n_unique().cast(pl.Int64).alias("subjects")
     tables = [
-        merge(usage.lazy(), [name], pl.col("subject").n_unique().cast(pl.Int64).alias("subjects")).select(
+        merge(usage.lazy(), [name], subjects, packing=packing).select(
             pl.lit(name).alias("dimension"), dimension_text(meter, name).alias("value"), pl.exclude(name)
         )
         for name in meter.dimension_names

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from lake.packing import Packing
 from schemas.meter import Meter
 from schemas.tables import INSTANT, MEASURES, QUANTITY
 
@@ -35,43 +36,38 @@ _OF_ROWS = _Ends(
 )
 
 
-def measure(events: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
+def measure(events: pl.LazyFrame, keys: Sequence[str], packing: Packing | None = None) -> pl.LazyFrame:
     """Measures of events by `keys`: the keys, then every measure but `quantity`. Row order is not defined.
 
-    Sums are exact decimals; polars raises ComputeError when one leaves 38 digits.
+    With the `packing` of events that include these it takes less time, and gives the same. Sums are exact decimals;
+    polars raises ComputeError when one leaves 38 digits.
     """
     quantity = pl.col("quantity")
-    return _group(
-        events,
-        keys,
-        [
-            pl.len().cast(pl.Int64).alias("events"),
-            quantity.sum().alias("quantity_sum"),
-            quantity.min().alias("quantity_min"),
-            quantity.max().alias("quantity_max"),
-        ],
-        _OF_EVENTS,
-    )
+    measures = [
+        pl.len().cast(pl.Int64).alias("events"),
+        quantity.sum().alias("quantity_sum"),
+        quantity.min().alias("quantity_min"),
+        quantity.max().alias("quantity_max"),
+    ]
+    return _group(events, keys, measures, _OF_EVENTS, packing)
 
 
-def merge(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFrame:
+def merge(
+    rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr, packing: Packing | None = None
+) -> pl.LazyFrame:
     """Merge aggregate rows of any dates into one row by `keys`, exactly as if measured from their events.
 
     Gives the keys, the columns of `more` (further aggregations over the merged rows), then every measure but
-    `quantity`. Row order is not defined.
+    `quantity`. Row order is not defined. `packing` is as for `measure`.
     """
-    return _group(
-        rows,
-        keys,
-        [
-            *more,
-            pl.col("events").sum(),
-            pl.col("quantity_sum").sum(),
-            pl.col("quantity_min").min(),
-            pl.col("quantity_max").max(),
-        ],
-        _OF_ROWS,
-    )
+    measures = [
+        *more,
+        pl.col("events").sum(),
+        pl.col("quantity_sum").sum(),
+        pl.col("quantity_min").min(),
+        pl.col("quantity_max").max(),
+    ]
+    return _group(rows, keys, measures, _OF_ROWS, packing)
 
 
 def billed(meter: Meter, seconds: float | pl.Expr = SECONDS_PER_DAY) -> pl.Expr:
@@ -110,25 +106,36 @@ def dimension_text(meter: Meter, name: str) -> pl.Expr:
     return text.str.strip_suffix(".0") if number else text
 
 
-def _group(rows: pl.LazyFrame, keys: Sequence[str], measures: list[pl.Expr], ends: _Ends) -> pl.LazyFrame:
-    rows = rows.with_columns(_moment(*ends.first[:2]).alias(_FIRST), _moment(*ends.last[:2]).alias(_LAST))
-    measures = [
-        *measures,
-        pl.col(_FIRST).min(),
-        pl.col(_LAST).max(),
-        # A struct as a key compares its fields in order, so a tied moment is settled by the quantity.
-        pl.col(ends.first.quantity).min_by(pl.struct(_FIRST, ends.first.quantity)).alias("quantity_first"),
-        pl.col(ends.last.quantity).max_by(pl.struct(_LAST, ends.last.quantity)).alias("quantity_last"),
-    ]
-    if keys:
-        grouped = rows.group_by(keys).agg(measures)
+def _group(
+    rows: pl.LazyFrame, keys: Sequence[str], measures: list[pl.Expr], ends: _Ends, packing: Packing | None
+) -> pl.LazyFrame:
+    if packing:
+        packed = rows.with_columns(
+            packing.packed(*ends.first).alias(_FIRST), packing.packed(*ends.last).alias(_LAST)
+        )
+        grouped = _grouped(packed, keys, [*measures, pl.col(_FIRST).min(), pl.col(_LAST).max()])
+        said = [*packing.unpacked(_FIRST, *_OF_ROWS.first), *packing.unpacked(_LAST, *_OF_ROWS.last)]
     else:
-        # One row for all; none, rather than a row of nulls, where there is nothing to measure.
-        grouped = rows.select(measures).filter(pl.col("events") > 0)
-    times = [*_times(_FIRST, "first_at", "first_received_at"), *_times(_LAST, "last_at", "last_received_at")]
-    named = grouped.with_columns(times).drop(_FIRST, _LAST)
+        moments = rows.with_columns(
+            _moment(*ends.first[:2]).alias(_FIRST), _moment(*ends.last[:2]).alias(_LAST)
+        )
+        # A struct as a key compares its fields in order, so a tied moment is settled by the quantity.
+        first = pl.col(ends.first.quantity).min_by(pl.struct(_FIRST, ends.first.quantity))
+        last = pl.col(ends.last.quantity).max_by(pl.struct(_LAST, ends.last.quantity))
+        least = [pl.col(_FIRST).min(), pl.col(_LAST).max()]
+        numbers = [first.alias("quantity_first"), last.alias("quantity_last")]
+        grouped = _grouped(moments, keys, [*measures, *least, *numbers])
+        said = [*_times(_FIRST, *_OF_ROWS.first[:2]), *_times(_LAST, *_OF_ROWS.last[:2])]
+    named = grouped.with_columns(said).drop(_FIRST, _LAST)
     others = [name for name in named.collect_schema().names() if name not in MEASURES]
     return named.select(*others, *(name for name in MEASURES if name != "quantity"))
+
+
+def _grouped(rows: pl.LazyFrame, keys: Sequence[str], measures: list[pl.Expr]) -> pl.LazyFrame:
+    if keys:
+        return rows.group_by(keys).agg(measures)
+    # One row for all; none, rather than a row of nulls, where there is nothing to measure.
+    return rows.select(measures).filter(pl.col("events") > 0)
 
 
 def _moment(at: str, received_at: str) -> pl.Expr:

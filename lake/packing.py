@@ -1,0 +1,79 @@
+"""When an event was, when it came and what it says, as one number that orders events as first and last do.
+
+To group by such a number takes a third less time than by a struct of the three, but it must fit into 127 bits: how
+many bits each part needs is taken from the events themselves.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import polars as pl
+
+from schemas.tables import INSTANT, QUANTITY
+
+MAX_BITS = 127
+
+
+class Packing(NamedTuple):
+    """The least of each part, in microseconds and in billionths, and how many bits the lower two take."""
+
+    timestamp: int
+    late: int
+    quantity: int
+    late_bits: int
+    quantity_bits: int
+
+    def packed(self, at: str, received_at: str, quantity: str) -> pl.Expr:
+        """The three columns of these names as one; as its numbers are ordered, so are the three."""
+        since = (_number(at) - self.timestamp).cast(pl.Int128)
+        late = _number(received_at) - _number(at) - self.late
+        said = pl.col(quantity).to_physical() - _wide(self.quantity)
+        return (since * _wide(2**self.late_bits) + late) * _wide(2**self.quantity_bits) + said
+
+    def unpacked(self, packed: str, at: str, received_at: str, quantity: str) -> list[pl.Expr]:
+        """The three of a packed column, by these names."""
+        times = pl.col(packed) // _wide(2**self.quantity_bits)
+        since = times // _wide(2**self.late_bits)
+        timestamp = since + _wide(self.timestamp)
+        late = times - since * _wide(2**self.late_bits) + _wide(self.late)
+        said = pl.col(packed) - times * _wide(2**self.quantity_bits) + _wide(self.quantity)
+        return [
+            _instant(timestamp).alias(at),
+            _instant(timestamp + late).alias(received_at),
+            said.reinterpret(dtype=QUANTITY).alias(quantity),
+        ]
+
+
+def packing(events: pl.LazyFrame) -> Packing | None:
+    """How to pack these events, read once; None if there are none, or they do not fit."""
+    parts = {
+        "timestamp": _number("timestamp"),
+        "received_at": _number("received_at"),
+        "late": _number("received_at") - _number("timestamp"),
+        "quantity": pl.col("quantity").to_physical(),
+    }
+    least = [part.min().alias(name) for name, part in parts.items()]
+    most = [part.max().alias(f"most {name}") for name, part in parts.items()]
+    found = events.select(*least, *most).collect(engine="streaming").row(0, named=True)
+    if None in found.values():
+        return None
+    bits = {name: int(found[f"most {name}"] - found[name]).bit_length() for name in parts}
+    latest = max(abs(found[name]) for name in found if "quantity" not in name)
+    # Beyond, a difference of two moments could have left 64 bits, and the extremes would not be those.
+    if latest >= 2**62 or bits["timestamp"] + bits["late"] + bits["quantity"] > MAX_BITS:
+        return None
+    return Packing(found["timestamp"], found["late"], found["quantity"], bits["late"], bits["quantity"])
+
+
+def _number(moment: str) -> pl.Expr:
+    """Microseconds since 1970."""
+    return pl.col(moment).cast(pl.Int64)
+
+
+def _instant(microseconds: pl.Expr) -> pl.Expr:
+    return microseconds.cast(pl.Int64).cast(INSTANT)
+
+
+def _wide(number: int) -> pl.Expr:
+    return pl.lit(number, pl.Int128)
