@@ -84,10 +84,11 @@ def _states(
     storage: Storage, names: list[str], problem: Callable[[MeterlakeError], None] | None
 ) -> tuple[dict[str, MeterState], dict[str, str]]:
     """The states, and the checksums of those that are stored."""
-    stored = storage.read_all([paths.state(name) for name in names])
-    bodies = dict(zip(names, stored, strict=True))
-    states = _each(names, lambda name: _state(storage, name, bodies[name]), problem)
-    return states, {name: state.checksum if bodies[name] else "" for name, state in states.items()}
+    bodies = dict(zip(names, storage.read_all([paths.state(name) for name in names]), strict=True))
+    missing = {name for name, body in bodies.items() if body is None}
+    # Each body is let go once it is decoded: those of a large lake take as much memory as a third of the states.
+    states = _each(names, lambda name: _state(storage, name, bodies.pop(name)), problem)
+    return states, {name: "" if name in missing else state.checksum for name, state in states.items()}
 
 
 def _state(storage: Storage, name: str, body: bytes | None) -> MeterState:
