@@ -155,7 +155,7 @@ def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, 
         # A date whose own files are the same, and that has the same losers, is up to date.
         stale = (each for each in due if known.get(each.partition.date) != losers_fingerprint(each.lost))
         for each, computed in ahead(
-            _computed, track(stale, f"aggregate {meter.name}", len(dates)), small=_small
+            _computed, track(stale, f"aggregate {meter.name}", len(dates)), small=_small, threads=2
         ):
             record = _publish(each, computed, report)
             state.partitions.pop(each.partition.date, None)
