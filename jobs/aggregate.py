@@ -9,13 +9,13 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from jobs.ahead import ahead
 from jobs.late import quarantine_late
 from jobs.partition import Computed, compute, losers_fingerprint
 from jobs.progress import track
 from jobs.report import PartitionReport, Report, now
 from lake import Lake
 from lake.admission import Rejected, admit, reject_unreadable
+from lake.ahead import ahead
 from lake.compacted import is_compacted
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE, HASH

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from jobs.ahead import ahead
 from jobs.landing.batches import Batch
 from jobs.landing.inputs import Input, open_input
 from jobs.landing.judge import judge
@@ -21,6 +20,7 @@ from jobs.landing.parsed import LINE, Parsed, Rejected
 from jobs.progress import track
 from jobs.report import Report, now
 from lake import Lake, paths
+from lake.ahead import ahead
 from lake.checksums import write_stamped
 from lake.quarantine import publish_rejected
 from lake.state import load_state

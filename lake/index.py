@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake import paths
+from lake.ahead import ahead
 from lake.checksums import KEY, UNSTAMPED, stamp
 from lake.dedup import DATE, HASH, HASH_BITS, key_hash
 from lake.events import Partition, fingerprint
@@ -152,7 +153,7 @@ class KeyIndex:
         return chosen
 
     def _write(self, merged: list[tuple[Segment, set[dt.date]]]) -> Segment:
-        """Write a segment date by date, so that never more than one date is in memory."""
+        """Write a segment date by date, so that never more than two dates are in memory."""
         dates = sorted({date for _, live in merged for date in live} | self._missing.keys())
         local = self._storage.scratch(".parquet")
         held: dict[dt.date, Held] = {}
@@ -163,22 +164,29 @@ class KeyIndex:
         with pq.ParquetWriter(
             local, schema, compression="none", use_dictionary=[DATE], column_encoding=packed
         ) as writer:
-            for date in dates:
-                parts = [(segment, segment.dates[date]) for segment, live in merged if date in live]
-                frames = [self._scan(segment).filter(pl.col(DATE) == date) for segment, _ in parts]
-                files = frozenset(file for _, part in parts for file in part.files)
-                if date in self._missing:
-                    frames.append(_keys_of(self._missing[date]))
-                    files |= _fingerprints(self._missing[date]).keys()
-                rows = pl.concat(frames).collect(engine="streaming").sort(HASH)
-                held[date] = Held(rows.height, files)
-                if rows.height:
+            # To write takes one core, and to read and sort the next date the other.
+            for date, (sorted_hashes, files) in ahead(lambda date: self._sorted(date, merged), dates):
+                held[date] = Held(len(sorted_hashes), files)
+                if len(sorted_hashes):
+                    rows = pl.select(pl.lit(date).alias(DATE), sorted_hashes)
                     writer.write_table(rows.to_arrow().cast(schema), row_group_size=ROW_GROUP_ROWS)
             writer.add_key_value_metadata({METADATA_KEY: _encoded(held), KEY: UNSTAMPED})
         stamp(local)
         said = {date.isoformat(): ",".join(sorted(of_date.files)) for date, of_date in held.items()}
         path = paths.index(self._meter, f"{HASHED_BY}-{fingerprint(said)}")
         return Segment(self._storage.publish_file(path, local, keep=True), held)
+
+    def _sorted(
+        self, date: dt.date, merged: list[tuple[Segment, set[dt.date]]]
+    ) -> tuple[pl.Series, frozenset[str]]:
+        """A date's hashes for a new segment, from merged ones and its own files, and the files that they are of."""
+        parts = [(segment, segment.dates[date]) for segment, live in merged if date in live]
+        frames = [self._scan(segment).filter(pl.col(DATE) == date) for segment, _ in parts]
+        files = frozenset(file for _, part in parts for file in part.files)
+        if date in self._missing:
+            frames.append(_keys_of(self._missing[date]))
+            files |= _fingerprints(self._missing[date]).keys()
+        return pl.concat(frames).select(HASH).collect(engine="streaming")[HASH].sort(), files
 
     def _scan(self, segment: Segment) -> pl.LazyFrame:
         return self._storage.scan([segment.file]).select(list(KEYS))

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jobs.ahead import ahead
+from lake.ahead import ahead
 
 
 def test_results_come_in_order_however_long_each_takes() -> None:
