@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from lake import paths
-from lake.dedup import DATE, HASH, HASH_BITS, SETTLED, key_hash, losers, repeated
+from lake.dedup import DATE, HASH, HASH_BITS, SETTLED, key_hash, losers
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
 from lake.storage import Storage
@@ -19,10 +19,11 @@ from schemas.meter import Meter
 
 # So many hashes are compared at once, and the copies of so many keys. What is more is taken range by range of the
 # hashes, so that memory does not grow with the lake.
-KEYS_AT_ONCE = 2**25
+KEYS_AT_ONCE = 2**24
 CANDIDATES_AT_ONCE = 2**18
-# Where there are so many candidates a partition, to ask which of the partitions hold none costs more than it spares.
-SURELY_EVERYWHERE = 64
+# A hash and the date that it was found on, as one number that sorts by hash: the lower bits are days since 1970.
+_DATE_BITS = 64 - HASH_BITS
+_FOUND = "found"
 _RANGE = "#range"
 
 
@@ -41,13 +42,11 @@ def find_losers(  # noqa: PLR0913, PLR0917 - where copies may lie has this many 
     `lake.dedup.losers`, or only those of `keep`, which is to name date and row.
     """
     near = partitions.keys() & set(focus)
-    candidates, holding = _candidates(index, settled, near, partitions.keys() - near)
+    candidates = _candidates(index, settled, near, partitions.keys() - near)
     kept = pl.all() if keep is None else pl.col(*keep)
-    copies = _copies([partitions[date] for date in sorted(holding)], candidates)
-    there = settled.filter(key_hash().is_in(candidates.implode()))
     found = [
-        losers(pl.concat([there.filter(key_hash().is_in(hashes.implode())), rows]), meter).select(kept)
-        for hashes, rows in copies
+        losers(pl.concat([settled.filter(key_hash().is_in(hashes.implode())), rows]), meter).select(kept)
+        for hashes, rows in _copies(partitions, candidates)
     ]
     return pl.concat([losers(settled.clear(), meter).select(kept), *found]).sort(DATE, ROW)
 
@@ -71,45 +70,62 @@ def settled_winners(storage: Storage, meter: Meter, sealed: set[dt.date]) -> pl.
 
 def _candidates(
     index: KeyIndex, settled: pl.DataFrame, near: set[dt.date], far: set[dt.date]
-) -> tuple[pl.Series, set[dt.date]]:
-    """The hashes of keys that may have copies, at least one of them near, sorted, and the dates that hold such."""
-    ranges = _ranges(index.rows(near) // KEYS_AT_ONCE + 1)
-    sealed = settled.select(key_hash())[HASH]
-    found = [pl.Series(HASH, dtype=pl.UInt64)]
-    dates: set[dt.date] = set()
-    for within in ranges:
-        ours = index.keys(near).filter(within).select(HASH).collect(engine="streaming")[HASH].sort()
-        found.append(repeated(ours))
-        if len(sealed):
-            found.append(sealed.filter(sealed.is_in(ours.implode())))
-        if far and len(ours):
-            others = index.keys(far).filter(within, pl.col(HASH).is_in(ours.implode()))
-            elsewhere = others.collect(engine="streaming")
-            found.append(elsewhere[HASH])
-            # A far date may hold one that is ours and not repeated there; near ones are asked for by all of them.
-            dates |= set(elsewhere[DATE])
-    candidates = pl.concat(found).unique().sort()
-    many = len(candidates) > SURELY_EVERYWHERE * len(near)
-    return candidates, dates | (near if many else index.dates_with(candidates, near))
+) -> dict[dt.date, pl.Series]:
+    """By date, the sorted hashes there of keys that may have copies, at least one of them near; dates that hold any."""
+    sealed = settled.select(key_hash())[HASH].unique()
+    found = [pl.Series(_FOUND, dtype=pl.UInt64)]
+    for within in _ranges(index.rows(near) // KEYS_AT_ONCE + 1):
+        ours = _found(index.keys(near).filter(within)).sort()
+        found.append(_repeated(ours))
+        if len(ours) and (far or len(sealed)):
+            hashes = ours // 2**_DATE_BITS
+            theirs = _found(index.keys(far).filter(within, pl.col(HASH).is_in(hashes.implode())))
+            elsewhere = pl.concat([sealed, theirs // 2**_DATE_BITS])
+            found += [theirs, ours.filter(hashes.is_in(elsewhere.implode()))]
+    both = pl.concat(found).unique().sort().to_frame()
+    dated = both.select(
+        (pl.col(_FOUND) % 2**_DATE_BITS).cast(pl.Int32).cast(pl.Date).alias(DATE),
+        (pl.col(_FOUND) // 2**_DATE_BITS).alias(HASH),
+    )
+    by_date = dated.partition_by(DATE, maintain_order=True, as_dict=True)
+    return {date: rows[HASH] for (date,), rows in sorted(by_date.items())}
+
+
+def _found(keys: pl.LazyFrame) -> pl.Series:
+    """Hashes with their dates, packed."""
+    days = pl.col(DATE).cast(pl.Int32).cast(pl.UInt64)
+    packed = keys.select((pl.col(HASH) * 2**_DATE_BITS + days).alias(_FOUND))
+    return packed.collect(engine="streaming")[_FOUND]
+
+
+def _repeated(found: pl.Series) -> pl.Series:
+    """Of sorted hashes with their dates those whose hash occurs more than once."""
+    # Where the hash is the same, the numbers are close; to look at the hashes of these alone takes half the time.
+    step = found - found.shift(1)
+    near_others = found.filter(
+        ((step < 2**_DATE_BITS) | (step.shift(-1) < 2**_DATE_BITS)).fill_null(value=False)
+    )
+    return near_others.filter((near_others // 2**_DATE_BITS).is_duplicated())
 
 
 def _copies(
-    partitions: Sequence[Partition], candidates: pl.Series
+    partitions: Mapping[dt.date, Partition], candidates: Mapping[dt.date, pl.Series]
 ) -> Iterator[tuple[pl.Series, pl.DataFrame]]:
     """The valid rows of these keys, some keys at a time, with the hashes that these are of."""
-    parts = len(candidates) // CANDIDATES_AT_ONCE + 1
+    if not candidates:
+        return
+    hashes = pl.concat(candidates.values()).unique()
+    parts = len(hashes) // CANDIDATES_AT_ONCE + 1
     if parts == 1:
-        empty = [_copies_frame(partition.meter) for partition in partitions[:1]]
-        rows = [_matching(partition, candidates).drop(HASH) for partition in partitions]
-        if rows:
-            yield candidates, pl.concat(empty + rows)
+        rows = [_matching(partitions[date], of_date).drop(HASH) for date, of_date in candidates.items()]
+        yield hashes, pl.concat(rows)
         return
     with ExitStack() as left:
-        spilled = [_spill(partition, candidates, parts, left) for partition in partitions]
+        spilled = [_spill(partitions[date], of_date, parts, left) for date, of_date in candidates.items()]
         for number in range(parts):
-            chosen = candidates.filter(candidates % parts == number)
             of_these = [pl.scan_parquet(file).filter(pl.col(_RANGE) == number) for file in spilled]
-            yield chosen, pl.concat(of_these).drop(HASH, _RANGE).collect(engine="streaming")
+            rows_of_these = pl.concat(of_these).drop(HASH, _RANGE).collect(engine="streaming")
+            yield hashes.filter(hashes % parts == number), rows_of_these
 
 
 def _spill(partition: Partition, candidates: pl.Series, parts: int, left: ExitStack) -> Path:

@@ -24,11 +24,6 @@ def key_hash(key: pl.Expr | None = None) -> pl.Expr:
     return whole.and_(pl.lit(2**HASH_BITS - 1, pl.UInt64)).alias(HASH)
 
 
-def repeated(hashes: pl.Series) -> pl.Series:
-    """Of sorted hashes those that occur more than once, each once, sorted."""
-    return hashes.filter(hashes == hashes.shift(1)).unique(maintain_order=True)
-
-
 def losers(copies: pl.DataFrame, meter: Meter) -> pl.DataFrame:
     """The copies that do not count: of each key all but the winner.
 
