@@ -7,15 +7,18 @@ from typing import NamedTuple
 import polars as pl
 
 from jobs.report import now
-from jobs.tables import measured, usage_tables
+from jobs.tables import partial_usage, usage_tables
 from lake.dedup import CONFLICT
+from lake.ends import Ends, Moments
 from lake.events import ROW, Partition, fingerprint
 from lake.lateness import arrivals, lateness
 from lake.packing import packing
 from lake.publish import table_checksums
 from lake.state import PartitionState
+from schemas.rules import keeps, measured_rules, partition_rule, subject_rules
 
-EVENT_COLUMNS = ("subject", "quantity", "timestamp", "received_at")
+# Some 60 bytes each. More are read once for each time that they are looked at.
+MAX_ROWS_IN_MEMORY = 2**20
 
 
 class Computed(NamedTuple):
@@ -27,19 +30,14 @@ class Computed(NamedTuple):
 
 
 def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[str, str]]) -> Computed:
-    """Read a partition once and aggregate the events that count; nothing is published."""
-    meter = partition.meter
-    counting = counting_events(partition, lost)
-    packed = packing(partition.rows())
-    usage, arrived, rows = pl.collect_all(
-        [
-            measured(counting, meter, packed),
-            arrivals(counting),
-            partition.rows().select(pl.len()),
-        ],
-        engine="streaming",
-    )
-    tables = usage_tables(usage, meter, packed) if usage.height else {}
+    """Aggregate the events of a partition that count; nothing is published."""
+    meter, rows = partition.meter, partition.coded()
+    count = rows.select(pl.len()).collect(engine="streaming").item()
+    if count <= MAX_ROWS_IN_MEMORY:
+        rows = rows.collect(engine="streaming").lazy()
+    ends = packing(rows) or Moments()
+    usage, arrived = _grouped(partition, rows, lost, ends)
+    tables = usage_tables(usage, meter, ends) if usage.height else {}
     losers = losers_fingerprint(lost)
     record = PartitionState(
         meter_version=meter.version,
@@ -54,13 +52,30 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
         checksums=table_checksums(tables),
         aggregated_at=now(),
     )
-    return Computed(record, tables, rows.item())
+    return Computed(record, tables, count)
 
 
-def counting_events(partition: Partition, lost: pl.DataFrame) -> pl.LazyFrame:
-    """What is measured of the events that count: the valid rows but those of `lost`."""
-    counting = partition.valid().filter(~pl.col(ROW).is_in(lost[ROW].implode()))
-    return counting.select(*EVENT_COLUMNS, *partition.meter.dimension_names)
+def _grouped(
+    partition: Partition, rows: pl.LazyFrame, lost: pl.DataFrame, ends: Ends
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The events that count by all keys, and by lateness: the valid ones of `Partition.coded` but those of `lost`."""
+    rules = [*measured_rules(partition.meter), partition_rule(partition.date)]
+    counting = rows.filter(keeps(rules) & ~pl.col(ROW).is_in(lost[ROW].implode()))
+    found = _collected(counting, partition, ends)
+    # A subject is judged once, in the groups, and in every row only where one of them breaks a rule.
+    texts = found[0].select(pl.col("subject").unique().cast(pl.String))
+    if not texts.select(keeps(subject_rules()).all()).item():
+        by_text = pl.col("subject").cast(pl.String)
+        valid = counting.with_columns(by_text).filter(keeps(subject_rules()))
+        found = _collected(valid, partition, ends)
+    return found
+
+
+def _collected(counting: pl.LazyFrame, partition: Partition, ends: Ends) -> tuple[pl.DataFrame, pl.DataFrame]:
+    usage, arrived = pl.collect_all(
+        [partial_usage(counting, partition.meter, ends), arrivals(counting)], engine="streaming"
+    )
+    return usage, arrived
 
 
 def losers_fingerprint(lost: pl.DataFrame) -> str:

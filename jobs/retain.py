@@ -9,12 +9,13 @@ import msgspec
 import polars as pl
 
 from jobs.report import PartitionReport, Report, now
-from jobs.tables import measured, usage_tables
+from jobs.tables import partial_usage, usage_tables
 from lake import Lake, paths
 from lake.checksums import rows_checksum, write_stamped
 from lake.compacted import remove_replaced, standing
 from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
+from lake.ends import Moments
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
 from lake.planning import Change, changes, file_name
@@ -209,7 +210,8 @@ def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFr
 
 
 def _no_rows(meter: Meter) -> dict[str, pl.DataFrame]:
-    return usage_tables(measured(pl.LazyFrame(schema=event_columns(meter)), meter).collect(), meter)
+    none, ends = pl.LazyFrame(schema=event_columns(meter)), Moments()
+    return usage_tables(partial_usage(none, meter, ends).collect(), meter, ends)
 
 
 def _drop(partition: Partition, state: MeterState) -> None:

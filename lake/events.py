@@ -62,6 +62,21 @@ class Partition:
         key = pl.col("idempotency_key").str.strip_chars()
         return self.storage.scan(self.files, extra_columns="ignore").select(key).filter(key != "")
 
+    def coded(self) -> pl.LazyFrame:
+        """What is measured of every row, valid or not, and `row`: keys, quantity and times.
+
+        Text of a key is Categorical: read, grouped and kept at the price of small numbers.
+        """
+        keys = {"subject": pl.String(), **self.meter.dimension_dtypes}
+        # Their own categories, so that memory holds the texts of no other partition.
+        coded = [
+            pl.col(name).cast(pl.Categorical(pl.Categories.random()))
+            if dtype == pl.String()
+            else pl.col(name)
+            for name, dtype in keys.items()
+        ]
+        return self.rows().select(ROW, *coded, "quantity", "timestamp", "received_at")
+
     def valid(self, where: pl.Expr | None = None) -> pl.LazyFrame:
         """The rows that keep every rule of an event, with `row`; `where` as for `rows`."""
         return self.rows(where).filter(keeps(self._rules))

@@ -10,13 +10,17 @@ from typing import NamedTuple
 
 import polars as pl
 
+from lake.ends import FIRST, LAST, OF_ROWS, End
 from schemas.tables import INSTANT, QUANTITY
 
 MAX_BITS = 127
 
 
 class Packing(NamedTuple):
-    """The least of each part, in microseconds and in billionths, and how many bits the lower two take."""
+    """How to keep both ends of a group as `lake.ends.Ends`: by the least of each part and the bits of the lower two.
+
+    Times are in microseconds, quantities in billionths.
+    """
 
     timestamp: int
     late: int
@@ -24,24 +28,34 @@ class Packing(NamedTuple):
     late_bits: int
     quantity_bits: int
 
-    def packed(self, at: str, received_at: str, quantity: str) -> pl.Expr:
-        """The three columns of these names as one; as its numbers are ordered, so are the three."""
-        since = (_number(at) - self.timestamp).cast(pl.Int128)
-        late = _number(received_at) - _number(at) - self.late
-        said = pl.col(quantity).to_physical() - _wide(self.quantity)
+    def kept(self, first: End, last: End) -> list[pl.Expr]:
+        """A number for the first and one for the last; as numbers are ordered, so are the three columns of an end."""
+        return [self._packed(first).alias(FIRST), self._packed(last).alias(LAST)]
+
+    def merged(self) -> list[pl.Expr]:
+        """The least and the greatest number."""
+        return [pl.col(FIRST).min(), pl.col(LAST).max()]
+
+    def told(self) -> list[pl.Expr]:
+        """The three columns of both."""
+        return [*self._unpacked(FIRST, OF_ROWS[0]), *self._unpacked(LAST, OF_ROWS[1])]
+
+    def _packed(self, end: End) -> pl.Expr:
+        since = (_number(end.at) - self.timestamp).cast(pl.Int128)
+        late = _number(end.received_at) - _number(end.at) - self.late
+        said = pl.col(end.quantity).to_physical() - _wide(self.quantity)
         return (since * _wide(2**self.late_bits) + late) * _wide(2**self.quantity_bits) + said
 
-    def unpacked(self, packed: str, at: str, received_at: str, quantity: str) -> list[pl.Expr]:
-        """The three of a packed column, by these names."""
+    def _unpacked(self, packed: str, end: End) -> list[pl.Expr]:
         times = pl.col(packed) // _wide(2**self.quantity_bits)
         since = times // _wide(2**self.late_bits)
         timestamp = since + _wide(self.timestamp)
         late = times - since * _wide(2**self.late_bits) + _wide(self.late)
         said = pl.col(packed) - times * _wide(2**self.quantity_bits) + _wide(self.quantity)
         return [
-            _instant(timestamp).alias(at),
-            _instant(timestamp + late).alias(received_at),
-            said.reinterpret(dtype=QUANTITY).alias(quantity),
+            _instant(timestamp).alias(end.at),
+            _instant(timestamp + late).alias(end.received_at),
+            said.reinterpret(dtype=QUANTITY).alias(end.quantity),
         ]
 
 
