@@ -7,5 +7,5 @@ import sys
 from jobs.cli import main
 
 if __name__ == "__main__":
-    sys.argv[1:] = ["--lake", sys.argv[1], "aggregate", "--rebuild", "--json"]
+    sys.argv[1:] = ["--lake", sys.argv[1], "aggregate", "--json"]
     main()
