@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from lake import paths
+from lake.ahead import ahead
 from lake.dedup import DATE, HASH, HASH_BITS, SETTLED, key_hash, losers
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
@@ -38,8 +39,8 @@ def find_losers(  # noqa: PLR0913, PLR0917 - where copies may lie has this many 
     """The losing copies of every key that occurs in a partition of `focus`, wherever they lie.
 
     Compares key hashes first, then reads only the partitions that hold a repeated hash. `settled` are the
-    winners of sealed partitions, from `settled_winners`; `index` is of `partitions`. Columns and order as
-    `lake.dedup.losers`, or only those of `keep`, which is to name date and row.
+    winners of sealed partitions, from `settled_winners`; `index` is of `partitions`. Columns as of
+    `lake.dedup.losers`, or only those of `keep`, which is to name date and row; sorted by these two.
     """
     near = partitions.keys() & set(focus)
     candidates = _candidates(index, settled, near, partitions.keys() - near)
@@ -116,30 +117,31 @@ def _copies(
         return
     hashes = pl.concat(candidates.values()).unique()
     parts = len(hashes) // CANDIDATES_AT_ONCE + 1
+    # To match takes both cores most of the time; the next date takes what is left.
+    matched = ahead(lambda date: _matching(partitions[date], candidates[date]), candidates)
     if parts == 1:
-        rows = [_matching(partitions[date], of_date).drop(HASH) for date, of_date in candidates.items()]
-        yield hashes, pl.concat(rows)
+        yield hashes, pl.concat(rows.drop(HASH) for _, rows in matched)
         return
     with ExitStack() as left:
-        spilled = [_spill(partitions[date], of_date, parts, left) for date, of_date in candidates.items()]
+        spilled = [_spill(partitions[date].storage, rows, parts, left) for date, rows in matched]
         for number in range(parts):
             of_these = [pl.scan_parquet(file).filter(pl.col(_RANGE) == number) for file in spilled]
             rows_of_these = pl.concat(of_these).drop(HASH, _RANGE).collect(engine="streaming")
             yield hashes.filter(hashes % parts == number), rows_of_these
 
 
-def _spill(partition: Partition, candidates: pl.Series, parts: int, left: ExitStack) -> Path:
-    """Put the rows of these keys into a temporary file, a row group for each part."""
-    local = partition.storage.scratch(".parquet")
+def _spill(storage: Storage, rows: pl.DataFrame, parts: int, left: ExitStack) -> Path:
+    """Put rows into a temporary file, a row group for each part."""
+    local = storage.scratch(".parquet")
     left.callback(local.unlink, missing_ok=True)
-    rows = _matching(partition, candidates).with_columns((pl.col(HASH) % parts).alias(_RANGE)).sort(_RANGE)
-    rows.write_parquet(local, compression="lz4", row_group_size=max(rows.height // parts, 1024))
+    by_part = rows.with_columns((pl.col(HASH) % parts).alias(_RANGE)).sort(_RANGE)
+    by_part.write_parquet(local, compression="lz4", row_group_size=max(rows.height // parts, 1024))
     return local
 
 
 def _matching(partition: Partition, candidates: pl.Series) -> pl.DataFrame:
-    key = pl.col("idempotency_key").str.strip_chars()
-    chosen = partition.valid(key_hash(key).is_in(candidates.implode()) & (key != ""))
+    hashed = key_hash(pl.col("idempotency_key").str.strip_chars())
+    chosen = partition.valid(hashed.is_in(candidates.implode())).drop_nulls("idempotency_key")
     where = _where(partition.date, settled=False)
     return chosen.with_columns(*where, key_hash()).collect(engine="streaming")
 

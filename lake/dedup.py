@@ -30,25 +30,22 @@ def losers(copies: pl.DataFrame, meter: Meter) -> pl.DataFrame:
     `copies` are events with `date`, `row` and `settled`, of whole keys: of a key that is there, every copy.
     The winner is the smallest (received_at, timestamp, quantity, subject, dimensions in declared order), null
     before any value; a settled copy has won already. Gives the copies' columns, `conflict` (subject, quantity
-    or a dimension differs from the winner's), and the winner's subject, quantity, timestamp and date, sorted by
-    date and row.
+    or a dimension differs from the winner's), and the winner's subject, quantity, timestamp and date. Row order is
+    not defined.
     """
     payload = ["subject", "quantity", *meter.dimension_names]
-    # Copies alike in all of these count alike; metadata only makes the reader's choice of one the same always.
-    order = ["idempotency_key", SETTLED, "received_at", "timestamp", *_reordered(payload), "metadata"]
+    # Copies alike in all of the payload count alike; the last two only make the choice of one the same always.
+    order = ["idempotency_key", SETTLED, "received_at", "timestamp", *_reordered(payload), "metadata", ROW]
     ranked = copies.sort(order, descending=[name == SETTLED for name in order], nulls_last=False)
     key = ranked["idempotency_key"]
     wins = (key != key.shift(1)).fill_null(value=True)
     said = ranked.filter(wins).select(pl.col(*payload, "timestamp", DATE).name.prefix("winner_"))
+    beaten = ~wins & ~ranked[SETTLED]
     # The copies of a key stand in a row, the winner first: the running count of winners leads to it.
-    both = ranked.hstack(said[wins.cum_sum() - 1])
+    both = ranked.filter(beaten).hstack(said[(wins.cum_sum() - 1).filter(beaten)])
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"winner_{name}")) for name in payload)
-    return (
-        both.filter(~wins & ~both[SETTLED])
-        .select(*ranked.columns, differs.alias(CONFLICT), *(f"winner_{name}" for name in WINNER))
-        .drop(SETTLED)
-        .sort(DATE, ROW)
-    )
+    winner = [f"winner_{name}" for name in WINNER]
+    return both.select(pl.col(ranked.columns).exclude(SETTLED), differs.alias(CONFLICT), *winner)
 
 
 def _reordered(payload: list[str]) -> list[str]:

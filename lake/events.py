@@ -59,8 +59,9 @@ class Partition:
         """The trimmed idempotency keys of all rows that have one, valid or not."""
         if not self.files:
             return pl.LazyFrame(schema={"idempotency_key": pl.String()})
-        key = pl.col("idempotency_key").str.strip_chars()
-        return self.storage.scan(self.files, extra_columns="ignore").select(key).filter(key != "")
+        key = pl.col("idempotency_key")
+        trimmed = self.storage.scan(self.files, extra_columns="ignore").select(key.str.strip_chars())
+        return trimmed.filter(key != "")
 
     def coded(self) -> pl.LazyFrame:
         """What is measured of every row, valid or not, and `row`: keys, quantity and times.
