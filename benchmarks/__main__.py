@@ -23,7 +23,7 @@ import polars as pl
 from benchmarks.agree import same_rows
 from benchmarks.generate import Shape, generate
 from benchmarks.plot import plot
-from benchmarks.timing import Timing, median, way
+from benchmarks.timing import Timing, forget, median, way
 
 # By name: what the table calls it, and whether it deduplicates and so must agree with the others.
 WAYS = {
@@ -77,18 +77,12 @@ def _of_size(shape: Shape, ways: Sequence[str], runs: int) -> dict[str, Timing]:
             for name in ways:
                 shutil.rmtree(out / name, ignore_errors=True)
                 if name == "meterlake":
-                    _forget(lake)
+                    forget(lake)
                 timings[name].append(way(name, lake, out / name))
             if not number:
                 agreeing = [name for name in ways if WAYS[name][1] and name != "meterlake"]
                 same_rows(lake, {name: out / name for name in agreeing})
         return {name: median(of_way) for name, of_way in timings.items()}
-
-
-def _forget(lake: Path) -> None:
-    """Leave the events alone, so that no run finds what the one before has made."""
-    for made in ("aggregates", "index", "state", "recent", "lease", "runs"):
-        shutil.rmtree(lake / made, ignore_errors=True)
 
 
 def _print(size: str, timings: dict[str, Timing]) -> None:

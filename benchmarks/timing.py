@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -51,6 +52,12 @@ def _read_bytes(process_id: int) -> int:
 def way(name: str, lake: Path, out: Path) -> Timing:
     """Run one of `benchmarks.ways` on a lake."""
     return timed([sys.executable, "-m", f"benchmarks.ways.{name}", str(lake), str(out)])
+
+
+def forget(lake: Path) -> None:
+    """Leave a lake its events and meters alone, so that no run finds what the one before has made."""
+    for made in ("aggregates", "index", "state", "recent", "lease", "runs"):
+        shutil.rmtree(lake / made, ignore_errors=True)
 
 
 def median(timings: Sequence[Timing]) -> Timing:
