@@ -18,7 +18,7 @@ from lake.state import PartitionState
 from schemas.rules import keeps, measured_rules, partition_rule, subject_rules
 
 # Some 60 bytes each. More are read once for each time that they are looked at.
-MAX_ROWS_IN_MEMORY = 2**20
+MAX_ROWS_IN_MEMORY = 2**21
 
 
 class Computed(NamedTuple):
