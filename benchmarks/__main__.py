@@ -33,6 +33,7 @@ WAYS = {
     "polars_tables": ("Polars: three tables, copies counted", False),
     "duckdb_row_number": ("DuckDB: row_number() = 1", True),
     "duckdb_repeated_keys": ("DuckDB: window over repeated keys", True),
+    "duckdb_hashed_keys": ("DuckDB: window over repeated hashes", True),
     "clickhouse": ("ClickHouse engine: limit 1 by", True),
 }
 HERE = Path(__file__).parent

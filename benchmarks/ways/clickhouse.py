@@ -8,12 +8,15 @@ from pathlib import Path
 from benchmarks.generate import DIMENSIONS, EVENTS
 
 KEYS = ", ".join(["subject", *DIMENSIONS])
+# Tuples compare part by part, so ties are settled as Meterlake settles them.
 MEASURES = """count() as events, sum(quantity) as quantity_sum, min(quantity) as quantity_min,
-    max(quantity) as quantity_max, argMin(quantity, timestamp) as quantity_first, min(timestamp) as first_at,
-    argMax(quantity, timestamp) as quantity_last, max(timestamp) as last_at"""
+    max(quantity) as quantity_max, min(tuple(timestamp, received_at, quantity)) as first_event,
+    max(tuple(timestamp, received_at, quantity)) as last_event"""
 MERGED = """sum(u.events) as events, sum(u.quantity_sum) as quantity_sum, min(u.quantity_min) as quantity_min,
-    max(u.quantity_max) as quantity_max, argMin(u.quantity_first, u.first_at) as quantity_first,
-    min(u.first_at) as first_at, argMax(u.quantity_last, u.last_at) as quantity_last, max(u.last_at) as last_at"""
+    max(u.quantity_max) as quantity_max, min(u.first_event) as first_event, max(u.last_event) as last_event"""
+SAID = """quantity_sum as quantity, events, quantity_sum, quantity_min, quantity_max,
+    first_event.3 as quantity_first, first_event.1 as first_at, first_event.2 as first_received_at,
+    last_event.3 as quantity_last, last_event.1 as last_at, last_event.2 as last_received_at"""
 
 
 def main(lake: str, out: str) -> None:
@@ -33,11 +36,14 @@ def main(lake: str, out: str) -> None:
         f"from bench.usage u group by u.date, u.{name}"
         for name in DIMENSIONS
     )
+    by_subject = (
+        f"select u.date as date, u.subject as subject, {MERGED} from bench.usage u group by u.date, u.subject"
+    )
     tables = {
-        "usage": f"select * from bench.usage order by date, {KEYS}",
-        "usage_by_subject": f"select u.date as date, u.subject as subject, {MERGED} from bench.usage u "
-        "group by u.date, u.subject order by date, subject",
-        "usage_by_dimension": f"select * from ({by_dimension}) order by date, dimension, value",
+        "usage": f"select date, {KEYS}, {SAID} from bench.usage order by date, {KEYS}",
+        "usage_by_subject": f"select date, subject, {SAID} from ({by_subject}) order by date, subject",
+        "usage_by_dimension": f"select date, dimension, value, subjects, {SAID} from ({by_dimension}) "
+        "order by date, dimension, value",
     }
     for table, query in tables.items():
         (Path(out) / table).mkdir(parents=True)

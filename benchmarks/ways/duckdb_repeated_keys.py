@@ -1,4 +1,4 @@
-"""DuckDB in the fastest form that was found: the window over the rows of repeated keys alone."""
+"""DuckDB with the window over the rows of repeated keys alone."""
 
 from __future__ import annotations
 

@@ -11,12 +11,15 @@ from benchmarks.generate import DIMENSIONS, EVENTS
 KEYS = ", ".join(["subject", *DIMENSIONS])
 COLUMNS = f"date, {KEYS}, quantity, timestamp, received_at"
 ORDER = f"received_at, timestamp, quantity, {KEYS}"
-MEASURES = """count(*) events, sum(quantity) quantity_sum, min(quantity) quantity_min, max(quantity) quantity_max,
-    arg_min(quantity, timestamp) quantity_first, min(timestamp) first_at,
-    arg_max(quantity, timestamp) quantity_last, max(timestamp) last_at"""
+# Structs compare field by field, so ties are settled as Meterlake settles them.
+MOMENT = "struct_pack(at := timestamp, received_at := received_at, quantity := quantity)"
+MEASURES = f"""count(*) events, sum(quantity) quantity_sum, min(quantity) quantity_min, max(quantity) quantity_max,
+    min({MOMENT}) first_event, max({MOMENT}) last_event"""
 MERGED = """sum(events)::bigint events, sum(quantity_sum) quantity_sum, min(quantity_min) quantity_min,
-    max(quantity_max) quantity_max, arg_min(quantity_first, first_at) quantity_first, min(first_at) first_at,
-    arg_max(quantity_last, last_at) quantity_last, max(last_at) last_at"""
+    max(quantity_max) quantity_max, min(first_event) first_event, max(last_event) last_event"""
+SAID = """quantity_sum quantity, events, quantity_sum, quantity_min, quantity_max,
+    first_event.quantity quantity_first, first_event.at first_at, first_event.received_at first_received_at,
+    last_event.quantity quantity_last, last_event.at last_at, last_event.received_at last_received_at"""
 
 
 def run(winners: str, lake: str, out: str, first: str = "") -> None:
@@ -31,15 +34,17 @@ def run(winners: str, lake: str, out: str, first: str = "") -> None:
     connection.execute(
         f"create temp table usage as select date, {KEYS}, {MEASURES} from ({winners}) group by all"
     )
+    by_subject = f"select date, subject, {MERGED} from usage group by all"
     by_dimension = " union all ".join(
         f"select date, '{name}' dimension, {name} as value, count(distinct subject) subjects, {MERGED}"
         " from usage group by all"
         for name in DIMENSIONS
     )
     tables = {
-        "usage": f"select * from usage order by date, {KEYS}",
-        "usage_by_subject": f"select date, subject, {MERGED} from usage group by all order by date, subject",
-        "usage_by_dimension": f"select * from ({by_dimension}) order by date, dimension, value",
+        "usage": f"select date, {KEYS}, {SAID} from usage order by date, {KEYS}",
+        "usage_by_subject": f"select date, subject, {SAID} from ({by_subject}) order by date, subject",
+        "usage_by_dimension": f"select date, dimension, value, subjects, {SAID} from ({by_dimension}) "
+        "order by date, dimension, value",
     }
     for table, query in tables.items():
         options = "format parquet, partition_by (date), write_partition_columns true, compression zstd"
