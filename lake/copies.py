@@ -22,8 +22,9 @@ from schemas.meter import Meter
 # hashes, so that memory does not grow with the lake.
 KEYS_AT_ONCE = 2**24
 CANDIDATES_AT_ONCE = 2**18
-# A hash and the date that it was found on, as one number that sorts by hash: the lower bits are days since 1970.
+# A hash and the date that it was found on, as one number that sorts by hash: the lower bits are the date's ordinal.
 _DATE_BITS = 64 - HASH_BITS
+_EPOCH = dt.date(1970, 1, 1).toordinal()
 _FOUND = "found"
 _RANGE = "#range"
 
@@ -85,7 +86,7 @@ def _candidates(
             found += [theirs, ours.filter(hashes.is_in(elsewhere.implode()))]
     both = pl.concat(found).unique().sort().to_frame()
     dated = both.select(
-        (pl.col(_FOUND) % 2**_DATE_BITS).cast(pl.Int32).cast(pl.Date).alias(DATE),
+        ((pl.col(_FOUND) % 2**_DATE_BITS).cast(pl.Int32) - _EPOCH).cast(pl.Date).alias(DATE),
         (pl.col(_FOUND) // 2**_DATE_BITS).alias(HASH),
     )
     by_date = dated.partition_by(DATE, maintain_order=True, as_dict=True)
@@ -94,8 +95,8 @@ def _candidates(
 
 def _found(keys: pl.LazyFrame) -> pl.Series:
     """Hashes with their dates, packed."""
-    days = pl.col(DATE).cast(pl.Int32).cast(pl.UInt64)
-    packed = keys.select((pl.col(HASH) * 2**_DATE_BITS + days).alias(_FOUND))
+    ordinal = (pl.col(DATE).cast(pl.Int32) + _EPOCH).cast(pl.UInt64)
+    packed = keys.select((pl.col(HASH) * 2**_DATE_BITS + ordinal).alias(_FOUND))
     return packed.collect(engine="streaming")[_FOUND]
 
 

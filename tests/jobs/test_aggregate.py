@@ -321,6 +321,18 @@ def test_a_producer_may_leave_out_what_is_optional_and_add_the_hive_columns(tmp_
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
 
 
+@pytest.mark.parametrize("day", [dt.date.min, dt.date(1969, 12, 31), dt.date.max])
+def test_a_partition_at_the_edge_of_the_calendar_keeps_no_other_from_its_work(
+    tmp_path: Path, day: dt.date
+) -> None:
+    lake, meter = a_lake(tmp_path)
+    put(lake, meter, "a.parquet", event("k"), event("k", quantity="2"), day=day)
+    put(lake, meter, "a.parquet", event("k"))
+    report = aggregated(lake)
+    assert report.quarantined == {"wrong_partition": 2}
+    assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
+
+
 def test_stray_files_are_named_and_markers_of_other_programs_passed_over(tmp_path: Path) -> None:
     lake, meter = a_lake(tmp_path)
     file = put(lake, meter, "a.parquet", event("a"))
