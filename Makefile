@@ -42,12 +42,14 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff format --quiet .
 	@$(BIN)/python notebooks/tidy.py
 
-bench: setup ## time Meterlake and its peers on generated events, then starting, landing, a night, and planning
+bench: setup ## time Meterlake and its peers on generated events, then each promise by itself
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.landing
 	$(BIN)/python -m benchmarks.night
 	$(BIN)/python -m benchmarks.planning
+	$(BIN)/python -m benchmarks.small_files
+	$(BIN)/python -m benchmarks.reading
 
 # A dry run without an index: what the lock installed must do for every requirement of pyproject.toml, those of
 # `dev` and of the build backend too (`pip check` looks at neither).

@@ -20,7 +20,7 @@ from schemas.meter import Meter
 
 # So many hashes are compared at once, and the copies of so many keys. What is more is taken range by range of the
 # hashes, so that memory does not grow with the lake.
-KEYS_AT_ONCE = 2**24
+KEYS_AT_ONCE = 2**22
 CANDIDATES_AT_ONCE = 2**18
 # A hash and the date that it was found on, as one number that sorts by hash: the lower bits are the date's ordinal.
 _DATE_BITS = 64 - HASH_BITS

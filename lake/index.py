@@ -27,7 +27,8 @@ from lake.storage import Storage, StoredFile
 # Polars' hash differs between its versions, so segments made with another one are passed over and made anew.
 HASHED_BY = f"polars-{pl.__version__}-{HASH_BITS}"
 METADATA_KEY = "meterlake-index"
-ROW_GROUP_ROWS = 2**20
+# Hashes are sorted within a date, so that of a small row group it is known which part of them it holds.
+ROW_GROUP_ROWS = 2**16
 # A segment is merged into a new one unless it is larger than both: what is rewritten by night stays small, and
 # segments grow by this factor from one to the next.
 ALWAYS_MERGED_ROWS = 2**20
