@@ -9,7 +9,7 @@ import polars as pl
 from jobs.report import now
 from jobs.tables import partial_usage, usage_tables
 from lake.dedup import CONFLICT
-from lake.ends import Ends, Moments
+from lake.ends import Moments
 from lake.events import ROW, Partition, fingerprint
 from lake.lateness import arrivals, lateness
 from lake.packing import packing
@@ -36,7 +36,10 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
     if count <= MAX_ROWS_IN_MEMORY:
         rows = rows.collect(engine="streaming").lazy()
     ends = packing(rows) or Moments()
-    usage, arrived = _grouped(partition, rows, lost, ends)
+    counting = _counting(partition, rows, lost)
+    usage, arrived = pl.collect_all(
+        [partial_usage(counting, meter, ends), arrivals(counting)], engine="streaming"
+    )
     tables = usage_tables(usage, meter, ends) if usage.height else {}
     losers = losers_fingerprint(lost)
     record = PartitionState(
@@ -55,27 +58,16 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
     return Computed(record, tables, count)
 
 
-def _grouped(
-    partition: Partition, rows: pl.LazyFrame, lost: pl.DataFrame, ends: Ends
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The events that count by all keys, and by lateness: the valid ones of `Partition.coded` but those of `lost`."""
+def _counting(partition: Partition, rows: pl.LazyFrame, lost: pl.DataFrame) -> pl.LazyFrame:
+    """Of the rows of `Partition.coded` those that count: the valid ones but those of `lost`."""
     rules = [*measured_rules(partition.meter), partition_rule(partition.date)]
     counting = rows.filter(keeps(rules) & ~pl.col(ROW).is_in(lost[ROW].implode()))
-    found = _collected(counting, partition, ends)
-    # A subject is judged once, in the groups, and in every row only where one of them breaks a rule.
-    texts = found[0].select(pl.col("subject").unique().cast(pl.String))
-    if not texts.select(keeps(subject_rules()).all()).item():
-        by_text = pl.col("subject").cast(pl.String)
-        valid = counting.with_columns(by_text).filter(keeps(subject_rules()))
-        found = _collected(valid, partition, ends)
-    return found
-
-
-def _collected(counting: pl.LazyFrame, partition: Partition, ends: Ends) -> tuple[pl.DataFrame, pl.DataFrame]:
-    usage, arrived = pl.collect_all(
-        [partial_usage(counting, partition.meter, ends), arrivals(counting)], engine="streaming"
-    )
-    return usage, arrived
+    # A subject is judged once, and in every row only where one of them breaks a rule.
+    text = pl.col("subject").cast(pl.String)
+    subjects = rows.select(pl.col("subject").unique()).select(text)
+    if subjects.select(keeps(subject_rules()).all()).collect(engine="streaming").item():
+        return counting
+    return counting.with_columns(text).filter(keeps(subject_rules()))
 
 
 def losers_fingerprint(lost: pl.DataFrame) -> str:

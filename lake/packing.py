@@ -1,6 +1,6 @@
 """When an event was, when it came and what it says, as one number that orders events as first and last do.
 
-To group by such a number takes a third less time than by a struct of the three, but it must fit into 127 bits: how
+To group by such a number takes a third less time than by a struct of the three, but it must fit into 126 bits: how
 many bits each part needs is taken from the events themselves.
 """
 
@@ -13,7 +13,8 @@ import polars as pl
 from lake.ends import FIRST, LAST, OF_ROWS, End
 from schemas.tables import INSTANT, QUANTITY
 
-MAX_BITS = 127
+# The number is a signed one of 128 bits, and what a part is multiplied by must be one too.
+MAX_BITS = 126
 
 
 class Packing(NamedTuple):

@@ -62,6 +62,15 @@ def test_in_memory_or_read_again_each_time_the_same_rows_count(
     assert (report.duplicates, report.events_read) == (1, 8)
 
 
+def test_rows_that_do_not_count_are_not_added_up(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path)
+    beyond = [event(f"k{n}", subject="no spaces", quantity="9" * 29) for n in range(20)]
+    put(lake, meter, "a.parquet", event("k"), *beyond)
+    report = aggregated(lake)
+    assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
+    assert report.quarantined == {"subject_invalid": 20}
+
+
 @given(st.lists(st.tuples(texts, st.one_of(st.none(), texts)), min_size=1, max_size=20))
 def test_text_keys_are_the_same_texts_in_the_order_of_their_bytes(
     keys: list[tuple[str, str | None]],

@@ -43,7 +43,7 @@ def frame(rows: list[tuple[str, int, int, int]]) -> pl.DataFrame:
                 "subject": subject,
                 "timestamp": micro(at),
                 "received_at": micro(received_at),
-                "quantity": Decimal(quantity).scaleb(-9),
+                "quantity": Decimal(f"{quantity}E-9"),
             }
         )
     return pl.DataFrame(said, schema=SCHEMA)
@@ -58,11 +58,20 @@ def test_packed_or_not_the_measures_are_the_same(rows: list[tuple[str, int, int,
         lateness = df["received_at"].to_physical() - df["timestamp"].to_physical()
         numbers = lateness if part == "late" else df[part].to_physical()
         spans.append((max(numbers.to_list()) - min(numbers.to_list())).bit_length())
-    assert (packed is None) == (sum(spans) > 127)
+    assert (packed is None) == (sum(spans) > 126)
     plain = measure(df.lazy(), ["subject"]).sort("subject").collect()
     found = measure(df.lazy(), ["subject"], packed or Moments()).sort("subject").collect()
     assert found.equals(plain)
     assert found.schema == plain.schema
+
+
+def test_quantities_of_38_digits_are_packed_or_not_but_never_an_error() -> None:
+    for digits in (37, 38):
+        df = frame([("a", 5, 2, 1), ("a", 5, 2, 10**digits - 1)])
+        packed = packing(df.lazy())
+        assert (packed is None) == (digits == 38)
+        found = measure(df.select(pl.all().sort_by("quantity").slice(0, 1)).lazy(), [], packed or Moments())
+        assert found.collect()["quantity_first"].to_list() == [BILLIONTH]
 
 
 def test_what_is_absent_or_insane_is_not_packed() -> None:
