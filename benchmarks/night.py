@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.generate import METER, Shape, add_date, begin
-from benchmarks.timing import timed
+from benchmarks.timing import apart, timed
 from lake import paths
 
 DATES, EVENTS_A_DATE, ACROSS_DAYS = (
@@ -27,12 +27,9 @@ def main() -> None:
     shape = Shape(events=(DATES + 1) * EVENTS_A_DATE, dates=DATES + 1, across_days=ACROSS_DAYS)
     with tempfile.TemporaryDirectory() as folder:
         old, alone = Path(folder) / "old", Path(folder) / "alone"
-        begin(old)
-        for number in range(DATES):
-            add_date(old, shape, number)
+        apart(_make, old, shape, range(DATES))
         timed(_aggregate(old))
-        begin(alone)
-        add_date(alone, shape, DATES)
+        apart(_make, alone, shape, range(DATES, DATES + 1))
         shutil.copytree(alone / paths.events(METER), old / paths.events(METER), dirs_exist_ok=True)
         night, first = timed(_aggregate(old)), timed(_aggregate(alone))
     read = (night.read_bytes - first.read_bytes) / (DATES * EVENTS_A_DATE)
@@ -43,6 +40,12 @@ def main() -> None:
         f"the same date alone: {first.wall_seconds:.2f} s, ratio {night.wall_seconds / first.wall_seconds:.2f}"
     )
     print(f"bytes read beyond that, for each old event: {read:.1f}")
+
+
+def _make(lake: Path, shape: Shape, numbers: range) -> None:
+    begin(lake)
+    for number in numbers:
+        add_date(lake, shape, number)
 
 
 def _aggregate(lake: Path) -> list[str]:

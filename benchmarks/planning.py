@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.generate import METER, Shape, generate
-from benchmarks.timing import median, timed
+from benchmarks.timing import apart, median, timed
 from jobs.aggregate import aggregate
 from jobs.report import reported
 from lake import Lake, paths
@@ -31,18 +31,22 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "lake"
-        generate(root, Shape(events=dates * 20, dates=dates, files_per_date=1))
-        lake = Lake(str(root))
-        with reported(lake, "aggregate") as report:
-            aggregate(lake, report)
-        for number in range(1, meters):
-            _copy(lake, root, f"{METER}_{number}")
+        apart(_make, root, meters, dates)
         command = [sys.executable, "-m", "benchmarks.ways.again", str(root)]
         timed(command)
         timing = median([timed(command) for _ in range(runs)])
     print(
         f"nothing new on {meters} meters x {dates} dates: {timing.wall_seconds:.2f} s, {timing.peak_mb:.0f} MB"
     )
+
+
+def _make(root: Path, meters: int, dates: int) -> None:
+    generate(root, Shape(events=dates * 20, dates=dates, files_per_date=1))
+    lake = Lake(str(root))
+    with reported(lake, "aggregate") as report:
+        aggregate(lake, report)
+    for number in range(1, meters):
+        _copy(lake, root, f"{METER}_{number}")
 
 
 def _copy(lake: Lake, root: Path, name: str) -> None:

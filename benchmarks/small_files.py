@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.generate import Shape, generate
-from benchmarks.timing import Timing, forget, median, way
+from benchmarks.timing import Timing, apart, forget, median, way
 
 FILES, EVENTS_A_FILE, RUNS = (
     int(os.environ.get(f"BENCH_{name}", default))
@@ -23,7 +23,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lakes = {files: Path(folder) / str(files) for files in (1, FILES)}
         for files, lake in lakes.items():
-            generate(lake, Shape(events=FILES * EVENTS_A_FILE, dates=1, files_per_date=files))
+            apart(generate, lake, Shape(events=FILES * EVENTS_A_FILE, dates=1, files_per_date=files))
         timings: dict[int, list[Timing]] = {files: [] for files in lakes}
         for _ in range(RUNS):
             for files, lake in lakes.items():

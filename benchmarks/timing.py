@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
@@ -52,6 +54,12 @@ def _read_bytes(process_id: int) -> int:
 def way(name: str, lake: Path, out: Path) -> Timing:
     """Run one of `benchmarks.ways` on a lake."""
     return timed([sys.executable, "-m", f"benchmarks.ways.{name}", str(lake), str(out)])
+
+
+def apart(work: Callable[..., None], *arguments: object) -> None:
+    """Call a function in a process of its own: what this one has ever held counts as the peak of those it starts."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        process.submit(work, *arguments).result()
 
 
 def forget(lake: Path) -> None:

@@ -1,8 +1,12 @@
-"""Polars as one would write it down: no deduplication, the three tables, a file a date. A wrong number, and a floor."""
+"""Polars as one would write it down: no deduplication, the three tables, a file a date. A wrong number, and a floor.
+
+Of two events of one microsecond first and last take any, and there is no `received_at` in the tables.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -11,21 +15,26 @@ from benchmarks.generate import DIMENSIONS, EVENTS
 
 KEYS = ["subject", *DIMENSIONS]
 QUANTITY, TIMESTAMP = pl.col("quantity"), pl.col("timestamp")
-MEASURES = [
+SUMS = [
     pl.len().alias("events"),
     QUANTITY.sum().alias("quantity_sum"),
     QUANTITY.min().alias("quantity_min"),
     QUANTITY.max().alias("quantity_max"),
-    QUANTITY.min_by("timestamp").alias("quantity_first"),
-    TIMESTAMP.min().alias("first_at"),
-    QUANTITY.max_by("timestamp").alias("quantity_last"),
-    TIMESTAMP.max().alias("last_at"),
 ]
 MERGED = [
     pl.col("events").sum(),
     pl.col("quantity_sum").sum(),
     pl.col("quantity_min").min(),
     pl.col("quantity_max").max(),
+]
+# What is kept of an event to find the first and the last, and how it is merged.
+KEPT = [
+    QUANTITY.alias("quantity_first"),
+    TIMESTAMP.alias("first_at"),
+    QUANTITY.alias("quantity_last"),
+    TIMESTAMP.alias("last_at"),
+]
+ENDS = [
     pl.col("quantity_first").min_by("first_at"),
     pl.col("first_at").min(),
     pl.col("quantity_last").max_by("last_at"),
@@ -33,27 +42,33 @@ MERGED = [
 ]
 
 
-def grouped(lake: str) -> pl.DataFrame:
+def grouped(lake: str, kept: Sequence[pl.Expr] = KEPT, ends: Sequence[pl.Expr] = ENDS) -> pl.DataFrame:
     """Every event by date and all keys."""
-    lf = pl.scan_parquet(Path(lake) / EVENTS, hive_partitioning=False)
-    return lf.group_by(TIMESTAMP.dt.date().alias("date"), *KEYS).agg(MEASURES).collect(engine="streaming")
+    lf = pl.scan_parquet(Path(lake) / EVENTS, hive_partitioning=False).with_columns(kept)
+    by_date = lf.group_by(TIMESTAMP.dt.date().alias("date"), *KEYS)
+    return by_date.agg(*SUMS, *ends).collect(engine="streaming")
 
 
-def main(lake: str, out: str) -> None:
-    """Group once, merge the smaller tables from it, write all."""
-    usage = grouped(lake)
-    by_subject = usage.lazy().group_by("date", "subject").agg(MERGED)
+def write_tables(
+    lake: str,
+    out: str,
+    kept: Sequence[pl.Expr] = KEPT,
+    ends: Sequence[pl.Expr] = ENDS,
+    told: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda rows: rows,
+) -> None:
+    """Group once, merge the smaller tables from it, write all as `told` tells them."""
+    usage = grouped(lake, kept, ends).lazy()
+    by_subject = usage.group_by("date", "subject").agg(*MERGED, *ends)
     subjects = pl.col("subject").n_unique().alias("subjects")
     by_dimension = pl.concat(
-        usage.lazy()
-        .group_by("date", pl.col(name).alias("value"))
-        .agg(subjects, *MERGED)
+        usage.group_by("date", pl.col(name).alias("value"))
+        .agg(subjects, *MERGED, *ends)
         .select("date", pl.lit(name).alias("dimension"), pl.exclude("date"))
         for name in DIMENSIONS
     )
-    _write(usage.lazy().sort("date", *KEYS), out, "usage")
-    _write(by_subject.sort("date", "subject"), out, "usage_by_subject")
-    _write(by_dimension.sort("date", "dimension", "value"), out, "usage_by_dimension")
+    _write(told(usage).sort("date", *KEYS), out, "usage")
+    _write(told(by_subject).sort("date", "subject"), out, "usage_by_subject")
+    _write(told(by_dimension).sort("date", "dimension", "value"), out, "usage_by_dimension")
 
 
 def _write(rows: pl.LazyFrame, out: str, table: str) -> None:
@@ -62,4 +77,4 @@ def _write(rows: pl.LazyFrame, out: str, table: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    write_tables(*sys.argv[1:3])
