@@ -58,7 +58,7 @@ def main() -> None:
     # A run makes many things that it keeps to its end; looking for garbage among them took a fifth of a quiet night.
     gc.set_threshold(GARBAGE_AFTER_OBJECTS)
     # Polars' allocator keeps freed memory by arena, four a core unless told otherwise, when Polars is loaded; with one
-    # a core a night needs a quarter less memory and a tenth less time.
+    # a core an aggregation of 20 million events needed a tenth to a quarter less memory, and 3 to 9 per cent less time.
     os.environ.setdefault("_RJEM_MALLOC_CONF", f"narenas:{os.cpu_count() or 1}")
     sys.exit(run(sys.argv[1:]))
 
