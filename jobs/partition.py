@@ -62,12 +62,12 @@ def _counting(partition: Partition, rows: pl.LazyFrame, lost: pl.DataFrame) -> p
     """Of the rows of `Partition.coded` those that count: the valid ones but those of `lost`."""
     rules = [*measured_rules(partition.meter), partition_rule(partition.date)]
     counting = rows.filter(keeps(rules) & ~pl.col(ROW).is_in(lost[ROW].implode()))
-    # A subject is judged once, and in every row only where one of them breaks a rule.
+    # A subject is judged once, and trimmed and judged in every row only where one of them breaks a rule as it is.
     text = pl.col("subject").cast(pl.String)
     subjects = rows.select(pl.col("subject").unique()).select(text)
     if subjects.select(keeps(subject_rules()).all()).collect(engine="streaming").item():
         return counting
-    return counting.with_columns(text).filter(keeps(subject_rules()))
+    return counting.with_columns(text.str.strip_chars()).filter(keeps(subject_rules()))
 
 
 def losers_fingerprint(lost: pl.DataFrame) -> str:

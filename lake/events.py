@@ -13,7 +13,16 @@ from lake import paths
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError
 from schemas.meter import Meter
-from schemas.rules import Rule, detail, event_rules, keeps, normalised, partition_rule, reason
+from schemas.rules import (
+    Rule,
+    detail,
+    event_rules,
+    keeps,
+    normalised,
+    normalised_measured,
+    partition_rule,
+    reason,
+)
 from schemas.tables import Event, column_types
 
 ROW = "row"
@@ -43,16 +52,7 @@ class Partition:
 
         `where` is a condition on columns as they lie in the files; where few rows meet it, little else is read.
         """
-        if not self.files:
-            return pl.LazyFrame(schema={**event_columns(self.meter), ROW: pl.UInt32()})
-        rows = self.storage.scan(
-            self.files,
-            schema=event_columns(self.meter),
-            missing_columns="insert",
-            extra_columns="ignore",
-            row_index_name=ROW,
-        ).select(*event_columns(self.meter), ROW)
-        chosen = rows if where is None else rows.filter(where)
+        chosen = self._stored() if where is None else self._stored().filter(where)
         return chosen.with_columns(*normalised(self.meter))
 
     def keys(self) -> pl.LazyFrame:
@@ -66,7 +66,8 @@ class Partition:
     def coded(self) -> pl.LazyFrame:
         """What is measured of every row, valid or not, and `row`: keys, quantity and times.
 
-        Text of a key is Categorical: read, grouped and kept at the price of small numbers.
+        Text of a key is Categorical: read, grouped and kept at the price of small numbers. The subject is as it lies
+        in the file: where it is to be trimmed it breaks the rule of a subject, and to look at each one is enough.
         """
         keys = {"subject": pl.String(), **self.meter.dimension_dtypes}
         # Their own categories, so that memory holds the texts of no other partition.
@@ -76,7 +77,8 @@ class Partition:
             else pl.col(name)
             for name, dtype in keys.items()
         ]
-        return self.rows().select(ROW, *coded, "quantity", "timestamp", "received_at")
+        rows = self._stored().with_columns(*normalised_measured(self.meter))
+        return rows.select(ROW, *coded, "quantity", "timestamp", "received_at")
 
     def valid(self, where: pl.Expr | None = None) -> pl.LazyFrame:
         """The rows that keep every rule of an event, with `row`; `where` as for `rows`."""
@@ -89,6 +91,19 @@ class Partition:
             .with_columns(reason(self._rules), detail(self._rules))
             .filter(pl.col("reason").is_not_null())
         )
+
+    def _stored(self) -> pl.LazyFrame:
+        """Every row as it lies in the files, and `row`."""
+        columns = event_columns(self.meter)
+        if not self.files:
+            return pl.LazyFrame(schema={**columns, ROW: pl.UInt32()})
+        return self.storage.scan(
+            self.files,
+            schema=columns,
+            missing_columns="insert",
+            extra_columns="ignore",
+            row_index_name=ROW,
+        ).select(*columns, ROW)
 
     @property
     def _rules(self) -> list[Rule]:

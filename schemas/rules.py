@@ -128,12 +128,19 @@ def detail(rules: list[Rule]) -> pl.Expr:
 def normalised(meter: Meter) -> list[pl.Expr]:
     """The columns of an event that have more than one way to say the same thing, each in its one form.
 
-    Key and subject are trimmed, an empty key is no key, an absent timestamp is received_at, -0.0 is 0.0.
+    Key and subject are trimmed, an empty key is no key, and the rest as of `normalised_measured`.
     """
     key = pl.col("idempotency_key").str.strip_chars()
     return [
         pl.when(key != "").then(key).alias("idempotency_key"),
         pl.col("subject").str.strip_chars(),
+        *normalised_measured(meter),
+    ]
+
+
+def normalised_measured(meter: Meter) -> list[pl.Expr]:
+    """Those of them that are no text: an absent timestamp is received_at, -0.0 is 0.0."""
+    return [
         pl.coalesce("timestamp", "received_at").alias("timestamp"),
         *(pl.col(d.name) + 0.0 for d in meter.dimensions if d.type == "number"),
     ]
