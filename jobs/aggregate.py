@@ -68,9 +68,8 @@ def aggregate(
     be counted are reported, and end the run with exit code 1 after everything else was done. `views` are the
     meters as the run has found them, for a run of several steps.
     """
-    with report.stage("plan"):
-        views = survey(lake.storage, meter, report.problem) if views is None else views
-    for view in views:
+    found = survey(lake.storage, meter, report.problem) if views is None else views
+    for view in report.each("plan", found):
         with storage_failures(lake.url):
             _aggregate_meter(lake.storage, view, report, rebuild=rebuild)
     lake.storage.sweep()

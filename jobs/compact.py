@@ -57,9 +57,7 @@ def compact(  # noqa: PLR0913 - what to compact, and how
     and nothing is touched. Files that can't be merged are reported, and end the run with exit code 1.
     """
     until = (as_of or now().date()) - dt.timedelta(days=OPEN_DAYS - 1)
-    with report.stage("plan"):
-        views = survey(lake.storage, meter, report.problem)
-    for view in views:
+    for view in report.each("plan", survey(lake.storage, meter, report.problem)):
         with storage_failures(lake.url):
             due = _due(lake.storage, view, until, target_bytes)
             if dry_run:

@@ -93,7 +93,7 @@ def _views(lake: Lake, report: Report) -> dict[str, MeterView | None]:
     """All meters as they are, by name, without those that are broken, which is reported."""
     broken: list[MeterlakeError] = []
     try:
-        views = survey(lake.storage, problem=broken.append)
+        views = list(survey(lake.storage, problem=broken.append))
     except LeaseLostError:
         raise
     except MeterlakeError:

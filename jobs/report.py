@@ -6,9 +6,10 @@ import datetime as dt
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,6 +20,7 @@ from schemas.secrets import redacted
 
 EXIT_FAILED = 3
 LOG = logging.getLogger("meterlake")
+Item = TypeVar("Item")
 
 
 class PartitionReport(msgspec.Struct, kw_only=True):
@@ -86,6 +88,16 @@ class Report(msgspec.Struct, kw_only=True):
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+
+    def each(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, the seconds that it takes to get them added to a stage."""
+        waiting = iter(items)
+        while True:
+            with self.stage(name):
+                item = list(islice(waiting, 1))
+            if not item:
+                return
+            yield item.pop()
 
     def did(self, partition: PartitionReport) -> None:
         """Note a partition, and add its counts to the run's."""

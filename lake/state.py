@@ -90,6 +90,12 @@ class MeterState(msgspec.Struct, kw_only=True):
         return {date for date, partition in self.partitions.items() if partition.sealed_at}
 
 
+class _Knowing(msgspec.Struct):
+    """Of a state what it knows of its meter."""
+
+    definition: KnownMeter | None = None
+
+
 def load_state(storage: Storage, meter: str) -> MeterState:
     """The state of a meter; rebuilt from the aggregates' metadata where its file is missing.
 
@@ -124,6 +130,14 @@ def decode_state(meter: str, body: bytes) -> MeterState:
             hint=hint,
         )
     return state
+
+
+def known_definition(body: bytes) -> KnownMeter | None:
+    """The definition that a state's file knows, without the rest of it; None if none, or if it is no state."""
+    try:
+        return msgspec.json.decode(body, type=_Knowing).definition
+    except msgspec.DecodeError:
+        return None
 
 
 def save_state(storage: Storage, meter: str, state: MeterState, stored: str = "") -> str:

@@ -6,19 +6,16 @@ Listings are shared by all meters, and a definition that the state knows is not 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from lake import paths
 from lake.compacted import standing
 from lake.meters import load_meter, stored_meter
-from lake.state import KnownMeter, MeterState, decode_state, rebuild_state, save_state
+from lake.state import KnownMeter, MeterState, decode_state, known_definition, rebuild_state, save_state
 from lake.storage import Storage, StoredFile
 from schemas.errors import MeterlakeError
 from schemas.meter import Meter
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -42,67 +39,53 @@ class MeterView:
 
 def survey(
     storage: Storage, meter: str | None = None, problem: Callable[[MeterlakeError], None] | None = None
-) -> list[MeterView]:
-    """All meters of the lake by name, or one. Raises BadInputError if there is no such meter.
+) -> Iterator[MeterView]:
+    """All meters of the lake by name, or one, each as its turn comes: no more states are held than are asked for.
 
-    A meter whose definition or state is broken is given to `problem`, and the others go on; without it, it is raised.
+    Raises BadInputError if there is no such meter. A meter whose definition or state is broken is given to `problem`,
+    and the others go on; without it, it is raised.
     """
     listed = {paths.meter_of_definition(file.path): file.identity for file in storage.list(paths.METERS)}
     identities = {name: identity for name, identity in listed.items() if name is not None}
     if meter is not None and meter not in identities:
         load_meter(storage, meter)
     names = sorted(identities) if meter is None else [meter]
-    states, checksums = _states(storage, names, problem)
-    definitions = _definition_bodies(storage, states, identities)
-    meters = _each(states, lambda name: _definition(storage, states[name], name, definitions), problem)
-    folder = paths.EVENTS if meter is None else paths.events(meter)
-    files = _by_folder(storage.list(folder))
-    views = []
-    for name, found in meters.items():
-        states[name].definition = KnownMeter(identities[name], found)
-        of_meter = standing(storage, files.get(paths.events(name), []), states[name])
-        views.append(MeterView(found, *of_meter, states[name], checksums[name]))
-    return views
-
-
-def _each(
-    names: Iterable[str], load: Callable[[str], T], problem: Callable[[MeterlakeError], None] | None
-) -> dict[str, T]:
-    """What is loaded of each meter, without those whose failure `problem` has taken."""
-    found = {}
+    bodies = dict(zip(names, storage.read_all([paths.state(name) for name in names]), strict=True))
+    definitions = _definition_bodies(storage, bodies, identities)
+    files = _by_folder(storage.list(paths.EVENTS if meter is None else paths.events(meter)))
     for name in names:
         try:
-            found[name] = load(name)
+            # What is not needed for the next is let go.
+            state, stored = _state(storage, name, bodies.pop(name))
+            found = _definition(storage, state, name, definitions)
+            state.definition = KnownMeter(identities[name], found)
+            of_meter = standing(storage, files.pop(paths.events(name), []), state)
+            view = MeterView(found, *of_meter, state, stored)
         except MeterlakeError as error:
             if problem is None:
                 raise
             problem(error)
-    return found
+        else:
+            yield view
 
 
-def _states(
-    storage: Storage, names: list[str], problem: Callable[[MeterlakeError], None] | None
-) -> tuple[dict[str, MeterState], dict[str, str]]:
-    """The states, and the checksums of those that are stored."""
-    bodies = dict(zip(names, storage.read_all([paths.state(name) for name in names]), strict=True))
-    missing = {name for name, body in bodies.items() if body is None}
-    # Each body is let go once it is decoded: those of a large lake take as much memory as a third of the states.
-    states = _each(names, lambda name: _state(storage, name, bodies.pop(name)), problem)
-    return states, {name: "" if name in missing else state.checksum for name, state in states.items()}
-
-
-def _state(storage: Storage, name: str, body: bytes | None) -> MeterState:
-    return rebuild_state(storage, name) if body is None else decode_state(name, body)
+def _state(storage: Storage, name: str, body: bytes | None) -> tuple[MeterState, str]:
+    """The state, and its checksum if it is stored."""
+    if body is None:
+        return rebuild_state(storage, name), ""
+    state = decode_state(name, body)
+    return state, state.checksum
 
 
 def _definition_bodies(
-    storage: Storage, states: Mapping[str, MeterState], identities: Mapping[str, str]
+    storage: Storage, states: Mapping[str, bytes | None], identities: Mapping[str, str]
 ) -> dict[str, bytes | None]:
     """The files of those definitions that the state does not know as they are now."""
+    known = {name: known_definition(body) for name, body in states.items() if body is not None}
     unknown = []
-    for name, state in states.items():
-        known = state.definition
-        if not (known and known.identity == identities[name] and known.meter.name == name):
+    for name in states:
+        found = known.get(name)
+        if not (found and found.identity == identities[name] and found.meter.name == name):
             unknown.append(name)
     bodies = storage.read_all([paths.meter_definition(name) for name in unknown])
     return dict(zip(unknown, bodies, strict=True))
