@@ -134,6 +134,19 @@ def test_help_starts_fast_and_loads_nothing_heavy() -> None:
     assert not heavy & set(eval(ran.stderr))  # noqa: S307
 
 
+@pytest.mark.parametrize(
+    ("given", "arenas"), [("dirty_decay_ms:700", max(1, (os.cpu_count() or 1) // 2)), ("narenas:7", 7)]
+)
+def test_the_allocator_has_few_arenas_unless_told_otherwise(tmp_path: Path, given: str, arenas: int) -> None:
+    Lake.init(str(tmp_path))
+    # As where a process that has loaded Polars starts another: there are options already.
+    environment = os.environ | {"_RJEM_MALLOC_CONF": f"{given},stats_print:true"}
+    command = [sys.executable, "-m", "jobs.cli", "--lake", str(tmp_path), "status"]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert f"opt.narenas: {arenas}\n" in ran.stderr
+    assert "narenas" in given or "opt.dirty_decay_ms: 700 " in ran.stderr
+
+
 def test_the_version(meterlake: Run) -> None:
     ran = meterlake("--version")
     assert ran.code == 0
