@@ -69,7 +69,7 @@ def main() -> None:
         results.timings[size] = _of_size(shape, ways, runs)
         _print(size, results.timings[size])
     (HERE / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
-    plot(results.timings, {name: said for name, (said, _) in WAYS.items()}, HERE / "results.png")
+    plot(results.timings, WAYS, HERE / "results.png")
 
 
 def _of_size(shape: Shape, ways: Sequence[str], runs: int) -> dict[str, Timing]:

@@ -10,12 +10,18 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from benchmarks.timing import Timing
 
-COLOURS = {"meterlake": "#d1495b"}
-OTHERS = ("#00798c", "#30638e", "#edae49", "#66a182", "#8d96a3", "#2e4057")
+OURS = "#d1495b"
+# As many as there are other ways, so that no two look the same.
+OTHERS = ("#edae49", "#66a182", "#8d96a3", "#b08968", "#2e4057", "#00798c", "#4f7cac", "#9b72cf")
 
 
-def plot(timings: Mapping[str, Mapping[str, Timing]], names: Mapping[str, str], target: Path) -> None:
-    """Write a PNG; `timings` by millions of events, then by way, `names` what to call a way."""
+def plot(
+    timings: Mapping[str, Mapping[str, Timing]], said: Mapping[str, tuple[str, bool]], target: Path
+) -> None:
+    """Write a PNG; `timings` by millions of events, then by way, `said` what to call a way, and if it deduplicates.
+
+    The lines of those that do not are dashed.
+    """
     ways = list(dict.fromkeys(name for of_size in timings.values() for name in of_size))
     figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     for axis, figure_of, title in (
@@ -32,8 +38,9 @@ def plot(timings: Mapping[str, Mapping[str, Timing]], names: Mapping[str, str], 
                 marker="o",
                 markersize=4,
                 linewidth=2.6 if ours else 1.3,
-                color=COLOURS.get(way, OTHERS[number % len(OTHERS)]),
-                label=names[way],
+                linestyle="-" if said[way][1] else "--",
+                color=OURS if ours else OTHERS[number % len(OTHERS)],
+                label=said[way][0],
                 zorder=3 if ours else 2,
             )
         axis.set(xscale="log", yscale="log", xlabel="million events", title=title)
