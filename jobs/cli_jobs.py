@@ -12,6 +12,7 @@ from jobs.options import (
     PLAIN,
     AsOf,
     ColumnSet,
+    DryRun,
     Format,
     Json,
     NoLease,
@@ -76,9 +77,7 @@ def aggregate(
 @jobs_app.command(epilog=examples("meterlake retain --dry-run --as-of 2026-12-31", "meterlake retain"))
 def retain(
     context: typer.Context,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the same plan, and touch nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_of: AsOf = None,
     wait: Wait = False,
     no_lease: NoLease = False,
@@ -167,9 +166,7 @@ def nightly(
 def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
     context: typer.Context,
     meter: OneMeter = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the same plan, and touch nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_of: AsOf = None,
     wait: Wait = False,
     no_lease: NoLease = False,

@@ -43,6 +43,7 @@ TheMeter = Annotated[
     str, typer.Option("--meter", metavar="M", help="The meter's name.", autocompletion=complete_meter)
 ]
 ColumnSet = Literal["default", "open-spanner", "focus"]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the same plan, and touch nothing.")]
 NoLease = Annotated[
     bool,
     typer.Option(

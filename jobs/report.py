@@ -94,10 +94,10 @@ class Report(msgspec.Struct, kw_only=True):
         waiting = iter(items)
         while True:
             with self.stage(name):
-                item = list(islice(waiting, 1))
-            if not item:
+                found = list(islice(waiting, 1))
+            if not found:
                 return
-            yield item.pop()
+            yield found.pop()
 
     def did(self, partition: PartitionReport) -> None:
         """Note a partition, and add its counts to the run's."""

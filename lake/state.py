@@ -97,39 +97,16 @@ class _Knowing(msgspec.Struct):
 
 
 def load_state(storage: Storage, meter: str) -> MeterState:
-    """The state of a meter; rebuilt from the aggregates' metadata where its file is missing.
+    """The state of a meter, read and told as of `told_state`."""
+    return told_state(storage, meter, storage.read(paths.state(meter)))
 
-    Raises BrokenLakeError if the file is there but is not a state.
+
+def told_state(storage: Storage, meter: str, body: bytes | None) -> MeterState:
+    """The state that a meter's file says; without a file rebuilt from the aggregates' metadata, and without a checksum.
+
+    Raises BrokenLakeError if the file is not a state.
     """
-    body = storage.read(paths.state(meter))
-    return rebuild_state(storage, meter) if body is None else decode_state(meter, body)
-
-
-def decode_state(meter: str, body: bytes) -> MeterState:
-    """The state that a meter's file says. Raises BrokenLakeError if it says none."""
-    hint = "remove it; the next run rebuilds it from the aggregates"
-    try:
-        state = msgspec.json.decode(body, type=MeterState)
-    except msgspec.DecodeError as error:
-        raise BrokenLakeError(
-            "not a state file",
-            where=paths.state(meter),
-            expected="the JSON of a state",
-            found=str(error),
-            hint=hint,
-        ) from error
-    expected = hashlib.sha256(
-        body.replace(state.checksum.encode(), b"", 1) if state.checksum else body
-    ).hexdigest()
-    if state.checksum != expected:
-        raise BrokenLakeError(
-            "the state file was changed",
-            where=paths.state(meter),
-            expected=expected,
-            found=state.checksum or "no checksum",
-            hint=hint,
-        )
-    return state
+    return rebuild_state(storage, meter) if body is None else _decoded(meter, body)
 
 
 def known_definition(body: bytes) -> KnownMeter | None:
@@ -189,6 +166,33 @@ def decode_record(metadata: dict[str, str]) -> PartitionState | None:
         return msgspec.json.decode(metadata.get(METADATA_KEY, ""), type=PartitionState)
     except msgspec.DecodeError:
         return None
+
+
+def _decoded(meter: str, body: bytes) -> MeterState:
+    """The state that a meter's file says. Raises BrokenLakeError if it says none."""
+    hint = "remove it; the next run rebuilds it from the aggregates"
+    try:
+        state = msgspec.json.decode(body, type=MeterState)
+    except msgspec.DecodeError as error:
+        raise BrokenLakeError(
+            "not a state file",
+            where=paths.state(meter),
+            expected="the JSON of a state",
+            found=str(error),
+            hint=hint,
+        ) from error
+    expected = hashlib.sha256(
+        body.replace(state.checksum.encode(), b"", 1) if state.checksum else body
+    ).hexdigest()
+    if state.checksum != expected:
+        raise BrokenLakeError(
+            "the state file was changed",
+            where=paths.state(meter),
+            expected=expected,
+            found=state.checksum or "no checksum",
+            hint=hint,
+        )
+    return state
 
 
 def _encoded(state: MeterState) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lake import paths
 from lake.compacted import standing
 from lake.meters import load_meter, stored_meter
-from lake.state import KnownMeter, MeterState, decode_state, known_definition, rebuild_state, save_state
+from lake.state import KnownMeter, MeterState, known_definition, save_state, told_state
 from lake.storage import Storage, StoredFile
 from schemas.errors import MeterlakeError
 from schemas.meter import Meter
@@ -56,11 +56,11 @@ def survey(
     for name in names:
         try:
             # What is not needed for the next is let go.
-            state, stored = _state(storage, name, bodies.pop(name))
+            state = told_state(storage, name, bodies.pop(name))
             found = _definition(storage, state, name, definitions)
             state.definition = KnownMeter(identities[name], found)
             of_meter = standing(storage, files.pop(paths.events(name), []), state)
-            view = MeterView(found, *of_meter, state, stored)
+            view = MeterView(found, *of_meter, state, state.checksum)
         except MeterlakeError as error:
             if problem is None:
                 raise
@@ -69,23 +69,14 @@ def survey(
             yield view
 
 
-def _state(storage: Storage, name: str, body: bytes | None) -> tuple[MeterState, str]:
-    """The state, and its checksum if it is stored."""
-    if body is None:
-        return rebuild_state(storage, name), ""
-    state = decode_state(name, body)
-    return state, state.checksum
-
-
 def _definition_bodies(
     storage: Storage, states: Mapping[str, bytes | None], identities: Mapping[str, str]
 ) -> dict[str, bytes | None]:
     """The files of those definitions that the state does not know as they are now."""
-    known = {name: known_definition(body) for name, body in states.items() if body is not None}
     unknown = []
-    for name in states:
-        found = known.get(name)
-        if not (found and found.identity == identities[name] and found.meter.name == name):
+    for name, body in states.items():
+        known = None if body is None else known_definition(body)
+        if not (known and known.identity == identities[name] and known.meter.name == name):
             unknown.append(name)
     bodies = storage.read_all([paths.meter_definition(name) for name in unknown])
     return dict(zip(unknown, bodies, strict=True))
