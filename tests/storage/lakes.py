@@ -87,6 +87,26 @@ def ending(lake: Lake, *meters: str) -> dict[str, Any]:
     return found
 
 
+def answers(lake: Lake) -> dict[str, Any]:
+    """Everything that readers find in a lake, as JSON has it: tables, events, duplicates, totals and exports."""
+    found: dict[str, Any] = {}
+    for meter in lake.meters():
+        tables = {table: getattr(lake, table)(meter.name).collect() for table in paths.TABLES}
+        tables["events"] = lake.events(meter.name).drop("received_at").sort(pl.all()).collect()
+        tables["duplicates"] = (
+            lake.duplicates(meter.name).select("date", "idempotency_key", "conflict").sort(pl.all()).collect()
+        )
+        tables["totals"] = lake.totals(meter.name, by=["subject"]).collect()
+        found[meter.name] = {
+            name: [[str(v) for v in row] for row in df.rows()] for name, df in tables.items()
+        }
+        listed = [file.path for file in lake.storage.list(f"{paths.EXPORTS}{encode_name(meter.name)}/")]
+        found[meter.name]["exports"] = {
+            path: (lake.storage.read(path) or b"").decode() for path in listed if path.endswith(".csv")
+        }
+    return found
+
+
 def as_json(document: Any) -> str:
     """A report as people get it."""
     return msgspec.json.encode(document).decode()
