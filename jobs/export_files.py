@@ -111,6 +111,6 @@ def _type_name(dtype: pl.DataType) -> str:
         return f"decimal({dtype.precision}, {dtype.scale})"
     if isinstance(dtype, pl.Datetime):
         return f"timestamp[{dtype.time_unit}, {dtype.time_zone}]"
-    return {pl.String(): "string", pl.Float64(): "double", pl.Boolean(): "boolean", pl.Int64(): "int64"}[
-        dtype
-    ]
+    names = {pl.String(): "string", pl.Float64(): "double", pl.Boolean(): "boolean", pl.Int64(): "int64"}
+    # No export has another type, but a file in its place may.
+    return names.get(dtype, str(dtype))

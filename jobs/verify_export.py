@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,11 @@ from lake.exports import Manifest, parse_manifest
 from schemas.errors import BadInputError, MeterlakeError
 
 ADJUSTMENTS_FILE, USAGE_FILE = f"{ADJUSTMENTS}.parquet", f"{USAGE}.parquet"
+# No manifest comes near: a name of a date takes 40 bytes, and of a column little more.
+MAX_MANIFEST_BYTES = 64 * 2**20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# What reading a file may raise that is not what its manifest says; a panic inside Polars is no Exception.
+_UNREADABLE = (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 class VerifiedRevision(msgspec.Struct, kw_only=True):
@@ -32,16 +40,17 @@ class VerifiedRevision(msgspec.Struct, kw_only=True):
 def verify_exports(folder: Path) -> list[VerifiedRevision]:
     """Check every revision in a folder or below it, in order of their paths.
 
-    Of each: that every file is there with its hash, size, columns, rows and totals, and no other file; and where the
-    revision before is there too, that the manifest names it, and that its quantities and the adjustments make
-    exactly those of this one. Raises BadInputError where there is no manifest at all.
+    Of each: that its manifest fits its folder; that every file is there with its hash, size, columns, rows and totals,
+    and no other file; and where the revision before is there too, that the manifest names it, and that its quantities
+    and the adjustments make exactly those of this one. Whatever is wrong with one, all are checked. Links to folders
+    are not followed. Raises BadInputError where there is no manifest at all.
     """
-    manifests = sorted(folder.rglob(paths.MANIFEST))
-    if not manifests:
+    found = [Path(inner) for inner, folders, files in os.walk(folder) if paths.MANIFEST in (*folders, *files)]
+    if not found:
         raise BadInputError(
             "nothing to verify", where=str(folder), expected="a folder with a manifest.json in or below it"
         )
-    return [_verify(file.parent) for file in manifests]
+    return [_verify(each) for each in sorted(found)]
 
 
 def _verify(folder: Path) -> VerifiedRevision:
@@ -51,24 +60,74 @@ def _verify(folder: Path) -> VerifiedRevision:
         done.meter, done.period = manifest.meter, manifest.period
         done.files = len(manifest.files)
         done.rows = max((file.rows for file in manifest.files.values()), default=0)
-        problems = [*_files(folder, manifest)]
-        # Only what is itself as it was written can tell anything of another revision.
+        problems = [*_contradictions(folder, manifest)]
+        # Only what is itself as it was written can tell anything of its files, and these of another revision.
+        problems = problems or [*_files(folder, manifest)]
         problems = problems or [*_chain(folder, manifest)]
     except MeterlakeError as error:
         problems = [error]
+    except _UNREADABLE as error:
+        problems = [
+            _wrong(folder, "a revision can't be checked", "what its manifest says", _first_line(error))
+        ]
     done.problems = [problem.to_dict() for problem in problems]
     return done
 
 
 def _manifest(folder: Path) -> Manifest:
     file = folder / paths.MANIFEST
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise _wrong(file, "a manifest can't be read", "a file", error.strerror or str(error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise _wrong(file, "a manifest is no file", "a regular file", stat.filemode(found.st_mode))
+    if found.st_size > MAX_MANIFEST_BYTES:
+        expected = f"at most {MAX_MANIFEST_BYTES:,} bytes"
+        raise _wrong(file, "a manifest is too large", expected, f"{found.st_size:,}")
     return parse_manifest(file.read_bytes(), str(file))
+
+
+def _contradictions(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
+    """What a manifest says that no export would, or that is not what its folders are named after."""
+    file, parts = folder / paths.MANIFEST, dict(part.split("=", 1) for part in folder.parts if "=" in part)
+    named = {
+        "revision": f"{manifest.revision:04d}",
+        "period": manifest.period,
+        "by": ",".join(manifest.group_by),
+    }
+    for name, expected in named.items():
+        # A folder that was delivered may have any name; one that says what it holds must be right.
+        if parts.get(name, expected) != expected:
+            yield _wrong(file, f"the {name} is not that of its folder", parts[name], expected)
+    if manifest.kind not in (USAGE, ADJUSTMENTS):
+        yield _wrong(file, "an unknown kind of revision", f"{USAGE} or {ADJUSTMENTS}", repr(manifest.kind))
+    first = manifest.revision == 1 and manifest.kind == USAGE
+    previous = manifest.previous_sha256
+    if manifest.revision < 1 or (previous is None) != first or not _SHA256.fullmatch(previous or "0" * 64):
+        expected = "a first revision of usage, or the sha256 of the manifest before"
+        yield _wrong(file, "the revision before is not named as it must be", expected, repr(previous))
+    if len({*manifest.keys}) < len(manifest.keys):
+        yield _wrong(file, "a dimension stands twice", "each once", ", ".join(manifest.group_by))
+    for name in sorted(_needed(manifest) - manifest.files.keys()):
+        yield _wrong(file, "a file is not named", name, ", ".join(manifest.files) or "no files")
+    for name in manifest.files:
+        if not (name and Path(name).name == name and "\0" not in name):
+            yield _wrong(file, "not the name of a file", "a name in the revision's folder", repr(name))
+
+
+def _needed(manifest: Manifest) -> set[str]:
+    """The files that a revision of this kind has."""
+    tables = ({USAGE} if manifest.kind == USAGE else set()) | (
+        {ADJUSTMENTS} if manifest.revision > 1 else set()
+    )
+    return {f"{table}{suffix}" for table in tables for suffix in (".csv", ".parquet")}
 
 
 def _files(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
     for name, said in manifest.files.items():
         file = folder / name
-        if Path(name).name != name or not file.is_file():
+        if not file.is_file():
             yield _wrong(file, "a file is missing", name, "no such file")
             continue
         if _sha256(file) != said.sha256:
@@ -77,8 +136,8 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
         try:
             found = describe(file, said.columns, additive=manifest.aggregation in ADDITIVE)
             columns = column_names(scan_file(file))
-        except pl.exceptions.PolarsError as error:
-            yield _wrong(file, "a file can't be read", "what its manifest says", str(error).splitlines()[0])
+        except _UNREADABLE as error:
+            yield _wrong(file, "a file can't be read", "what its manifest says", _first_line(error))
             continue
         if file.suffix == ".csv":
             # Text tells no types.
@@ -146,3 +205,7 @@ def _sha256(file: Path) -> str:
 
 def _wrong(file: Path, what: str, expected: str, found: str) -> MeterlakeError:
     return BadInputError(what, where=str(file), expected=expected, found=found)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

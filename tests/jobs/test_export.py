@@ -670,6 +670,92 @@ def test_verification_finds_what_was_tampered_with(
     assert second.problems[0]["what"].startswith(wrong)
 
 
+def told_otherwise(**members: Any) -> Callable[[Path], None]:
+    """Change members of a manifest."""
+
+    def tamper(folder: Path) -> None:
+        (folder / "manifest.json").write_text(json.dumps(manifest(folder) | members))
+
+    return tamper
+
+
+def named_otherwise(name: str) -> Callable[[Path], None]:
+    """Give the file of a manifest another name."""
+
+    def tamper(folder: Path) -> None:
+        said = manifest(folder)
+        said["files"][name] = said["files"].pop("usage.csv")
+        (folder / "manifest.json").write_text(json.dumps(said))
+
+    return tamper
+
+
+def replaced_manifest(make: Callable[[Path], Any]) -> Callable[[Path], None]:
+    """Put something else in a manifest's place."""
+
+    def tamper(folder: Path) -> None:
+        (folder / "manifest.json").unlink()
+        make(folder / "manifest.json")
+
+    return tamper
+
+
+ODD_REVISIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "number of another folder": (told_otherwise(revision=7), "the revision is not that of its folder"),
+    "period of another folder": (
+        lambda folder: shutil.move(folder, folder.with_name("period=2026-01") / folder.name),
+        "the period is not that of its folder",
+    ),
+    "unknown kind": (told_otherwise(kind="guess"), "an unknown kind of revision"),
+    "no revision before": (told_otherwise(previous_sha256=None), "the revision before is not named"),
+    "no sha256": (told_otherwise(previous_sha256="../x"), "the revision before is not named"),
+    "dimension that is no column": (told_otherwise(group_by=["nowhere"]), "a revision can't be checked"),
+    "dimension twice": (told_otherwise(group_by=["plan", "plan"]), "a dimension stands twice"),
+    "subject as dimension": (told_otherwise(group_by=["subject"]), "a dimension stands twice"),
+    "very long name": (named_otherwise("x" * 5000), "a file is not named"),
+    "name with a path": (named_otherwise("../usage.csv"), "a file is not named"),
+    "name with a null": (named_otherwise("a\0b"), "a file is not named"),
+    "no files": (told_otherwise(files={}), "a file is not named"),
+    "folder": (replaced_manifest(Path.mkdir), "a manifest is no file"),
+    "pipe": (replaced_manifest(os.mkfifo), "a manifest is no file"),
+    "dangling link": (replaced_manifest(lambda file: file.symlink_to("nowhere")), "a manifest can't be read"),
+    "looping link": (replaced_manifest(lambda file: file.symlink_to(file)), "a manifest can't be read"),
+    "no UTF-8": (replaced_manifest(lambda file: file.write_bytes(b'{"meter": "\xff"}')), "not a manifest"),
+    "deep nesting": (replaced_manifest(lambda file: file.write_text("[" * 100_000)), "not a manifest"),
+    "empty": (replaced_manifest(Path.touch), "not a manifest"),
+    "pipe for a file": (
+        lambda folder: ((folder / "usage.csv").unlink(), os.mkfifo(folder / "usage.csv")),
+        "a file is missing",
+    ),
+    "another type": (
+        lambda folder: (
+            pl.DataFrame(
+                {"subject": ["a"], "quantity": [1.5]}, schema_overrides={"quantity": pl.Float32}
+            ).write_parquet(folder / "usage.parquet"),
+            restated(folder, "usage.parquet"),
+        ),
+        "a file can't be read",
+    ),
+}
+
+
+@pytest.mark.parametrize(("tamper", "wrong"), ODD_REVISIONS.values(), ids=ODD_REVISIONS)
+def test_an_odd_revision_is_named_and_keeps_no_other_from_being_checked(
+    tmp_path: Path, tamper: Callable[[Path], Any], wrong: str
+) -> None:
+    folder = delivered(tmp_path)
+    shutil.copytree(folder, tmp_path / "others")
+    (folder.with_name("period=2026-01")).mkdir()
+    tamper(folder / "revision=0002")
+    checked = {each.folder.removeprefix(f"{tmp_path}/"): each.problems for each in verify_exports(tmp_path)}
+    assert len(checked) == 4
+    (odd,) = checked.keys() - {
+        f"{name}/revision={n:04d}" for name, n in [("delivered", 1), ("others", 1), ("others", 2)]
+    }
+    assert checked.pop(odd)[0]["what"].startswith(wrong)
+    assert [*checked.values()] == [[], [], []]
+
+
 def test_there_must_be_something_to_verify(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="nothing to verify"):
         verify_exports(tmp_path)
