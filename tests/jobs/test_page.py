@@ -123,6 +123,17 @@ def test_late_events_fall_into_bands_by_their_seconds() -> None:
 
 
 @needs_browser
+def test_a_text_that_passed_unescaped_would_run_and_load_nothing(tmp_path: Path, page: Path) -> None:
+    script = "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
+    spoilt = tmp_path / "spoilt.html"
+    spoilt.write_text(page.read_text().replace("</body>", f"{script}</body>"))
+    assert "<title>run</title>" not in browse(tmp_path, spoilt, "--dump-dom")
+    unguarded = tmp_path / "unguarded.html"
+    unguarded.write_text(re.sub("<meta http-equiv[^>]*>", "", spoilt.read_text()))
+    assert "<title>run</title>" in browse(tmp_path, unguarded, "--dump-dom")
+
+
+@needs_browser
 def test_a_browser_shows_the_numbers_and_loads_nothing_else(tmp_path: Path, page: Path) -> None:
     shown = browse(tmp_path, page, "--dump-dom")
     total = sum(said["quantity"] for said in events())
