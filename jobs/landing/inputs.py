@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import pyarrow as pa
-
 from jobs.landing.batches import BYTE_ORDER_MARK, Batch, cut, joined, numbered
+from jobs.landing.compression import decompressed
+from jobs.landing.csv_rows import csv_batches
 from jobs.landing.elements import elements
-from jobs.landing.rows import csv_batches, parquet_lines
+from jobs.landing.rows import parquet_lines
 from lake.storage import Storage
 from schemas.errors import BadInputError
 from schemas.meter import Meter
@@ -23,7 +23,6 @@ STDIN = "-"
 FORMATS = ("json", "jsonl", "csv", "parquet")
 PEEK_BYTES = 2**16
 BLOCK_BYTES = 2**20
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = b"PAR1"
 # What an event names, and little else does.
 _EVENT = frozenset({"meter", "specversion"})
@@ -47,7 +46,7 @@ class Input(NamedTuple):
         if self.file_format == "parquet":
             yield from numbered(parquet_lines(self.path, self.name))
             return
-        with _opened(self.path) as stream:
+        with decompressed(self.path) as stream:
             if self.file_format == "csv":
                 yield from csv_batches(stream, self.name, meters)
             elif self.file_format == "json":
@@ -77,7 +76,7 @@ def open_input(source: str, storage: Storage, file_format: str | None, meters: M
 
 
 def _read_through(source: Input, meters: Mapping[str, Meter]) -> Input:
-    with _opened(source.path) as stream:
+    with decompressed(source.path) as stream:
         start = stream.read(PEEK_BYTES)
         digest = hashlib.sha256(start)
         while block := stream.read(BLOCK_BYTES):
@@ -118,14 +117,6 @@ def _spooled(source: str, storage: Storage) -> Path:
 def _copy(pipe: BinaryIO, path: Path) -> None:
     with path.open("wb") as spool:
         shutil.copyfileobj(pipe, spool)
-
-
-def _opened(path: Path) -> pa.NativeFile:
-    """The decompressed bytes of a file; reading raises OSError where a compressed one ends too early."""
-    with path.open("rb") as raw:
-        magic = raw.read(4)
-    compression = next((name for start, name in _COMPRESSIONS.items() if magic.startswith(start)), None)
-    return pa.input_stream(str(path), compression=compression)
 
 
 def _format(name: str, start: bytes) -> str:

@@ -1,35 +1,25 @@
-"""Rows of CSV and Parquet as lines of JSON, so that they are held to the same rules as every other event."""
+"""Rows of tables as lines of JSON, so that they are held to the same rules as every other event; Parquet."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
-from itertools import count, islice
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
-from jobs.landing.batches import Batch, Refused
 from schemas.errors import BadInputError
-from schemas.meter import Meter
 
 BATCH_ROWS = 50_000
-BLOCK_BYTES = 8 * 2**20
 FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "received_at")
 REQUIRED = ("subject", "meter", "quantity")
 _INSTANT = "%Y-%m-%dT%H:%M:%S%.6fZ"
-_NUMBER = r"^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$"
-_TRUTH = ["true", "false"]
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
-MISFIT = "the row has not as many fields as the header"
 # What readers raise of a damaged file; names in it that are not Unicode are ValueErrors.
-_DAMAGE = (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+DAMAGE = (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def parquet_lines(path: Path, name: str) -> Iterator[bytes]:
@@ -40,102 +30,19 @@ def parquet_lines(path: Path, name: str) -> Iterator[bytes]:
     try:
         file = pyarrow.parquet.ParquetFile(path)
         schema = pl.DataFrame(file.schema_arrow.empty_table()).schema
-    except _DAMAGE as error:
-        raise _unreadable(name, "a Parquet file", error) from error
-    _check_columns(schema, name)
+    except DAMAGE as error:
+        raise unreadable(name, "a Parquet file", error) from error
+    check_columns(schema, name)
     try:
         for batch in file.iter_batches(BATCH_ROWS):
             if batch.num_rows:
-                yield _lines(pl.DataFrame(pa.Table.from_batches([batch])))
-    except _DAMAGE as error:
-        raise _unreadable(name, "a Parquet file that can be read to its end", error) from error
+                yield json_lines(pl.DataFrame(pa.Table.from_batches([batch])), _value)
+    except DAMAGE as error:
+        raise unreadable(name, "a Parquet file that can be read to its end", error) from error
 
 
-def csv_batches(stream: pa.NativeFile, name: str, meters: Mapping[str, Meter]) -> Iterator[Batch]:
-    """The rows of a CSV file with a header: event fields, and further columns as metadata by their names.
-
-    An empty field is no value. The text of a further column is a number or a truth value where the row's meter
-    declares such a dimension. A row that does not fit the header is refused, as its own text. Raises BadInputError if
-    there is no header with the columns of an event, each once.
-    """
-    start = stream.read(BLOCK_BYTES)
-    header = _header(start, name)
-    misfits: dict[int, bytes] = {}
-
-    def misfit(row: pa.csv.InvalidRow) -> str:
-        # The header is row 1 to the reader.
-        misfits[row.number - 1] = row.text.replace("\n", " ").encode()
-        return "skip"
-
-    source = pa.PythonFile(_Chained(start, stream), mode="r")
-    position = 1
-    try:
-        reader = pyarrow.csv.open_csv(
-            source,
-            # Rows have numbers only where one thread reads them.
-            read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=misfit),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()), null_values=[""], strings_can_be_null=True
-            ),
-        )
-        for batch in reader:
-            if batch.num_rows:
-                lines = _lines(pl.DataFrame(pa.Table.from_batches([batch])), meters)
-                positions = _positions(position, batch.num_rows, misfits)
-                yield Batch(lines, position, positions=positions)
-                position = positions[-1] + 1
-                yield from _misfits(misfits, position)
-        yield from _misfits(misfits, None)
-    except _DAMAGE as error:
-        raise _unreadable(name, "CSV in UTF-8", error) from error
-
-
-def _header(start: bytes, name: str) -> list[str]:
-    text = start.decode("utf-8-sig", errors="replace")
-    try:
-        header = next(csv.reader(io.StringIO(text, newline="")), [])
-    except csv.Error as error:
-        raise _unreadable(name, "CSV with a header", error) from error
-    twice = [column for number, column in enumerate(header) if column in header[:number]]
-    if twice:
-        raise BadInputError(
-            f"column {twice[0]!r} stands twice", where=name, expected="each column once", found="two alike"
-        )
-    _check_columns(pl.Schema(dict.fromkeys(header, pl.String())), name)
-    return header
-
-
-def _positions(first: int, rows: int, misfits: Mapping[int, bytes]) -> list[int]:
-    """The numbers of rows that fit, of which the first may be this one."""
-    if not misfits:
-        return list(range(first, first + rows))
-    found = (number for number in count(first) if number not in misfits)
-    return list(islice(found, rows))
-
-
-def _misfits(misfits: dict[int, bytes], before: int | None) -> Iterator[Batch]:
-    """The misfits so far, taken out: what the reader has read ahead differs from time to time."""
-    numbers = sorted(number for number in misfits if before is None or number < before)
-    if numbers:
-        lines = b"\n".join(misfits.pop(number) for number in numbers)
-        yield Batch(lines, numbers[0], Refused(b"", "not_json", MISFIT), numbers)
-
-
-class _Chained(io.RawIOBase):
-    """What has been read already, then the rest of the stream."""
-
-    def __init__(self, start: bytes, rest: pa.NativeFile) -> None:
-        self._start, self._rest = io.BytesIO(start), rest
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        return self._start.read(size) or bytes(self._rest.read(size if size >= 0 else None))
-
-
-def _check_columns(schema: pl.Schema, name: str) -> None:
+def check_columns(schema: pl.Schema, name: str) -> None:
+    """Raise BadInputError if a column that an event needs is missing or of a wrong type."""
     for column in REQUIRED:
         if column not in schema:
             raise BadInputError(
@@ -178,12 +85,13 @@ def _check_type(schema: pl.Schema, name: str, column: str, right: bool, expected
         )
 
 
-def _lines(df: pl.DataFrame, meters: Mapping[str, Meter] | None = None) -> bytes:
+def json_lines(df: pl.DataFrame, value: Callable[[str, pl.DataType], pl.Expr]) -> bytes:
+    """Return one line of JSON for each row; `value` makes the JSON of a column that is no field of an event."""
     fields = [_field(name, dtype) for name, dtype in df.schema.items() if name in FIELDS]
     further = [name for name in df.columns if name not in (*FIELDS, "metadata", "date")]
-    rows = df.select(*fields, metadata=_metadata(df, further, meters))
+    rows = df.select(*fields, metadata=_metadata(df, further, value))
     # Fields are put together as text: a struct would quote the metadata, which is JSON already.
-    quoted = [_member(name, _json(pl.col(name))) for name in rows.columns if name != "metadata"]
+    quoted = [_member(name, as_json(pl.col(name))) for name in rows.columns if name != "metadata"]
     members = pl.concat_str(
         [*quoted, _member("metadata", pl.col("metadata"))], separator=",", ignore_nulls=True
     )
@@ -198,9 +106,8 @@ def _field(name: str, dtype: pl.DataType) -> pl.Expr:
     return pl.col(name).cast(pl.String)
 
 
-def _metadata(df: pl.DataFrame, further: list[str], meters: Mapping[str, Meter] | None) -> pl.Expr:
-    values = [_value(name, df.schema[name]) if meters is None else _typed(name, meters) for name in further]
-    columns = [_member(name, value) for name, value in zip(further, values, strict=True)]
+def _metadata(df: pl.DataFrame, further: list[str], value: Callable[[str, pl.DataType], pl.Expr]) -> pl.Expr:
+    columns = [_member(name, value(name, df.schema[name])) for name in further]
     given = df.schema.get("metadata", pl.Null())
     if isinstance(given, pl.Struct):
         columns.append(pl.col("metadata").struct.json_encode().str.slice(1).str.head(-1))
@@ -212,7 +119,7 @@ def _metadata(df: pl.DataFrame, further: list[str], meters: Mapping[str, Meter] 
         columns.append(pl.lit(inner.set(inner.str.strip_chars() == "", None)))
         # What is no object stays what it is, and is rejected as such.
         odd = text.set(whole | text.is_in(["", "null"]), None).alias("t")
-        return pl.coalesce(_json(pl.lit(odd)), _object(columns))
+        return pl.coalesce(as_json(pl.lit(odd)), _object(columns))
     return _object(columns)
 
 
@@ -233,47 +140,36 @@ def _object(members: list[pl.Expr]) -> pl.Expr:
 
 def _member(name: str, value: pl.Expr) -> pl.Expr:
     """`"name":value`; null where the value is."""
-    key = pl.select(_json(pl.lit(name))).item()
+    key = pl.select(as_json(pl.lit(name))).item()
     return pl.concat_str(pl.lit(f"{key}:"), value)
 
 
 def _value(name: str, dtype: pl.DataType) -> pl.Expr:
     column = pl.col(name)
     if isinstance(dtype, _TEXTS):
-        return _json(column.cast(pl.String))
+        return as_json(column.cast(pl.String))
     if dtype == pl.Binary():
-        return _json(column.bin.encode("base64"))
+        return as_json(column.bin.encode("base64"))
     if dtype.is_float():
         # JSON has no such number; as text it is kept, and is no value of a dimension that is one.
         return (
-            pl.when(column.is_finite()).then(column.cast(pl.String)).otherwise(_json(column.cast(pl.String)))
+            pl.when(column.is_finite())
+            .then(column.cast(pl.String))
+            .otherwise(as_json(column.cast(pl.String)))
         )
     if dtype.is_numeric() or dtype == pl.Boolean():
         return column.cast(pl.String)
-    return _json(column)
+    return as_json(column)
 
 
-def _typed(name: str, meters: Mapping[str, Meter]) -> pl.Expr:
-    def declared(dtype: pl.DataType) -> pl.Expr:
-        return (
-            pl.col("meter")
-            .str.strip_chars()
-            .is_in([m.name for m in meters.values() if m.dimension_dtypes.get(name) == dtype])
-        )
-
-    text = pl.col(name).str.strip_chars()
-    number = declared(pl.Float64()) & text.str.contains(_NUMBER)
-    truth = declared(pl.Boolean()) & text.is_in(_TRUTH)
-    return pl.when(number | truth).then(text).otherwise(_json(pl.col(name)))
-
-
-def _json(value: pl.Expr) -> pl.Expr:
+def as_json(value: pl.Expr) -> pl.Expr:
     """Text as a JSON string, anything else as its JSON; null stays null."""
     encoded = pl.struct(value.alias("t")).struct.json_encode().str.slice(5).str.head(-1)
     return pl.when(value.is_not_null()).then(encoded)
 
 
-def _unreadable(name: str, expected: str, error: Exception) -> BadInputError:
+def unreadable(name: str, expected: str, error: Exception) -> BadInputError:
+    """Return the error for an input that a reader refused."""
     return BadInputError(
         "could not read this input",
         where=name,
