@@ -68,6 +68,7 @@ def aggregate(
     be counted are reported, and end the run with exit code 1 after everything else was done. `views` are the
     meters as the run has found them, for a run of several steps.
     """
+    lake.upgrade()
     found = survey(lake.storage, meter, report.problem) if views is None else views
     for view in report.each("plan", found):
         with storage_failures(lake.url):

@@ -56,6 +56,8 @@ def compact(  # noqa: PLR0913 - what to compact, and how
     from then on, and a later run removes them, once no reader can miss them. With `dry_run` the report is the same,
     and nothing is touched. Files that can't be merged are reported, and end the run with exit code 1.
     """
+    if not dry_run:
+        lake.upgrade()
     until = (as_of or now().date()) - dt.timedelta(days=OPEN_DAYS - 1)
     for view in report.each("plan", survey(lake.storage, meter, report.problem)):
         with storage_failures(lake.url):

@@ -38,6 +38,7 @@ def _define_one(lake: Lake, file: str) -> Definition:
     try:
         meter = parse_meter(_content(file, where), where)
         name = meter.name
+        lake.upgrade()
         return Definition(file=where, meter=name, outcome=save_meter(lake.storage, meter))
     except MeterlakeError as error:
         return Definition(

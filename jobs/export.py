@@ -98,6 +98,7 @@ def export(  # noqa: PLR0913 - what to export, and how
     Exports what has been aggregated. `seen` is what a run that holds the lease has found, of its one meter. With `close` the month is final then: whatever is found later is told by
     revisions that carry adjustments only. A meter that fails is reported and does not keep the others.
     """
+    lake.upgrade()
     chosen = options or Options()
     # In one order, so that the order they were asked in makes no other export.
     chosen = chosen._replace(by=tuple(sorted(chosen.by)))

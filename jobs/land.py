@@ -58,6 +58,7 @@ def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | N
     landing time are those of the first attempt, so that the end is the same. Invalid rows are kept in quarantine,
     and end the run with exit code 1.
     """
+    lake.upgrade()
     meters = {meter.name: meter for meter in lake.meters()}
     for source in inputs:
         try:

@@ -29,6 +29,7 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None
     What fails for one meter is reported, ends the run with its exit code, and keeps neither the other meters nor the
     later steps from their work: those refuse by themselves what would make a number wrong.
     """
+    lake.upgrade()
     this_month = month_of(as_of or now().date())
     last_month = month_of(this_month.start - dt.timedelta(days=1))
     # Looked at once for all steps: a run with nothing to do is little else than this.

@@ -44,6 +44,8 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     kept, and the run ends with exit code 1. With `dry_run` the report is the same, and nothing is touched. `views`
     are what an earlier step of the same run has left of the meters.
     """
+    if not dry_run:
+        lake.upgrade()
     found = survey(lake.storage, meter, report.problem) if views is None else views
     for view in report.each("plan", found):
         until = (as_of or now().date()) - dt.timedelta(days=view.meter.event_retention_days)

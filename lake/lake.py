@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
-import json
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 import polars as pl
 
 from lake import paths, query, readers
 from lake.buckets import UTC, Size
+from lake.decoding import decode
 from lake.meters import load_meter, load_meters
 from lake.storage import Storage, open_storage
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
 
-FORMAT = 1
+# What this version writes; programs that know only an earlier format refuse the lake then.
+FORMAT = 2
+EARLIEST_FORMAT = 1
+
+
+class _Marker(msgspec.Struct):
+    """The lake's marker."""
+
+    meterlake: int
 
 
 class Lake:
@@ -36,14 +45,27 @@ class Lake:
             raise BrokenLakeError(
                 "no lake here", where=self.url, hint=f"make one with: meterlake --lake {self.url} init"
             )
-        _check_format(marker, self.url)
+        self.format = _format_of(marker, self.url)
 
     @classmethod
     def init(cls, url: str, storage_options: Mapping[str, str] | None = None) -> Lake:
         """Make an empty lake, or open the one that is there already."""
         storage = open_storage(url, storage_options)
-        storage.create(paths.MARKER, json.dumps({"meterlake": FORMAT}).encode() + b"\n")
+        storage.create(paths.MARKER, _marker())
         return cls(url, storage=storage)
+
+    def upgrade(self) -> None:
+        """Mark a lake of an earlier format as one of this version's, which earlier programs refuse.
+
+        Every job does so before it writes anything else; what only reads does not. Raises BrokenLakeError where a
+        newer program has been faster.
+        """
+        if self.format == FORMAT:
+            return
+        self.format = _format_of(self.storage.read(paths.MARKER) or b"", self.url)
+        if self.format < FORMAT:
+            self.storage.publish(paths.MARKER, _marker())
+            self.format = FORMAT
 
     def over(self, storage: Storage) -> Lake:
         """The same lake, written through another storage: one that holds a lease."""
@@ -166,15 +188,21 @@ class Lake:
         return readers.values(self.storage, self.meter(meter), dimension, (since, until))
 
 
-def _check_format(marker: bytes, url: str) -> None:
-    try:
-        found = json.loads(marker)["meterlake"]
-    except (ValueError, KeyError, TypeError):
-        found = None
-    if found != FORMAT:
+def _marker() -> bytes:
+    return f'{{"meterlake": {FORMAT}}}\n'.encode()
+
+
+def _format_of(marker: bytes, url: str) -> int:
+    """Return the format that a marker names. Raises BrokenLakeError if this version can't read it."""
+    what, where = "this lake was made by another program or version", f"{url}/{paths.MARKER}"
+    expected = f'{{"meterlake": {FORMAT}}}'
+    found = decode(marker, _Marker, what, where=where, expected=expected).meterlake
+    if not EARLIEST_FORMAT <= found <= FORMAT:
         raise BrokenLakeError(
-            "this lake was made by another program or version",
-            where=f"{url}/{paths.MARKER}",
-            expected=f'{{"meterlake": {FORMAT}}}',
-            found=marker[:80].decode(errors="replace"),
+            what,
+            where=where,
+            expected=f"a format from {EARLIEST_FORMAT} to {FORMAT}",
+            found=f"format {found}",
+            hint="a newer version has written to this lake: upgrade meterlake here" if found > FORMAT else "",
         )
+    return found
