@@ -17,6 +17,7 @@ from lake.checksums import rows_checksum
 from lake.events import fingerprint
 from lake.exports import Close, Manifest, Revisions, ToldRevision, save_close
 from lake.freshness import out_of_date
+from lake.parts import part_files
 from lake.planning import changes as changed_partitions
 from lake.readers import aggregate_rows
 from lake.recent import RecentRows
@@ -246,16 +247,15 @@ def _check_files(export: _Export, records: Mapping[dt.date, PartitionState]) -> 
     start, end = export.period
     expected = {date: record.fingerprint for date, record in records.items()}
     found = {}
-    listed = export.storage.list(paths.aggregates(export.table, export.meter.name))
-    places = [(file, paths.split_partition(file.path)) for file in listed]
+    listed = part_files(export.storage, paths.aggregates(export.table, export.meter.name))
+    files = {date: file for date, file in listed.items() if start <= date < end}
     # Their footers are read here, and then their rows.
-    export.storage.prefetch([file for file, place in places if place and start <= place.date < end])
-    for file, place in places:
-        if place and start <= place.date < end:
-            record = read_record(export.storage, file)
-            # A sealed date without events has a file too, of no rows.
-            if record is None or record.events:
-                found[place.date] = record.fingerprint if record else ""
+    export.storage.prefetch(list(files.values()))
+    for date, file in files.items():
+        record = read_record(export.storage, file)
+        # A sealed date without events has a file too, of no rows.
+        if record is None or record.events:
+            found[date] = record.fingerprint if record else ""
     if found != expected:
         wrong = sorted(
             date for date in found.keys() | expected.keys() if found.get(date) != expected.get(date)

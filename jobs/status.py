@@ -15,6 +15,7 @@ import polars as pl
 from jobs.report import Report
 from lake import Lake, paths
 from lake.compacted import list_events
+from lake.events import by_meter_folder, find_strays
 from lake.lateness import Lateness, merged
 from lake.lease import current_holder
 from lake.meters import load_meter, meter_names
@@ -212,7 +213,12 @@ def _undefined(
     quarantine: Mapping[str, Sequence[StoredFile]],
     found: Status,
 ) -> list[Undefined]:
-    events = _by_meter(storage.list(paths.EVENTS))
+    listed = storage.list(paths.EVENTS)
+    events = _by_meter(listed)
+    known = {paths.events(name) for name in {*defined, *events}}
+    others = {folder: files for folder, files in by_meter_folder(listed).items() if folder not in known}
+    # As those in a meter's folder, they are named and no failure of the command.
+    found.problems += [stray.to_dict() for stray in find_strays(others)]
     return [
         Undefined(
             meter=None if name == paths.NO_METER else name,

@@ -18,13 +18,13 @@ from lake.admission import reject_unreadable
 from lake.compacted import is_compacted
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE
-from lake.events import ROW, Partition
+from lake.events import ROW, Partition, by_meter_folder, find_strays
 from lake.index import KeyIndex
 from lake.planning import Change, changes, file_name
 from lake.state import MeterState
 from lake.storage import Storage, StoredFile
 from lake.survey import MeterView, survey
-from schemas.errors import BrokenLakeError, DifferenceError
+from schemas.errors import BrokenLakeError, DifferenceError, MeterlakeError
 
 # So many events' keys are held at once; the keys of all others are read once for each such share.
 KEYS_AT_ONCE = 20_000_000
@@ -47,9 +47,11 @@ def verify(lake: Lake, report: Report, *, meter: str | None = None) -> None:
     if meter is None:
         for found in _of_no_meter(lake.storage, names):
             report.problem(found)
+        for stray in _outside_meters(lake.storage, names):
+            report.problem(stray)
 
 
-def _of_meter(storage: Storage, name: str, report: Report) -> Iterator[DifferenceError]:
+def _of_meter(storage: Storage, name: str, report: Report) -> Iterator[MeterlakeError]:
     try:
         (view,) = survey(storage, name)
     except BrokenLakeError as error:
@@ -62,6 +64,7 @@ def _of_meter(storage: Storage, name: str, report: Report) -> Iterator[Differenc
     for date, change in stale.items():
         hint = "run: meterlake aggregate"
         yield difference("out of date", paths.events(name, date), "aggregated files", change.why, hint)
+    yield from view.strays
     for file in [file for files in view.files.values() for file in files if _is_ours(file)]:
         yield from check_stamp(storage, file)
     yield from _unknown(storage, view)
@@ -193,6 +196,13 @@ def _of_no_meter(storage: Storage, names: Collection[str]) -> Iterator[Differenc
             msgspec.json.decode(storage.read(file.path) or b"", type=LandedInput)
         except msgspec.DecodeError as error:
             yield difference("damaged", file.path, "the record of a landed input", str(error), hint)
+
+
+def _outside_meters(storage: Storage, names: Collection[str]) -> list[MeterlakeError]:
+    """Return an error for event files that lie in no defined meter's folder."""
+    known = {paths.events(name) for name in names}
+    listed = by_meter_folder(storage.list(paths.EVENTS))
+    return find_strays({folder: files for folder, files in listed.items() if folder not in known})
 
 
 def _is_ours(file: StoredFile) -> bool:

@@ -15,6 +15,7 @@ from lake.ahead import ahead
 from lake.dedup import DATE, HASH, HASH_BITS, SETTLED, key_hash, losers
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
+from lake.parts import part_files
 from lake.storage import Storage
 from schemas.meter import Meter
 
@@ -59,13 +60,11 @@ def settled_winners(storage: Storage, meter: Meter, sealed: set[dt.date]) -> pl.
     Files of partitions that are not sealed yet are left by an interrupted run, and do not count.
     """
     frames = [_copies_frame(meter)]
-    for file in storage.list(paths.settled(meter.name)) if sealed else []:
-        place = paths.split_partition(file.path)
-        if place and place.date in sealed and place.file == paths.PART:
+    files = part_files(storage, paths.settled(meter.name)) if sealed else {}
+    for date, file in files.items():
+        if date in sealed:
             winners = storage.scan([file]).collect()
-            frames.append(
-                winners.with_columns(pl.lit(0, pl.UInt32).alias(ROW), *_where(place.date, settled=True))
-            )
+            frames.append(winners.with_columns(pl.lit(0, pl.UInt32).alias(ROW), *_where(date, settled=True)))
     # A dimension that was added after the sealing is null there.
     return pl.concat(frames, how="diagonal_relaxed").select(_copies_frame(meter).columns)
 

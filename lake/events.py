@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -155,14 +155,14 @@ def check_file(storage: Storage, meter: Meter, file: StoredFile) -> MeterlakeErr
 
 
 def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
-    """The listed event files of one meter by date, and a complaint for every file that no partition can hold.
+    """Return the listed event files of one meter by date, and an error for every file that no partition can hold.
 
-    Names that begin with `_` or `.` are other programs' markers and are passed over, as Hive readers do.
+    Files and folders whose names begin with `_` or `.` are other programs' and are passed over, as Hive readers do.
     """
     dates: dict[dt.date, list[StoredFile]] = {}
     strays: list[MeterlakeError] = []
     for file in files:
-        if file.path.rsplit("/", 1)[-1][0] in "_.":
+        if paths.is_hidden(file.path):
             continue
         place = paths.split_partition(file.path)
         if place and place.file.endswith(".parquet"):
@@ -172,9 +172,33 @@ def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]
                 BadInputError(
                     "stray file",
                     where=file.path,
-                    expected="date=YYYY-MM-DD/<name>.parquet below the meter's folder",
-                    found=file.path.rsplit("/", 1)[-1],
+                    expected="date=YYYY-MM-DD/<name>.parquet directly below the meter's folder",
+                    found="/".join(file.path.split("/")[2:]) or file.path,
                     hint="move or remove the file; it is left where it is and not counted",
                 )
             )
     return dates, strays
+
+
+def by_meter_folder(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
+    """Return the listed event files by what lies directly in `events/`: a folder such as `events/meter=m/`, or a file."""
+    found: dict[str, list[StoredFile]] = {}
+    for file in files:
+        first, slash, _ = file.path.removeprefix(paths.EVENTS).partition("/")
+        found.setdefault(f"{paths.EVENTS}{first}{slash}", []).append(file)
+    return found
+
+
+def find_strays(folders: Mapping[str, Sequence[StoredFile]]) -> list[MeterlakeError]:
+    """Return an error for each of these folders of `events/`, which are no defined meter's, and for files beside them."""
+    return [
+        BadInputError(
+            "stray files in the folder of events",
+            where=folder,
+            expected="meter=<encoded name>/ of a meter that is defined",
+            found=f"{len(files):,} {'file' if len(files) == 1 else 'files'}",
+            hint="define the meter with: meterlake meter add FILE; or move the files away; they are not counted",
+        )
+        for folder, files in sorted(folders.items())
+        if not paths.is_hidden(folder)
+    ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -38,11 +39,14 @@ CLOSED = "closed.json"
 
 _RUN = re.compile(r"runs/(?P<start>\d{8}T\d{6}\.\d{6}Z)-(?P<job>.+)\.json")
 _REVISION = re.compile(r"revision=(?P<number>\d{4,})")
-_PARTITION = re.compile(r"(?:.*/)?meter=(?P<meter>[^/]*)/date=(?P<date>\d{4}-\d{2}-\d{2})/(?P<file>[^/]+)")
+_PARTITION = re.compile(
+    rf"(?:{EVENTS}|{QUARANTINE}|{SETTLED}|{AGGREGATES}(?:{'|'.join(TABLES)})/)"
+    r"meter=(?P<meter>[^/]+)/date=(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+)
 
 
 class Partitioned(NamedTuple):
-    """A path below `meter=…/date=…`, taken apart."""
+    """A file's path in a partition of events, quarantined rows, sealed winners or an aggregate table, taken apart."""
 
     meter: str
     date: dt.date
@@ -144,15 +148,19 @@ def revision_number(folder: str, path: str) -> int | None:
 
 
 def split_partition(path: str) -> Partitioned | None:
-    """The meter, date and file name of a path below `meter=…/date=…`; None if it is not such a path."""
-    match = _PARTITION.fullmatch(path)
-    if not match:
-        return None
-    try:
-        date = dt.date.fromisoformat(match["date"])
-    except ValueError:
-        return None
-    return Partitioned(unquote(match["meter"]), date, match["file"])
+    """Return the meter, date and file name of a file that lies directly in a partition's folder, else None.
+
+    A folder of the same name further down, such as a backup, is no partition, and neither is one that spells the
+    meter's name in another way than this module does.
+    """
+    folder, _, file = path.rpartition("/")
+    place = _split_folder(folder)
+    return Partitioned(*place, file) if place and file else None
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a name in the path begins with `.` or `_`: other programs' markers and unfinished output, as in Hive."""
+    return path.startswith((".", "_")) or "/." in path or "/_" in path
 
 
 def split_run(path: str) -> tuple[dt.datetime, str] | None:
@@ -171,6 +179,20 @@ def meter_of_definition(path: str) -> str | None:
     """The meter's name from the path of its definition; None for any other file."""
     name = path.removeprefix(METERS)
     return unquote(name.removesuffix(".json")) if name.endswith(".json") and "/" not in name else None
+
+
+@lru_cache(maxsize=4096)
+def _split_folder(folder: str) -> tuple[str, dt.date] | None:
+    # A partition has up to thousands of files: its folder is taken apart once.
+    match = _PARTITION.fullmatch(folder)
+    if not match:
+        return None
+    meter = unquote(match["meter"])
+    try:
+        date = dt.date.fromisoformat(match["date"])
+    except ValueError:
+        return None
+    return (meter, date) if encode_name(meter) == match["meter"] else None
 
 
 def _folder(meter: str, date: dt.date | None) -> str:

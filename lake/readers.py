@@ -14,6 +14,7 @@ from lake.dedup import DATE
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
 from lake.measures import SECONDS_PER_DAY, merge, with_quantity
+from lake.parts import part_files
 from lake.state import load_state
 from lake.storage import Storage
 from schemas.errors import BadInputError
@@ -62,11 +63,10 @@ def aggregate_rows(storage: Storage, meter: Meter, table: str, dates: Dates) -> 
     """The rows of one aggregate table: `date`, then its keys and measures, in order of date and keys."""
     schema = aggregate_columns(meter, table)
     frames = [pl.LazyFrame(schema={DATE: pl.Date, **schema})]
-    for file in storage.list(paths.aggregates(table, meter.name)):
-        place = paths.split_partition(file.path)
-        if place and _within(place.date, dates):
+    for date, file in part_files(storage, paths.aggregates(table, meter.name)).items():
+        if _within(date, dates):
             rows = storage.scan([file], schema=schema, missing_columns="insert", extra_columns="ignore")
-            frames.append(rows.select(pl.lit(place.date).alias(DATE), *schema))
+            frames.append(rows.select(pl.lit(date).alias(DATE), *schema))
     return pl.concat(frames)
 
 
@@ -114,9 +114,8 @@ def _check_fields(meter: Meter, names: list[str]) -> None:
 
 def _seconds(storage: Storage, meter: Meter, dates: Dates) -> int:
     """The length of the bucket that the dates make up; an open end is the first or last date with rows."""
-    files = storage.list(paths.aggregates("usage", meter.name))
-    places = (paths.split_partition(file.path) for file in files)
-    held = [place.date for place in places if place and _within(place.date, dates)]
+    files = part_files(storage, paths.aggregates("usage", meter.name))
+    held = [date for date in files if _within(date, dates)]
     if not held:
         return SECONDS_PER_DAY
     since, until = dates

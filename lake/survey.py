@@ -6,11 +6,12 @@ Listings are shared by all meters, and a definition that the state knows is not 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lake import paths
 from lake.compacted import standing
+from lake.events import by_meter_folder, find_strays
 from lake.meters import load_meter, stored_meter
 from lake.state import KnownMeter, MeterState, known_definition, save_state, told_state
 from lake.storage import Storage, StoredFile
@@ -43,7 +44,7 @@ def survey(
     """All meters of the lake by name, or one, each as its turn comes: no more states are held than are asked for.
 
     Raises BadInputError if there is no such meter. A meter whose definition or state is broken is given to `problem`,
-    and the others go on; without it, it is raised.
+    and the others go on; without it, it is raised. With `problem`, event files of no defined meter are named at the end.
     """
     listed = {paths.meter_of_definition(file.path): file.identity for file in storage.list(paths.METERS)}
     identities = {name: identity for name, identity in listed.items() if name is not None}
@@ -52,14 +53,15 @@ def survey(
     names = sorted(identities) if meter is None else [meter]
     bodies = dict(zip(names, storage.read_all([paths.state(name) for name in names]), strict=True))
     definitions = _definition_bodies(storage, bodies, identities)
-    files = _by_folder(storage.list(paths.EVENTS if meter is None else paths.events(meter)))
+    files = by_meter_folder(storage.list(paths.EVENTS if meter is None else paths.events(meter)))
     for name in names:
+        listed_files = files.pop(paths.events(name), [])
         try:
             # What is not needed for the next is let go.
             state = told_state(storage, name, bodies.pop(name))
             found = _definition(storage, state, name, definitions)
             state.definition = KnownMeter(identities[name], found)
-            of_meter = standing(storage, files.pop(paths.events(name), []), state)
+            of_meter = standing(storage, listed_files, state)
             view = MeterView(found, *of_meter, state, state.checksum)
         except MeterlakeError as error:
             if problem is None:
@@ -67,6 +69,9 @@ def survey(
             problem(error)
         else:
             yield view
+    if problem and meter is None:
+        for stray in find_strays(files):
+            problem(stray)
 
 
 def _definition_bodies(
@@ -88,11 +93,3 @@ def _definition(storage: Storage, state: MeterState, name: str, bodies: Mapping[
     body = bodies[name]
     # One that was removed since it was listed is told as any other that is not there.
     return load_meter(storage, name) if body is None else stored_meter(body, name)
-
-
-def _by_folder(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
-    """The files by `events/meter=…/`."""
-    found: dict[str, list[StoredFile]] = {}
-    for file in files:
-        found.setdefault("/".join(file.path.split("/")[:2]) + "/", []).append(file)
-    return found

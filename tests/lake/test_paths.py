@@ -71,6 +71,14 @@ def test_a_partition_is_taken_apart_again(name: str) -> None:
         "events/meter=m/date=2026-6-19/a.parquet",
         "events/meter=m/date=2026-06-31/a.parquet",
         "events/meter=m/date=/a.parquet",
+        "events/meter=m/backup/meter=m/date=2026-06-19/a.parquet",
+        "aggregates/usage/meter=m/backup/meter=m/date=2026-06-19/part.parquet",
+        "aggregates/other/meter=m/date=2026-06-19/part.parquet",
+        "backup/events/meter=m/date=2026-06-19/a.parquet",
+        "meter=m/date=2026-06-19/a.parquet",
+        "events/meter=/date=2026-06-19/a.parquet",
+        "events/meter=%6D/date=2026-06-19/a.parquet",
+        "events/meter=m/date=\uff12026-06-19/a.parquet",
         "events/m/date=2026-06-19/a.parquet",
         "events/date=2026-06-19/a.parquet",
         "lake.json",
@@ -116,3 +124,17 @@ def test_runs_sort_by_their_start() -> None:
 )
 def test_a_revisions_number_is_that_of_its_own_folder(path: str, number: int | None) -> None:
     assert paths.revision_number("exports/m/period=2026-06/", path) == number
+
+
+@pytest.mark.parametrize(
+    ("path", "hidden"),
+    [
+        ("events/meter=m/date=2026-06-19/a.parquet", False),
+        ("events/meter=__HIVE_DEFAULT_PARTITION__/date=2026-06-19/a_b.c.parquet", False),
+        ("events/meter=m/date=2026-06-19/.a.parquet", True),
+        ("events/meter=m/_temporary/0/a.parquet", True),
+        ("events/.staging/meter=m/date=2026-06-19/a.parquet", True),
+    ],
+)
+def test_names_of_other_programs_are_hidden(path: str, hidden: bool) -> None:
+    assert paths.is_hidden(path) is hidden
