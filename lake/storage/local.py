@@ -12,12 +12,13 @@ from typing import Any
 import polars as pl
 
 from lake import paths
+from lake.storage.disk import Disk
 from lake.storage.protocol import StoredFile
 from schemas.errors import StorageError
 
 
 class LocalStorage:
-    """A lake in a local folder: temporary name, fsync, rename, fsync of the folder."""
+    """A lake in a local folder: temporary name, sync, rename, sync of the folder."""
 
     creates_exclusively = True
     server = "file"
@@ -26,6 +27,7 @@ class LocalStorage:
         """Take a folder, which need not exist yet."""
         self.root = Path(root).expanduser().absolute()
         self.url = str(self.root)
+        self._disk = Disk(self.root)
 
     def list(self, prefix: str) -> list[StoredFile]:
         """All files below a folder, sorted by path."""
@@ -52,14 +54,11 @@ class LocalStorage:
         self.publish_file(path, local)
 
     def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:  # noqa: ARG002
-        """Fsync, then rename over the target."""
+        """Sync, then rename over the target."""
         target = self.root / path
         with _naming(path, "write"):
-            _fsync(local)
-            target.parent.mkdir(parents=True, exist_ok=True)
             stored = _stored(path, local.stat())
-            local.replace(target)
-            _fsync(target.parent)
+            self._disk.put(local, target, os.replace)
         return stored
 
     def create(self, path: str, content: bytes) -> StoredFile | None:
@@ -67,31 +66,28 @@ class LocalStorage:
         target, local = self.root / path, self.scratch("")
         with _naming(path, "create"):
             local.write_bytes(content)
-            _fsync(local)
-            target.parent.mkdir(parents=True, exist_ok=True)
             stored = _stored(path, local.stat())
             try:
-                target.hardlink_to(local)
+                self._disk.put(local, target, os.link)
             except FileExistsError:
                 return None
             finally:
                 local.unlink()
-            _fsync(target.parent)
             return stored
 
     def delete(self, path: str) -> None:
         """Remove the file, and folders that it leaves empty."""
-        target = self.root / path
-        with _naming(path, "delete"):
-            target.unlink(missing_ok=True)
-            for folder in target.relative_to(self.root).parents:
-                if len(folder.parts) <= 1 or not _remove_if_empty(self.root / folder):
-                    break
+        self.delete_all([path])
 
     def delete_all(self, paths: Iterable[str]) -> None:
-        """Remove several files, one after the other."""
+        """Remove the files, and folders that they leave empty; each folder that stays is synced once."""
+        folders: dict[Path, str] = {}
         for path in paths:
-            self.delete(path)
+            with _naming(path, "delete"):
+                if self._disk.unlink(self.root / path):
+                    folders[(self.root / path).parent] = path
+        with _naming(next(iter(folders.values()), ""), "delete"):
+            self._disk.tidy(folders)
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
@@ -123,7 +119,7 @@ class LocalStorage:
         """A name in the lake's own temporary folder."""
         folder = self.root / paths.TEMPORARY
         with _naming(paths.TEMPORARY, "create"):
-            folder.mkdir(parents=True, exist_ok=True)
+            self._disk.make(folder)
         return folder / f"{os.getpid()}-{uuid.uuid4().hex}{suffix}"
 
     def sweep(self) -> int:
@@ -181,20 +177,3 @@ def _naming(path: str, action: str) -> Iterator[None]:
 
 def _stored(path: str, stat: os.stat_result) -> StoredFile:
     return StoredFile(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}")
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_if_empty(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except OSError:
-        # Not empty, or somebody landed a file at this very moment: the folder stays.
-        return False
-    return True

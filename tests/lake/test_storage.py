@@ -1,9 +1,11 @@
 """What a lake needs of its storage, on a local disk."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +25,14 @@ def locked(storage: LocalStorage) -> LocalStorage:
     """A lake whose events are below a file instead of a folder, so that every write there fails."""
     storage.publish("events", b"")
     return storage
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A folder on a disk that syncs at once, where there is one: the more races in a second."""
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
+    yield folder
+    shutil.rmtree(folder)
 
 
 def names(storage: LocalStorage, prefix: str) -> list[str]:
@@ -130,6 +140,29 @@ def test_deleting_takes_empty_folders_along(storage: LocalStorage) -> None:
     assert names(storage, "events/") == ["events/meter=m/date=2026-06-19/b"]
     storage.delete("events/meter=m/date=2026-06-19/b")
     assert [path.name for path in (storage.root / "events").iterdir()] == []
+
+
+PUBLISHER = """
+import sys
+from lake.storage import LocalStorage
+storage, path = LocalStorage(sys.argv[1]), "events/meter=m/date=2026-06-19/"
+for number in range(1_500):
+    storage.publish(f"{path}{number}", b"1")
+    assert storage.create(f"{path}created {number}", b"1")
+"""
+
+
+def test_a_file_is_published_while_another_process_removes_the_last_one_beside_it(in_memory: Path) -> None:
+    storage = LocalStorage(in_memory)
+    program = [sys.executable, "-c", PUBLISHER, str(in_memory)]
+    publisher = subprocess.Popen(program, cwd=Path(__file__).parents[2], text=True, stderr=subprocess.PIPE)
+    removed = set()
+    while publisher.poll() is None:
+        found = names(storage, "events/")
+        storage.delete_all(found)
+        removed |= set(found)
+    assert publisher.communicate()[1] == ""
+    assert len(removed | set(names(storage, "events/"))) == 3_000
 
 
 def test_temporary_files_of_ended_processes_are_swept(storage: LocalStorage) -> None:

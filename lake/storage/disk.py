@@ -1,0 +1,139 @@
+"""Changes of a local folder tree that outlast a loss of power once they are done.
+
+A new, renamed or removed name is on the disk only once the folder that holds it is synced, and a new folder only once
+the one above it is. So each change ends with these syncs, and a change that was cut off is either there or not.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+# Another process may remove an emptied folder between its making and the naming of a file in it, again and again.
+ATTEMPTS = 100
+# A process that made a folder may have ended before it synced the one above. After so long the system has done it.
+FRESH_SECONDS = 60
+
+
+class Disk:
+    """The folders from a root on down."""
+
+    def __init__(self, root: Path) -> None:
+        """Take the root, which need not exist yet."""
+        self._root = root
+        # When each folder had last changed, as of its last sync by this object.
+        self._synced: dict[Path, int] = {}
+
+    def put(self, local: Path, target: Path, name: Callable[[Path, Path], None]) -> None:
+        """Sync a file, and give it its name in the tree with `name`, `os.replace` or `os.link`."""
+        sync_file(local)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self.make(target.parent)
+                name(local, target)
+                break
+            except FileNotFoundError:
+                if attempt == ATTEMPTS or not local.exists():
+                    raise
+            except FileExistsError:
+                # By another process, which may not have synced it yet.
+                self._sync_if_fresh(target.parent)
+                raise
+        self._sync(target.parent)
+
+    def make(self, folder: Path) -> None:
+        """Make a folder and all above it, and see that their names outlast a loss of power."""
+        if folder.is_dir():
+            if len(folder.parts) > len(self._root.parts):
+                self.make(folder.parent)
+                self._sync_if_fresh(folder.parent)
+            return
+        self.make(folder.parent)
+        # Another process may make it first, and not have synced that yet; what is no folder fails when it is written to.
+        with suppress(FileExistsError):
+            folder.mkdir()
+        self._sync(folder.parent)
+
+    def unlink(self, target: Path) -> bool:
+        """Remove a file, until `tidy` perhaps not for good; return whether it was there."""
+        try:
+            target.unlink()
+        except FileNotFoundError:
+            # Removed before, perhaps by a process that ended before it synced that.
+            self._sync_if_fresh(_existing(target.parent))
+            return False
+        return True
+
+    def tidy(self, folders: Iterable[Path]) -> None:
+        """Remove those of these folders that are empty, and sync once each folder that stays."""
+        for folder in {self._remove_empty(folder) for folder in folders}:
+            self._sync(folder)
+
+    def _remove_empty(self, folder: Path) -> Path:
+        """Remove a folder and those above it while they are empty; return the first that stays.
+
+        Folders directly below the root always stay.
+        """
+        while len(folder.parts) > len(self._root.parts) + 1:
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:
+                # Not empty, or somebody landed a file at this very moment: the folder stays.
+                break
+            folder = folder.parent
+        return folder
+
+    def _sync(self, folder: Path) -> None:
+        """Sync a folder, or the first above it where another process has removed it."""
+        while True:
+            try:
+                changed = folder.stat().st_mtime_ns
+                sync_folder(folder)
+            except FileNotFoundError:
+                folder = folder.parent
+            else:
+                self._synced[folder] = changed
+                return
+
+    def _sync_if_fresh(self, folder: Path) -> None:
+        """Sync a folder that changed of late, unless nothing has since this object did."""
+        try:
+            changed = folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            self._sync(folder.parent)
+            return
+        if time.time() - changed / 1e9 < FRESH_SECONDS and self._synced.get(folder) != changed:
+            self._sync(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Have the content of a file on the disk."""
+    _sync_descriptor(os.open(path, os.O_RDONLY))
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        # One that may be written but not read can't be opened to be synced by itself.
+        os.sync()
+    else:
+        _sync_descriptor(descriptor)
+
+
+def _sync_descriptor(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the first above it that exists."""
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
