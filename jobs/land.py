@@ -186,7 +186,7 @@ class _Landing:
         for name, df in batch.events:
             self._held.setdefault(name, []).append(df)
         if batch.rejected.height:
-            self._reject(batch.rejected, batch.lines.split(b"\n"), batch.batch)
+            self._reject(batch.rejected, batch.batch.texts or batch.lines.split(b"\n"), batch.batch)
         self._lines += batch.lines.count(b"\n") + 1
         self._bytes += len(batch.lines)
         if self._lines >= FLUSH_LINES or self._bytes >= FLUSH_BYTES:

@@ -17,7 +17,7 @@ EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MAX_FOUND_CHARS = 120
 
 REASONS = {
-    "not_json": "the line is not valid JSON (or the CSV row does not fit its header)",
+    "not_json": "the line is not valid JSON (or the CSV row is not RFC 4180, is not UTF-8, or does not fit its header)",
     "not_an_object": "the line is valid JSON, but not an object",
     "too_large": "the line is longer than 16 MiB, or nested deeper than 64 levels",
     "unknown_field": "a field beside those of a usage event; what is undeclared belongs into metadata",

@@ -29,13 +29,15 @@ class Refused(NamedTuple):
 class Batch(NamedTuple):
     """Lines of JSON, one event each, and where they stand in the input; `refused` are no events, whatever they say.
 
-    `position` is the number of the first line, and the others follow; or `positions` says the number of each.
+    `position` is the number of the first line, and the others follow; or `positions` says the number of each. `texts`
+    are the original text of each line where that is another one.
     """
 
     lines: bytes
     position: int
     refused: Refused | None = None
     positions: list[int] | None = None
+    texts: list[bytes] | None = None
 
 
 def cut(stream: pa.NativeFile) -> Iterator[Batch]:

@@ -2,111 +2,169 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import count, islice
+from itertools import chain, groupby
+from operator import attrgetter
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 
-from jobs.landing.batches import Batch, Refused
-from jobs.landing.rows import DAMAGE, as_json, check_columns, json_lines, unreadable
-from schemas.errors import BadInputError
+from jobs.landing.batches import (
+    BYTE_ORDER_MARK,
+    KEPT_OF_LONG_LINE_BYTES,
+    MAX_LINE_BYTES,
+    TOO_LONG,
+    Batch,
+    Refused,
+)
+from jobs.landing.csv_header import Header, read_header
+from jobs.landing.csv_records import Chunk, Record, csv_chunks, field_texts, take_apart
+from jobs.landing.rows import as_json, json_lines
 from schemas.meter import Meter
 
-BLOCK_BYTES = 8 * 2**20
 _NUMBER = r"^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$"
 _TRUTH = ["true", "false"]
-MISFIT = "the row has not as many fields as the header"
+_QUOTES = "a quote within an unquoted field, text behind a closing quote, or a quote that is not closed"
+_HOLDS_ROWS = "rows of this file within quotes: a quote is missing, or there is one too many"
+
+
+class _Row(NamedTuple):
+    """A row that is no event, with its number."""
+
+    number: int
+    refused: Refused
+
+
+class _Rows(NamedTuple):
+    """The rows of a chunk: fields as text and the numbers of those that may be events, and the others."""
+
+    fields: pl.DataFrame
+    numbers: list[int]
+    refused: list[_Row]
+    following: int
 
 
 def csv_batches(stream: pa.NativeFile, name: str, meters: Mapping[str, Meter]) -> Iterator[Batch]:
-    """The rows of a CSV file with a header: event fields, and further columns as metadata by their names.
+    """Return the rows of a CSV file with a header: event fields, and further columns as metadata by their names.
 
-    An empty field is no value. The text of a further column is a number or a truth value where the row's meter
-    declares such a dimension. A row that does not fit the header is refused, as its own text. Raises BadInputError if
-    there is no header with the columns of an event, each once.
+    An empty field is no value, and a row of empty fields is passed over. The text of a further column is a number or
+    a truth value where the row's meter declares such a dimension. A row that is not RFC 4180 or does not fit the
+    header is refused with its own text. Raises BadInputError if there is no header with the columns of an event, each
+    once.
     """
-    start = stream.read(BLOCK_BYTES)
-    header = _header(start, name)
-    misfits: dict[int, bytes] = {}
+    chunks = csv_chunks(stream)
+    header, first = read_header(chunks, name)
+    following, refused = 1, list[_Row]()
+    for chunk in chain([first], chunks):
+        rows = _plain_rows(chunk, header, meters, following) or _sorted_rows(chunk, header, meters, following)
+        following, refused = rows.following, refused + rows.refused
+        if rows.numbers:
+            lines = json_lines(rows.fields, partial(_typed, meters=meters))
+            yield Batch(_without_empty(lines, rows.fields), rows.numbers[0], positions=rows.numbers)
+        # Bounds of batches are part of the names of landed files: those behind the last event go with the next ones.
+        last = rows.numbers[-1] if rows.numbers else following
+        yield from _refused_batches([row for row in refused if row.number < last])
+        refused = [row for row in refused if row.number >= last]
+    yield from _refused_batches(refused)
 
-    def misfit(row: pa.csv.InvalidRow) -> str:
-        # The header is row 1 to the reader.
-        misfits[row.number - 1] = row.text.replace("\n", " ").encode()
-        return "skip"
 
-    source = pa.PythonFile(_Chained(start, stream), mode="r")
-    position = 1
+def _plain_rows(chunk: Chunk, header: Header, meters: Mapping[str, Meter], first: int) -> _Rows | None:
+    """Return the rows of a chunk in which nothing is wrong; else None."""
+    if chunk.records is not None or any(_holds_rows(text, header, meters) for text in chunk.multiline):
+        return None
     try:
-        reader = pyarrow.csv.open_csv(
-            source,
-            # Rows have numbers only where one thread reads them.
-            read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=misfit),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()), null_values=[""], strings_can_be_null=True
-            ),
+        fields = _fields(chunk.text, header)
+    except pa.ArrowInvalid:
+        return None
+    following = first + fields.height
+    return _Rows(fields, list(range(first, following)), [], following)
+
+
+def _sorted_rows(chunk: Chunk, header: Header, meters: Mapping[str, Meter], first: int) -> _Rows:
+    """Return the rows of a chunk, after a look at each."""
+    records = take_apart(chunk.text)[0] if chunk.records is None else chunk.records
+    numbers, texts, refused = list[int](), list[bytes](), list[_Row]()
+    for number, record in enumerate(records, first):
+        found = _refused(record, header, meters)
+        if found:
+            refused.append(_Row(number, found))
+        elif record.text.strip(b',"'):
+            numbers.append(number)
+            texts.append(record.text)
+    return _Rows(_fields(b"\n".join(texts), header), numbers, refused, first + len(records))
+
+
+def _refused(record: Record, header: Header, meters: Mapping[str, Meter]) -> Refused | None:
+    """Return why a record is no event whatever its fields say; None if that can't be told yet."""
+    text = record.text
+    if len(text) > MAX_LINE_BYTES:
+        return Refused(text[:KEPT_OF_LONG_LINE_BYTES], "too_large", TOO_LONG)
+    if not record.legal:
+        return Refused(text, "not_json", f"expected RFC 4180, found {_QUOTES}")
+    if _holds_rows(text, header, meters):
+        return Refused(text, "not_json", f"expected RFC 4180, found {_HOLDS_ROWS}")
+    number = len(field_texts(text)) if b'"' in text else text.count(b",") + 1
+    if number != len(header.columns) and text.strip(b',"'):
+        return Refused(
+            text, "not_json", f"expected {len(header.columns)} fields as in the header, found {number}"
         )
-        for batch in reader:
-            if batch.num_rows:
-                lines = json_lines(
-                    pl.DataFrame(pa.Table.from_batches([batch])), partial(_typed, meters=meters)
-                )
-                positions = _positions(position, batch.num_rows, misfits)
-                yield Batch(lines, position, positions=positions)
-                position = positions[-1] + 1
-                yield from _misfits(misfits, position)
-        yield from _misfits(misfits, None)
-    except DAMAGE as error:
-        raise unreadable(name, "CSV in UTF-8", error) from error
-
-
-def _header(start: bytes, name: str) -> list[str]:
-    text = start.decode("utf-8-sig", errors="replace")
     try:
-        header = next(csv.reader(io.StringIO(text, newline="")), [])
-    except csv.Error as error:
-        raise unreadable(name, "CSV with a header", error) from error
-    twice = [column for number, column in enumerate(header) if column in header[:number]]
-    if twice:
-        raise BadInputError(
-            f"column {twice[0]!r} stands twice", where=name, expected="each column once", found="two alike"
-        )
-    check_columns(pl.Schema(dict.fromkeys(header, pl.String())), name)
-    return header
+        text.decode()
+    except UnicodeDecodeError as error:
+        return Refused(text, "not_json", f"expected UTF-8, found {error}")
+    return None
 
 
-def _positions(first: int, rows: int, misfits: Mapping[int, bytes]) -> list[int]:
-    """The numbers of rows that fit, of which the first may be this one."""
-    if not misfits:
-        return list(range(first, first + rows))
-    found = (number for number in count(first) if number not in misfits)
-    return list(islice(found, rows))
+def _holds_rows(record: bytes, header: Header, meters: Mapping[str, Meter]) -> bool:
+    """Whether a further line of the record is like a row: as many fields, and the name of a meter in its place."""
+    _, *lines = record.strip(b"\r\n").splitlines() or [b""]
+    commas = len(header.columns) - 1
+    named = [line.split(b",")[header.meter].strip(b'" ') for line in lines if line.count(b",") == commas]
+    return any(name.decode(errors="replace") in meters for name in named)
 
 
-def _misfits(misfits: dict[int, bytes], before: int | None) -> Iterator[Batch]:
-    """The misfits so far, taken out: what the reader has read ahead differs from time to time."""
-    numbers = sorted(number for number in misfits if before is None or number < before)
-    if numbers:
-        lines = b"\n".join(misfits.pop(number) for number in numbers)
-        yield Batch(lines, numbers[0], Refused(b"", "not_json", MISFIT), numbers)
+def _fields(text: bytes, header: Header) -> pl.DataFrame:
+    """Return the fields of records, as text. Raises ArrowInvalid if one is not UTF-8 or does not fit the header."""
+    columns = header.columns
+    if not text:
+        return pl.DataFrame(schema=dict.fromkeys(columns, pl.String()))
+    # The reader would take these bytes for no part of the first field.
+    whole = b"\n" + text if text.startswith(BYTE_ORDER_MARK) else text
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(whole),
+        # One block on one thread costs less; the other cores have batches of their own.
+        read_options=pyarrow.csv.ReadOptions(
+            column_names=columns, block_size=len(whole) + 1, use_threads=False
+        ),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(columns, pa.string()), null_values=[""], strings_can_be_null=True
+        ),
+    )
+    return pl.DataFrame(table)
 
 
-class _Chained(io.RawIOBase):
-    """What has been read already, then the rest of the stream."""
+def _without_empty(lines: bytes, fields: pl.DataFrame) -> bytes:
+    """Return the lines with those of rows without a value blank."""
+    if not fields["meter"].null_count():
+        return lines
+    empty = fields.select(pl.all_horizontal(pl.all().is_null())).to_series().to_list()
+    both = zip(lines.split(b"\n"), empty, strict=True)
+    return b"\n".join(b"" if is_empty else line for line, is_empty in both)
 
-    def __init__(self, start: bytes, rest: pa.NativeFile) -> None:
-        self._start, self._rest = io.BytesIO(start), rest
 
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        return self._start.read(size) or bytes(self._rest.read(size if size >= 0 else None))
+def _refused_batches(rows: list[_Row]) -> Iterator[Batch]:
+    """Return the rows by what is wrong with them."""
+    ways = attrgetter("refused.reason", "refused.detail")
+    for (reason, detail), group in groupby(sorted(rows, key=ways), ways):
+        found = list(group)
+        texts = [row.refused.text for row in found]
+        lines = b"\n".join(text.replace(b"\n", b" ") for text in texts)
+        numbers = [row.number for row in found]
+        yield Batch(lines, numbers[0], Refused(b"", reason, detail), numbers, texts)
 
 
 def _typed(name: str, _dtype: pl.DataType, meters: Mapping[str, Meter]) -> pl.Expr:

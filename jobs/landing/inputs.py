@@ -83,7 +83,10 @@ def _read_through(source: Input, meters: Mapping[str, Meter]) -> Input:
             digest.update(block)
     found = source.file_format or _format(source.name, start)
     opened = source._replace(sha256=digest.hexdigest(), file_format=found)
-    if opened.file_format in ("csv", "parquet"):
+    if opened.file_format == "csv":
+        # Only its header can refuse the whole of it.
+        next(opened.batches(meters), None)
+    if opened.file_format == "parquet":
         # Damage in the middle shows only on decoding, and must show before anything is landed.
         for _ in opened.batches(meters):
             pass

@@ -495,7 +495,7 @@ UNREADABLE = {
     "CSV with a column twice": ("a.csv", b"subject,meter,quantity,x,x\na,active_users,1,1,2\n"),
     "CSV of one long field": ("a.csv", b"x" * 200_000),
     "CSV without a header": ("a.csv", b""),
-    "CSV that is not UTF-8": ("a.csv", b"subject,meter,quantity\n\xff\xfe,m,1\n"),
+    "CSV with a header that is not UTF-8": ("a.csv", b"subject,meter,quantity,\xff\n"),
 }
 
 
