@@ -72,7 +72,8 @@ def standing(storage: Storage, listed: Iterable[StoredFile], state: MeterState) 
                 errors[file.path] = _came_back(file)
         files[date] = [file for file in there if file not in replaced and file.path not in errors]
         strays += errors.values()
-    return Standing(files, replaced, strays)
+    # A date with no file that counts has none, as if it were not listed.
+    return Standing({date: there for date, there in files.items() if there}, replaced, strays)
 
 
 def is_compacted(file: StoredFile) -> bool:

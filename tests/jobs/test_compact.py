@@ -446,3 +446,27 @@ def test_every_reader_of_files_passes_over_what_was_merged(tmp_path: Path) -> No
     assert [len(partition.files) for partition in partitions.values()] == [1, 1]
     assert len(there.replaced) == 5
     assert there.strays == []
+
+
+def test_a_date_of_nothing_but_a_damaged_compacted_file_stops_no_other_date(tmp_path: Path) -> None:
+    """It has no record and no events; without an index every date is looked at for keys that come to count."""
+    lake, meter, _ = small(tmp_path)
+    root = Path(lake.url)
+    compacted_now(lake)
+    for file in (root / paths.events(meter.name, DAY)).glob("?.parquet"):
+        file.unlink()
+    (damaged,) = (root / paths.events(meter.name, DAY)).glob("compacted-*")
+    damaged.write_bytes(damaged.read_bytes()[:-20] + b"PAR1")
+    aggregated(lake)
+    later = [DAY + dt.timedelta(days=number) for number in (60, 61)]
+    gone = put(lake, meter, "x.parquet", event("x", day=later[0]), day=later[0])
+    aggregated(lake)
+    gone.unlink()
+    put(lake, meter, "y.parquet", event("y", day=later[1]), day=later[1])
+    for file in (root / paths.indexes(meter.name)).iterdir():
+        file.unlink()
+    report = aggregated(lake)
+    where = str(damaged.relative_to(root))
+    assert (report.exit_code, [said["where"] for said in report.problems]) == (1, [where])
+    assert lake.usage(meter.name, later[0]).collect()["date"].to_list() == [later[1]]
+    assert aggregated(lake, rebuild=True).exit_code == 1
