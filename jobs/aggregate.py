@@ -47,11 +47,15 @@ class _Due(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a run over one meter is to do: changed partitions and why, all open ones, and files not counted."""
+    """What a run over one meter is to do: changed partitions and why, all open ones, and files not counted.
+
+    With `compare_all` the losers of every open partition are compared with those of its record, changed or not.
+    """
 
     changed: dict[dt.date, Change]
     partitions: dict[dt.date, Partition]
     rejected: Rejected
+    compare_all: bool = False
 
 
 def aggregate(
@@ -79,12 +83,12 @@ def aggregate(
 def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> None:
     with report.stage("plan"):
         if rebuild:
-            rebuilt = rebuild_state(storage, view.meter.name)
-            # What is sealed stays sealed, even if its files are gone.
-            rebuilt.partitions |= {date: view.state.partitions[date] for date in view.state.sealed}
+            # What the state knows is not asked of footers: an interrupted run may have put other things there.
+            rebuilt = rebuild_state(storage, view.meter.name, view.state.partitions)
             rebuilt.definition, view.state = view.state.definition, rebuilt
         plan = _plan(storage, view, report, rebuild=rebuild)
-    index = _recompute(storage, view.meter, view.state, plan, report) if plan.changed else None
+    due = plan.changed or plan.compare_all
+    index = _recompute(storage, view.meter, view.state, plan, report) if due else None
     view.save(storage)
     if index:
         index.tidy()
@@ -109,10 +113,12 @@ def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -
     quarantine_late(storage, meter, changed, report)
     # They are read for their footers, their keys and their rows.
     storage.prefetch([file for date in changed for file in listing.get(date, ())])
-    partitions, rejected = (
-        admit(storage, meter, listing, sealed if rebuild else state) if changed else ({}, {})
-    )
-    return Plan(changed, partitions, rejected)
+    # Footers tell what each partition was made of, and not whether the run came to the others that it concerned.
+    compare_all = not view.stored and bool(state.partitions)
+    if not changed and not compare_all:
+        return Plan({}, {}, {})
+    partitions, rejected = admit(storage, meter, listing, sealed if rebuild else state)
+    return Plan(changed, partitions, rejected, compare_all)
 
 
 def _recompute(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> KeyIndex:
@@ -175,7 +181,7 @@ def _losers(
         keep = [DATE, ROW, CONFLICT, "winner_date"]
         return find_losers(meter, plan.partitions, settled, focus & plan.partitions.keys(), index, keep)
 
-    if all(change.why in (NEW, FILES_ADDED) for change in plan.changed.values()):
+    if not plan.compare_all and all(change.why in (NEW, FILES_ADDED) for change in plan.changed.values()):
         losers = find(set(changed))
         # Where rows only came, an old winner loses to a new one or is a winner still.
         beaten = losers.filter(
@@ -183,7 +189,7 @@ def _losers(
         )
         hit = set(beaten[DATE])
         return (find(changed | hit) if hit else losers), hit
-    moved = _moved_keys(index, plan, state) if others else None
+    moved = _moved_keys(index, plan, state) if others and not plan.compare_all else None
     hit = others if moved is None else index.dates_with(moved, others)
     return find(changed | hit), hit
 

@@ -104,9 +104,8 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: 
     if doomed and not dry_run:
         with report.stage("seal"):
             _seal(lake, doomed)
-    leftover = [
-        date for date in sorted(lake.state.sealed) if date not in doomed and lake.partition(date).files
-    ]
+    sealed = lake.state.sealed if lake.view.stored else set()
+    leftover = [date for date in sorted(sealed) if date not in doomed and lake.partition(date).files]
     for date in sorted({*doomed, *leftover}):
         partition = lake.partition(date)
         why = "interrupted before" if date in leftover else f"before {until}"
@@ -127,6 +126,9 @@ def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> Refuse
     if change or record is None:
         found = change.why if change else "never aggregated"
         hint = "run: meterlake aggregate"
+    elif not lake.view.stored:
+        # The record is from footers, and nobody has compared it with those of the other partitions yet.
+        found, hint = "no state file of the meter", "run: meterlake aggregate"
     elif record.rejected:
         found, hint = (
             f"files that can't be read: {', '.join(sorted(record.rejected))}",
@@ -176,7 +178,7 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
         # Those of the rows as they were published, unless there were none: what was damaged since must be seen.
         checksums = record.checksums or table_checksums(tables)
         if date in settled:
-            checksums |= {SETTLED: rows_checksum(settled[date])}
+            checksums = checksums | {SETTLED: rows_checksum(settled[date])}
         record = msgspec.structs.replace(record, sealed_at=now(), checksums=checksums)
         publish_partition(lake.storage, lake.meter.name, date, tables, record)
         lake.state.partitions[date] = record

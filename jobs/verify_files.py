@@ -11,9 +11,9 @@ import polars as pl
 
 from lake import paths
 from lake.checksums import rows_checksum, stamp_of
-from lake.publish import PUBLISH_ORDER, published_files
+from lake.publish import published_files
 from lake.readers import aggregate_columns
-from lake.state import SETTLED, PartitionState, decode_record
+from lake.state import PUBLISH_ORDER, SETTLED, PartitionState, decode_record
 from lake.storage import Storage, StoredFile
 from schemas.errors import DifferenceError
 from schemas.meter import Meter

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lake import paths
-from lake.state import MeterState, PartitionState
+from lake.state import NO_VERSION, MeterState, PartitionState
 from lake.storage import StoredFile
 
 NEW = "new"
 VANISHED = "vanished"
+INTERRUPTED = "interrupted before"
 DEFINITION_CHANGED = "definition changed"
 FILES_ADDED = "files added"
 FILES_REMOVED = "files removed"
@@ -71,6 +72,8 @@ def _change(listed: Sequence[StoredFile], record: PartitionState | None, meter_v
     before = {file_name(file) for file in added} & known.keys()
     gone = known.keys() - now
     removed = tuple(sorted(before | gone))
+    if listed and record.meter_version == NO_VERSION:
+        return Change(INTERRUPTED, added, removed)
     if not listed:
         return Change(VANISHED, (), removed) if removed else None
     compacted = bool(added and gone) and all(file_name(file).startswith(paths.COMPACTED) for file in added)

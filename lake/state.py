@@ -7,20 +7,32 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Container, Mapping
 
 import msgspec
 import polars as pl
 
 from lake import paths
+from lake.events import by_date
 from lake.lateness import Lateness
+from lake.parts import part_files
 from lake.storage import Storage, StoredFile
+from lake.storage.faults import is_storage_failure
 from schemas.errors import BrokenLakeError
 from schemas.meter import Meter
 
 # The key of a Parquet file's key-value metadata under which the record of its partition stands.
 METADATA_KEY = "meterlake"
+# Beside it the path of the file, so that a file that was copied to another place is not taken for what belongs there.
+PLACE_KEY = "meterlake-path"
 # Beside the tables in `PartitionState.checksums`: the settled winners.
 SETTLED = "settled"
+# The order in which a partition's tables are published; they are removed in the opposite one.
+PUBLISH_ORDER = ("usage_by_dimension", "usage_by_subject", "usage")
+
+# In the record of a partition whose aggregation was interrupted: no meter has it.
+NO_VERSION = ""
+NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 
 class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
@@ -126,38 +138,45 @@ def save_state(storage: Storage, meter: str, state: MeterState, stored: str = ""
     return state.checksum
 
 
-def rebuild_state(storage: Storage, meter: str) -> MeterState:
-    """The state as the metadata of the aggregate files tells it; reads footers only.
+def rebuild_state(
+    storage: Storage, meter: str, known: Mapping[dt.date, PartitionState] | None = None
+) -> MeterState:
+    """Return the records that are `known`, and of all other partitions what the footers of their tables have.
 
-    The record in `usage` counts, or where it can't be read that of another table. Raises BrokenLakeError if none can,
-    and the partition's raw events are gone: it must not be taken for a new one.
+    A partition is done only if all of its tables carry the record of the same inputs. One that is not gets a record
+    that no files match, so that it is computed again. Sealed is what all readable footers call so, unless the files
+    that they name are all there unchanged: then nothing was dropped, and its sealing may have been interrupted.
+    Raises BrokenLakeError for a partition that is not done and can't be computed again, since raw events are gone.
     """
-    state = MeterState()
-    dates: dict[dt.date, list[StoredFile]] = {}
-    for table in paths.TABLES:
-        for file in storage.list(paths.aggregates(table, meter)):
-            if (place := paths.split_partition(file.path)) and place.file == paths.PART:
-                dates.setdefault(place.date, []).append(file)
-    for date, files in sorted(dates.items()):
-        record = next(filter(None, (read_record(storage, file) for file in files)), None)
-        if record:
-            state.partitions[date] = record
-        elif not storage.list(paths.events(meter, date)):
+    state = MeterState(partitions=dict(known or {}))
+    published = _published(storage, meter, state.partitions.keys())
+    storage.prefetch([file for files in published.values() for file in files.values()])
+    events, _ = by_date(storage.list(paths.events(meter)) if published else [])
+    for date, files in sorted(published.items()):
+        records = {table: read_record(storage, file) for table, file in files.items()}
+        there = {file.path.rsplit("/", 1)[-1]: file.identity for file in events.get(date, ())}
+        record = _finished(records, there)
+        if not record and _is_lost(records, there):
             raise BrokenLakeError(
-                "no aggregate file of this partition can be read, and its raw events are gone",
-                where=files[0].path,
-                hint="restore the file from a backup, or remove the partition's aggregate files to give them up",
+                "the tables of this partition are not of one finished aggregation, and its raw events are gone",
+                where=paths.events(meter, date),
+                expected="the record of the same inputs in all tables",
+                found=", ".join(f"{table}: {_described(records.get(table))}" for table in paths.TABLES),
+                hint="restore the files from a backup, or remove the partition's aggregate files to give them up",
             )
+        state.partitions[date] = record or _unfinished(records, there)
     return state
 
 
 def read_record(storage: Storage, file: StoredFile) -> PartitionState | None:
-    """The record in the metadata of an aggregate file; None if the file has none or can't be read."""
+    """Return the record in the footer of an aggregate file; None if it has none, is of another place, or can't be read."""
     try:
         metadata = storage.metadata(file)
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        if is_storage_failure(error):
+            raise
         return None
-    return decode_record(metadata)
+    return decode_record(metadata) if metadata.get(PLACE_KEY, file.path) == file.path else None
 
 
 def decode_record(metadata: dict[str, str]) -> PartitionState | None:
@@ -166,6 +185,78 @@ def decode_record(metadata: dict[str, str]) -> PartitionState | None:
         return msgspec.json.decode(metadata.get(METADATA_KEY, ""), type=PartitionState)
     except msgspec.DecodeError:
         return None
+
+
+def _published(storage: Storage, meter: str, but: Container[dt.date]) -> dict[dt.date, dict[str, StoredFile]]:
+    """Return by date the file in each aggregate table that has one."""
+    found: dict[dt.date, dict[str, StoredFile]] = {}
+    for table in paths.TABLES:
+        for date, file in part_files(storage, paths.aggregates(table, meter)).items():
+            if date not in but:
+                found.setdefault(date, {})[table] = file
+    return found
+
+
+def _finished(
+    records: Mapping[str, PartitionState | None], there: Mapping[str, str]
+) -> PartitionState | None:
+    """Return the record of a partition that its tables call done; None for any other.
+
+    `records` are by table, of those that have a file; `there` the identities of the raw files that are there, by name.
+    """
+    found = [record for record in records.values() if record]
+    if not found or any(_opened(record) != _opened(found[0]) for record in found):
+        return None
+    sealed = [record for record in found if record.sealed_at]
+    if len(sealed) == len(found) and not _all_there(found[0], there):
+        return found[0]
+    # A date without events has tables only while it is sealed; and one that is sealed has that in all of them.
+    whole = len(found) == len(paths.TABLES) and found[0].events > 0 and (there or not sealed)
+    return msgspec.structs.replace(_opened(found[0]), aggregated_at=found[0].aggregated_at) if whole else None
+
+
+def _is_lost(records: Mapping[str, PartitionState | None], there: Mapping[str, str]) -> bool:
+    """Return whether a partition that is not done can't be computed again either, since raw events are gone.
+
+    Without any, it may still be what an interrupted run left of an open partition: what comes first in the order of
+    publishing. That is out of date only.
+    """
+    found = [record for record in records.values() if record]
+    if any(record.sealed_at and not _all_there(record, there) for record in found):
+        return True
+    left = tuple(table for table in PUBLISH_ORDER if table in records)
+    interrupted = len(found) == len(records) and left == PUBLISH_ORDER[: len(left)]
+    return not there and not interrupted
+
+
+def _unfinished(records: Mapping[str, PartitionState | None], there: Mapping[str, str]) -> PartitionState:
+    """Return a record of no meter version and of no file as it is, which is out of date whatever there is."""
+    names = {name for record in records.values() if record for name in record.files} | there.keys()
+    return PartitionState(
+        meter_version=NO_VERSION,
+        files=dict.fromkeys(sorted(names), ""),
+        fingerprint="",
+        losers="",
+        events=0,
+        aggregated_at=NEVER,
+    )
+
+
+def _all_there(record: PartitionState, there: Mapping[str, str]) -> bool:
+    """Return whether the files of a record are all there unchanged; of no files there is nothing to say so."""
+    return bool(record.files) and record.files.items() <= there.items()
+
+
+def _opened(record: PartitionState) -> PartitionState:
+    """Return what a record was of the same inputs before it was sealed, whenever that was."""
+    checksums = {table: checksum for table, checksum in record.checksums.items() if table != SETTLED}
+    return msgspec.structs.replace(record, aggregated_at=NEVER, sealed_at=None, checksums=checksums)
+
+
+def _described(record: PartitionState | None) -> str:
+    if record is None:
+        return "none that can be read"
+    return f"inputs {record.fingerprint}{' (sealed)' if record.sealed_at else ''}"
 
 
 def _decoded(meter: str, body: bytes) -> MeterState:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lake.storage import LocalStorage
+from lake.storage import LocalStorage, StoredFile
 from schemas.errors import StorageError
 
 OPERATIONS = (
@@ -64,3 +65,30 @@ class FaultyStorage(LocalStorage):
         if self._error is StorageError:
             return StorageError("the test says no", where=path)
         return self._error(path)
+
+
+class DyingStorage(LocalStorage):
+    """Breaks off before it changes a file below `prefix`, once it has changed so many others there."""
+
+    def __init__(self, root: str | Path, prefix: str, survives: int = 0) -> None:
+        super().__init__(root)
+        self._prefix, self._survives = prefix, survives
+
+    def publish(self, path: str, content: bytes) -> None:
+        self._live(path)
+        super().publish(path, content)
+
+    def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
+        self._live(path)
+        return super().publish_file(path, local, keep=keep)
+
+    def delete_all(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self._live(path)
+            super().delete_all([path])
+
+    def _live(self, path: str) -> None:
+        if path.startswith(self._prefix):
+            if not self._survives:
+                raise BrokenOffError(path)
+            self._survives -= 1
