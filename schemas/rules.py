@@ -8,6 +8,7 @@ from typing import NamedTuple
 import polars as pl
 
 from schemas.meter import POSITIVE_AGGREGATIONS, Meter
+from schemas.tables import QUANTITY
 
 SUBJECT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"
 MAX_SUBJECT_BYTES = 128
@@ -15,6 +16,9 @@ MAX_AHEAD = dt.timedelta(hours=24)
 # Older is not history but a clock that was never set: 0001-01-01 is what Go writes for "no time".
 EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MAX_FOUND_CHARS = 120
+# The first quantity that is too large, above or below 0: a billion of those that are not fit one decimal(38, 9).
+QUANTITY_DIGITS = 20
+QUANTITY_LIMIT = 10**QUANTITY_DIGITS
 
 REASONS = {
     "not_json": "the line is not valid JSON (or the CSV row is not RFC 4180, is not UTF-8, or does not fit its header)",
@@ -27,7 +31,7 @@ REASONS = {
     "subject_missing": "no subject, or an empty one",
     "subject_invalid": "the subject is not text, is over 128 bytes, or has characters beside A-Z a-z 0-9 _ . : -",
     "quantity_missing": "no quantity",
-    "quantity_invalid": "the quantity is not a finite number of at most 29 digits before the point",
+    "quantity_invalid": "the quantity is not a finite number of at most 20 digits before the point",
     "quantity_not_positive": "the quantity is 0 or less, and the meter's aggregation is sum, count or rate",
     "quantity_negative": "the quantity is less than 0",
     "timestamp_invalid": "the timestamp is not RFC 3339 with a zone",
@@ -78,7 +82,8 @@ def measured_rules(meter: Meter) -> list[Rule]:
     timestamp, received_at = pl.col("timestamp"), pl.col("received_at")
     rules = [
         Rule("quantity_missing", quantity.is_null(), "a quantity", pl.lit("none")),
-        _quantity_rule(meter),
+        _size_rule(),
+        _sign_rule(meter),
         Rule("received_at_missing", received_at.is_null(), "received_at", pl.lit("none")),
         Rule("timestamp_out_of_range", timestamp < EARLIEST, "1970 or later", timestamp.cast(pl.String)),
         Rule(
@@ -146,7 +151,13 @@ def normalised_measured(meter: Meter) -> list[pl.Expr]:
     ]
 
 
-def _quantity_rule(meter: Meter) -> Rule:
+def _size_rule() -> Rule:
+    quantity, limit = pl.col("quantity"), pl.lit(QUANTITY_LIMIT, QUANTITY)
+    too_large = (quantity >= limit) | (quantity <= -limit)
+    return Rule("quantity_invalid", too_large, f"a quantity below 10^{QUANTITY_DIGITS}", quantity)
+
+
+def _sign_rule(meter: Meter) -> Rule:
     quantity = pl.col("quantity")
     if meter.aggregation in POSITIVE_AGGREGATIONS:
         return Rule("quantity_not_positive", quantity <= 0, "more than 0", quantity)

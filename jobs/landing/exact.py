@@ -18,6 +18,7 @@ import polars as pl
 from jobs.landing.cloudevents import is_cloudevent, usage_body
 from jobs.landing.parsed import LINE, Parsed, Rejected, parsed_columns
 from schemas.meter import Dimension, Meter
+from schemas.rules import QUANTITY_DIGITS
 
 MAX_DEPTH = 64
 MAX_FOUND_CHARS = 120
@@ -130,7 +131,7 @@ def _quantity(value: Any) -> Decimal | None:
     text = value.strip() if isinstance(value, str) else ""
     quantity = _decimal(text) if len(text) <= MAX_QUANTITY_CHARS else None
     if quantity is None:
-        expected = "a number of at most 29 digits before the point"
+        expected = f"a number of at most {QUANTITY_DIGITS} digits before the point"
         raise NotAnEvent("quantity_invalid", f"expected {expected}, found {_found(value)}")
     return quantity
 

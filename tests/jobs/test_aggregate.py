@@ -347,14 +347,6 @@ def test_stray_files_are_named_and_markers_of_other_programs_passed_over(tmp_pat
     }
 
 
-def test_a_sum_beyond_38_digits_is_an_error_and_not_another_number(tmp_path: Path) -> None:
-    lake, meter = a_lake(tmp_path)
-    put(lake, meter, "a.parquet", *(event(f"k{n}", quantity="9" * 29) for n in range(20)))
-    with pytest.raises(Exception, match="active_users"):
-        aggregated(lake)
-    assert not (tmp_path / paths.aggregate("usage", meter.name, DAY)).exists()
-
-
 def test_an_unknown_meter_lists_the_known_ones(tmp_path: Path) -> None:
     lake, _ = a_lake(tmp_path)
     with pytest.raises(BadInputError, match="'active_users'"):
