@@ -17,6 +17,7 @@ from jobs.options import (
     Json,
     NoLease,
     OneMeter,
+    TakeLease,
     Wait,
     examples,
     listed,
@@ -56,12 +57,13 @@ def land(
 @jobs_app.command(
     epilog=examples("meterlake aggregate", "meterlake aggregate --meter active_users --rebuild")
 )
-def aggregate(
+def aggregate(  # noqa: PLR0913, PLR0917 - what to aggregate, and how
     context: typer.Context,
     meter: OneMeter = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every open partition anew.")] = False,
     wait: Wait = False,
     no_lease: NoLease = False,
+    take_lease: TakeLease = False,
     _json: Json = False,
 ) -> int:
     """Deduplicate, and bring the aggregate tables up to date."""
@@ -71,16 +73,17 @@ def aggregate(
 
         job(lake, report, meter=meter, rebuild=rebuild)
 
-    return _run_job(context, "aggregate", work, wait=None if no_lease else wait)
+    return _run_job(context, "aggregate", work, wait=None if no_lease else wait, take=take_lease)
 
 
 @jobs_app.command(epilog=examples("meterlake retain --dry-run --as-of 2026-12-31", "meterlake retain"))
-def retain(
+def retain(  # noqa: PLR0913, PLR0917 - what to retain, and how
     context: typer.Context,
     dry_run: DryRun = False,
     as_of: AsOf = None,
     wait: Wait = False,
     no_lease: NoLease = False,
+    take_lease: TakeLease = False,
     _json: Json = False,
 ) -> int:
     """Drop expired raw events. Their aggregates stay."""
@@ -90,7 +93,9 @@ def retain(
 
         job(lake, report, as_of=as_of, dry_run=dry_run)
 
-    return _run_job(context, "retain", work, dry_run=dry_run, wait=None if no_lease else wait)
+    return _run_job(
+        context, "retain", work, dry_run=dry_run, wait=None if no_lease else wait, take=take_lease
+    )
 
 
 @jobs_app.command(
@@ -120,6 +125,7 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
     ] = None,
     wait: Wait = False,
     no_lease: NoLease = False,
+    take_lease: TakeLease = False,
     _json: Json = False,
 ) -> int:
     """Write a billing revision of a month, if anything changed."""
@@ -136,7 +142,7 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
         options = Options(tuple(listed(group_by)), columns, csv_safe)
         job(lake, report, parse_period(period), meter=meter, options=options, close=close)
 
-    return _run_job(context, "export", work, wait=None if no_lease else wait)
+    return _run_job(context, "export", work, wait=None if no_lease else wait, take=take_lease)
 
 
 @jobs_app.command(
@@ -147,6 +153,7 @@ def nightly(
     as_of: AsOf = None,
     wait: Wait = False,
     no_lease: NoLease = False,
+    take_lease: TakeLease = False,
     _json: Json = False,
 ) -> int:
     """Aggregate, export, retain: what cron calls.
@@ -159,7 +166,7 @@ def nightly(
 
         job(lake, report, as_of=as_of)
 
-    return _run_job(context, "nightly", work, wait=None if no_lease else wait)
+    return _run_job(context, "nightly", work, wait=None if no_lease else wait, take=take_lease)
 
 
 @jobs_app.command(epilog=examples("meterlake compact --dry-run", "meterlake compact --meter active_users"))
@@ -170,6 +177,7 @@ def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
     as_of: AsOf = None,
     wait: Wait = False,
     no_lease: NoLease = False,
+    take_lease: TakeLease = False,
     _json: Json = False,
 ) -> int:
     """Merge small event files into files of about 128 MB.
@@ -182,7 +190,9 @@ def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
 
         job(lake, report, meter=meter, as_of=as_of, dry_run=dry_run)
 
-    return _run_job(context, "compact", work, dry_run=dry_run, wait=None if no_lease else wait)
+    return _run_job(
+        context, "compact", work, dry_run=dry_run, wait=None if no_lease else wait, take=take_lease
+    )
 
 
 @jobs_app.command(epilog=examples("meterlake verify", "meterlake verify --meter active_users"))
@@ -191,6 +201,7 @@ def verify(
     meter: OneMeter = None,
     wait: Wait = False,
     no_lease: NoLease = False,
+    take_lease: TakeLease = False,
     _json: Json = False,
 ) -> int:
     """Hold what is published against the raw events.
@@ -203,16 +214,17 @@ def verify(
 
         job(lake, report, meter=meter)
 
-    return _run_job(context, "verify", work, wait=None if no_lease else wait)
+    return _run_job(context, "verify", work, wait=None if no_lease else wait, take=take_lease)
 
 
-def _run_job(
+def _run_job(  # noqa: PLR0913 - a job, and how it takes the lease
     context: typer.Context,
     job: str,
     work: Callable[[Lake, Report], None],
     *,
     dry_run: bool = False,
     wait: bool | None = None,
+    take: bool = False,
 ) -> int:
     """Run a job with a report, and with the lake's lease unless `wait` is None or nothing will be touched."""
     session = session_of(context)
@@ -228,7 +240,7 @@ def _run_job(
         if not dry_run:
             session.report_file = lake.storage.uri(paths.run(report.started_at, job))
         if wait is not None and not dry_run:
-            with leased(lake.storage, job, wait=wait) as storage:
+            with leased(lake.storage, job, wait=wait, take=take) as storage:
                 work(lake.over(storage), report)
         else:
             work(lake, report)

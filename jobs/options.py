@@ -50,6 +50,12 @@ NoLease = Annotated[
         "--no-lease", help="Take no lease: nothing keeps another job from working at the same time."
     ),
 ]
+TakeLease = Annotated[
+    bool,
+    typer.Option(
+        "--take-lease", help="Take over a lease that can't be read, or that ends later than any can."
+    ),
+]
 AsOf = Annotated[
     dt.date | None,
     typer.Option("--as-of", parser=_date, metavar="DATE", help="The date to count from; default today, UTC."),

@@ -62,6 +62,12 @@ with leased(LocalStorage(sys.argv[1]), "slow", lease_time=dt.timedelta(seconds=1
             break
 """
 
+BEHIND = """
+import datetime as dt
+from lake import lease
+lease._now = lambda: dt.datetime.now(dt.UTC) - dt.timedelta(days=365)
+"""
+
 
 def started(program: str, *arguments: str) -> subprocess.Popen[str]:
     root = str(Path(__file__).parents[2])
@@ -94,7 +100,7 @@ def test_a_second_job_is_told_who_works_and_until_when(tmp_path: Path) -> None:
             leased(storage, "x"),
         ):
             pass
-        assert f"{holder.expires_at:%H:%M:%S}" in caught.value.hint
+        assert f"{holder.expires_at:%Y-%m-%d %H:%M:%S}" in caught.value.hint
     assert current_holder(storage) is None
 
 
@@ -162,6 +168,116 @@ def test_a_file_that_is_no_lease_is_named(tmp_path: Path, body: bytes) -> None:
     with pytest.raises(MeterlakeError, match="not a lease") as caught, leased(storage, "nightly"):
         pass
     assert caught.value.where == paths.lease(1)
+
+
+def a_lease_until(
+    folder: Path, end: dt.datetime, number: int = 1, start: dt.datetime | None = None
+) -> Holder:
+    """The lease of a job on another machine."""
+    holder = Holder(
+        owner="x", job="retain", host="other", process=1, taken_at=start or end - SHORT, expires_at=end
+    )
+    LocalStorage(folder).publish(paths.lease(number), msgspec.json.encode(holder))
+    return holder
+
+
+FAR = dt.datetime(2130, 2, 3, 4, 5, 6, tzinfo=dt.UTC)
+
+
+def test_a_lease_that_ends_later_than_any_can_is_told_with_its_date_and_taken_over_on_request(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Lake.init(str(tmp_path))
+    a_lease_until(tmp_path, FAR)
+    command = ["--lake", str(tmp_path), "aggregate"]
+    assert run(command) == 1
+    printed = capfd.readouterr().err
+    assert "the lease of this lake ends later than any lease can" in printed
+    assert "until 2130-02-03 04:05:06 UTC" in printed
+    assert "--take-lease" in printed
+    assert run([*command, "--take-lease"]) == 0
+    assert run(command) == 0
+
+
+def test_a_lease_that_is_held_as_usual_is_not_taken_over(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    refused = pytest.raises(RefusedError, match="another job is working")
+    with leased(storage, "nightly") as held:
+        with refused, leased(storage, "x", take=True):
+            pass
+        held.publish("x", b"")
+
+
+def test_waiting_for_a_lease_that_never_ends_goes_on_only_while_it_is_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "LEASE_TIME", SHORT)
+    monkeypatch.setattr(lease_module, "MAX_CLOCK_SKEW", SHORT)
+    monkeypatch.setattr(lease_module, "POLL_SECONDS", 0.1)
+    renewals = 5
+
+    def renew() -> None:
+        for number in range(renewals):
+            a_lease_until(tmp_path, FAR + number * SHORT)
+            time.sleep(0.7)
+
+    holder = threading.Thread(target=renew)
+    start = time.monotonic()
+    holder.start()
+    time.sleep(0.3)
+    with (
+        pytest.raises(RefusedError, match="later than any lease can"),
+        leased(LocalStorage(tmp_path), "x", wait=True),
+    ):
+        pass
+    holder.join()
+    assert time.monotonic() - start > renewals * 0.7
+
+
+def test_a_holder_with_a_clock_that_is_behind_stops_once_another_has_taken_over(tmp_path: Path) -> None:
+    holder = started(BEHIND + HOLDER, str(tmp_path))
+    try:
+        wait_for(tmp_path / "beat")
+        with leased(LocalStorage(tmp_path), "next") as successor:
+            printed, errors = holder.communicate(timeout=60)
+            successor.publish("x", b"")
+    finally:
+        holder.kill()
+    assert printed.startswith(f"{tmp_path}: this job lost its lease")
+    assert (holder.returncode, errors) == (0, "")
+
+
+def test_a_clock_that_is_set_back_while_it_is_held_does_not_end_a_lease_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path)
+    with leased(storage, "nightly", lease_time=SHORT) as held:
+        monkeypatch.setattr(lease_module, "_now", lambda: LONG_AGO)
+        time.sleep(1.5)
+        held.publish("x", b"")
+        monkeypatch.undo()
+        assert current_holder(storage) is not None
+        with pytest.raises(RefusedError), leased(storage, "x"):
+            pass
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000, b'{"owner": 1}'])
+def test_a_lease_that_can_not_be_read_is_taken_over_on_request(tmp_path: Path, body: bytes) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.publish(paths.lease(7), body)
+    with pytest.raises(MeterlakeError, match="not a lease") as caught, leased(storage, "nightly"):
+        pass
+    assert "--take-lease" in caught.value.hint
+    with leased(storage, "nightly", take=True):
+        assert [file.path for file in storage.list(paths.LEASE)] == [paths.lease(8)]
+
+
+@pytest.mark.parametrize("end", ["2030-01-01T00:00:00", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"])
+def test_a_lease_with_a_time_that_can_not_be_compared_is_named(tmp_path: Path, end: str) -> None:
+    whole = msgspec.json.decode(msgspec.json.encode(a_lease_until(tmp_path, FAR)))
+    LocalStorage(tmp_path).publish(paths.lease(1), json.dumps(whole | {"expires_at": end}).encode())
+    with pytest.raises(MeterlakeError, match="not a lease"), leased(LocalStorage(tmp_path), "nightly"):
+        pass
 
 
 def test_what_lands_during_a_run_waits_for_the_next_one(
