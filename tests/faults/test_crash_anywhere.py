@@ -22,7 +22,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from faults.storage import BrokenOffError, FaultyStorage
+from faults.storage import BrokenOffError, DyingStorage, FaultyStorage
 from jobs.aggregate import aggregate
 from jobs.compact import compact
 from jobs.land import land
@@ -48,7 +48,10 @@ WAYS: dict[str, tuple[bool, type[BaseException]]] = {
     "fails before": (False, StorageError),
     "breaks off after": (True, BrokenOffError),
 }
-if os.environ.get("METERLAKE_DEEP"):
+DEEP = bool(os.environ.get("METERLAKE_DEEP"))
+# Of a job's operations on each kind of lake, so many fail by chance, the same ones each time.
+SAMPLE = 6
+if DEEP:
     WAYS |= {"fails after": (True, StorageError), "breaks off before": (False, BrokenOffError)}
 
 
@@ -163,6 +166,83 @@ def published(lake: Lake) -> dict[tuple[str, dt.date], list[dict[str, Any]]]:
     return found
 
 
+def dies(folder: Path, job: Job, before: str, survives: int) -> None:
+    """A job that is killed after so many changes below a folder of the lake."""
+    lake = Lake(str(folder))
+    with pytest.raises(BrokenOffError), reported(lake, "job") as report:
+        job(lake.over(DyingStorage(folder, before, survives)), report)
+
+
+def lost_state(folder: Path) -> None:
+    (folder / paths.state(NAME)).unlink()
+
+
+def lost_index(folder: Path) -> None:
+    shutil.rmtree(folder / paths.indexes(NAME))
+
+
+def half_written(folder: Path) -> None:
+    """Of the two dates with new files the first is published, and of the second one table."""
+    dies(folder, aggregate, paths.AGGREGATES, 4)
+
+
+def half_sealed(folder: Path) -> None:
+    """All tables of a date are sealed, and the state does not know it."""
+    aggregated(Lake(str(folder)))
+    dies(folder, _retain, paths.STATE, 0)
+
+
+def half_dropped(folder: Path) -> None:
+    """A sealed date that has lost one of its two files."""
+    aggregated(Lake(str(folder)))
+    dies(folder, _retain, f"{paths.events(NAME, DAYS[1])}", 1)
+
+
+def half_withdrawn(folder: Path) -> None:
+    """A date whose files are gone, and one of its tables."""
+    aggregated(Lake(str(folder)))
+    shutil.rmtree(folder / paths.events(NAME, DAYS[3]))
+    dies(folder, aggregate, paths.AGGREGATES, 1)
+
+
+def half_compacted(folder: Path) -> None:
+    """Merged files of which the state does not know."""
+    dies(folder, _compact, paths.STATE, 1)
+
+
+def never_aggregated(folder: Path) -> None:
+    for place in (paths.AGGREGATES, paths.STATE, paths.INDEX, paths.SETTLED):
+        shutil.rmtree(folder / place)
+
+
+# What happened to the lake of `prepared`, in this order, before a job is disturbed.
+KINDS: dict[str, list[Callable[[Path], None]]] = {
+    "lost state": [lost_state],
+    "lost index": [lost_index],
+    "lost state and index": [lost_state, lost_index],
+    "half written": [half_written],
+    "half written, lost state": [half_written, lost_state],
+    "half sealed": [half_sealed],
+    "half sealed, lost state": [half_sealed, lost_state],
+    "half dropped": [half_dropped],
+    "half dropped, lost state": [half_dropped, lost_state],
+    "half withdrawn": [half_withdrawn],
+    "half withdrawn, lost state": [half_withdrawn, lost_state],
+    "half compacted": [half_compacted],
+    "half compacted, lost state": [half_compacted, lost_state],
+    "never aggregated": [never_aggregated],
+    "never aggregated, half written": [never_aggregated, half_written],
+}
+# Those that end as if nothing had happened: all but for where files are gone, merged, or never were sealed.
+HARMLESS = [kind for kind in KINDS if not re.search("withdrawn|compacted|never", kind)]
+
+
+def linked(source: Path, target: Path) -> Path:
+    """The same lake once more, of the same files: jobs change none in its place."""
+    shutil.copytree(source, target, copy_function=os.link)
+    return target
+
+
 def run(lake: Lake, job: Job) -> None:
     with suppress(MeterlakeError, BrokenOffError), reported(lake, "job") as report:
         job(lake, report)
@@ -175,8 +255,7 @@ def test_every_single_operation_may_fail(
 ) -> None:
     prepared(scratch / "prepared")
     before = published(Lake(str(scratch / "prepared")))
-    shutil.copytree(scratch / "prepared", scratch / "undisturbed")
-    undisturbed = Lake(str(scratch / "undisturbed"))
+    undisturbed = Lake(str(linked(scratch / "prepared", scratch / "undisturbed")))
     run(undisturbed, JOBS[name])
     after_it = published(undisturbed)
     for follow in (JOBS[name], _nightly):
@@ -185,8 +264,7 @@ def test_every_single_operation_may_fail(
     fails_at, last = 0, 1
     while fails_at < last:
         fails_at += 1
-        folder = scratch / "disturbed"
-        shutil.copytree(scratch / "prepared", folder)
+        folder = linked(scratch / "prepared", scratch / "disturbed")
         lake = Lake(str(folder))
         faulty = FaultyStorage(folder, fails_at, after=after, error=error)
         run(lake.over(faulty), JOBS[name])
@@ -199,6 +277,44 @@ def test_every_single_operation_may_fail(
         assert ended(lake) == expected, f"operation {fails_at}"
         shutil.rmtree(folder)
     assert fails_at >= 5
+
+
+@pytest.mark.parametrize("name", ["aggregate", "nightly"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_may_break_off_on_any_kind_of_lake_and_so_may_the_next(
+    scratch: Path, kind: str, name: str
+) -> None:
+    source = scratch / "prepared"
+    prepared(source)
+    harmless = Lake(str(linked(source, scratch / "harmless")))
+    for happened in KINDS[kind]:
+        happened(source)
+    undisturbed = Lake(str(linked(source, scratch / "undisturbed")))
+    last = _operations(undisturbed, JOBS[name])
+    run(undisturbed, _nightly)
+    expected = ended(undisturbed)
+    if kind in HARMLESS:
+        for job in (JOBS[name], _nightly):
+            run(harmless, job)
+        assert expected == ended(harmless)
+    chance = random.Random(f"{kind} {name}")
+    for fails_at in sorted(chance.sample(range(1, last + 1), last if DEEP else min(SAMPLE, last))):
+        folder = linked(source, scratch / "disturbed")
+        lake = Lake(str(folder))
+        again = chance.randrange(1, last + 1)
+        for number in (fails_at, again):
+            after = chance.random() < 1 / 2
+            run(lake.over(FaultyStorage(folder, number, after=after, error=BrokenOffError)), JOBS[name])
+        run(lake, _nightly)
+        assert ended(lake) == expected, f"operation {fails_at}, then {again}"
+        shutil.rmtree(folder)
+
+
+def _operations(lake: Lake, job: Job) -> int:
+    """Run a job; gives the number of its operations."""
+    counting = FaultyStorage(lake.url, 0, after=False, error=BrokenOffError)
+    run(lake.over(counting), job)
+    return counting.done
 
 
 def _nothing_is_lost(lake: Lake, expected: dict[str, Any]) -> None:
