@@ -116,7 +116,8 @@ def _due(storage: Storage, view: MeterView, until: dt.date, target_bytes: int) -
     dates = [date for date in view.files if date < until and date not in changed.keys() | view.state.sealed]
     candidates = {}
     for date in sorted(dates):
-        counted = view.state.partitions[date].files
+        record = view.state.partitions[date]
+        counted = record.files.keys() - set(record.converted)
         files = [file for file in view.files[date] if file_name(file) in counted]
         if small_files(files, target_bytes):
             candidates[date] = files

@@ -8,7 +8,7 @@ import polars as pl
 
 from jobs.report import PartitionReport, Report, now
 from lake.events import Partition, check_file
-from lake.planning import LATE_IN_SEALED, Change
+from lake.planning import LATE_IN_SEALED, Change, file_name
 from lake.quarantine import quarantine_rows
 from lake.storage import Storage
 from schemas.meter import Meter
@@ -23,13 +23,14 @@ def quarantine_late(storage: Storage, meter: Meter, changed: dict[dt.date, Chang
     for date, change in late.items():
         del changed[date]
         for file in change.added:
-            error = check_file(storage, meter, file)
-            if error:
-                report.problem(error)
+            check = check_file(storage, meter, file)
+            if check.error:
+                report.problem(check.error)
                 continue
-            partition = Partition(storage, meter, date, (file,))
+            converted = frozenset({file_name(file)} if check.converted else ())
+            partition = Partition(storage, meter, date, (file,), converted)
             said = pl.lit(f"the aggregates of {date} are final: {file.path}")
-            rows = partition.rows().with_columns(reason=pl.lit("sealed_partition"), detail=said)
+            rows = partition.as_given().with_columns(reason=pl.lit("sealed_partition"), detail=said)
             report.quarantine(quarantine_rows(partition, file, rows, now()))
             storage.delete(file.path)
             report.did(PartitionReport(meter=meter.name, date=date, action="quarantined", why=change.why))

@@ -45,6 +45,7 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
     record = PartitionState(
         meter_version=meter.version,
         files=partition.identities,
+        converted=sorted(partition.converted & partition.identities.keys()),
         rejected=rejected,
         losers=losers,
         fingerprint=fingerprint(partition.identities, meter.version, losers),

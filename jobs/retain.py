@@ -11,6 +11,7 @@ import polars as pl
 from jobs.report import PartitionReport, Report, now
 from jobs.tables import partial_usage, usage_tables
 from lake import Lake, paths
+from lake.admission import recorded_partition
 from lake.checksums import rows_checksum, write_stamped
 from lake.compacted import remove_replaced, standing
 from lake.copies import find_losers, settled_winners
@@ -18,7 +19,7 @@ from lake.dedup import DATE
 from lake.ends import Moments
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
-from lake.planning import Change, changes, file_name
+from lake.planning import Change, changes
 from lake.publish import publish_partition, read_partition, read_records, table_checksums
 from lake.state import SETTLED, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
@@ -72,9 +73,10 @@ class _MeterLake(msgspec.Struct, frozen=True):
         return self.view.state
 
     def partition(self, date: dt.date) -> Partition:
-        files = self.state.partitions[date].files if date in self.state.partitions else {}
-        counted = [file for file in self.listing.get(date, ()) if files.get(file_name(file)) == file.identity]
-        return Partition(self.storage, self.meter, date, tuple(counted))
+        record = self.state.partitions.get(date)
+        if record is None:
+            return Partition(self.storage, self.meter, date)
+        return recorded_partition(self.storage, self.meter, date, self.listing.get(date, ()), record)
 
 
 def _listed_again(storage: Storage, view: MeterView, until: dt.date) -> Listing:

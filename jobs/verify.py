@@ -14,7 +14,7 @@ from jobs.progress import track
 from jobs.report import Report
 from jobs.verify_files import Published, check_published, check_stamp, difference
 from lake import Lake, paths
-from lake.admission import reject_unreadable
+from lake.admission import recorded_partition, reject_unreadable
 from lake.compacted import is_compacted
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE
@@ -152,8 +152,7 @@ def _recorded(storage: Storage, view: MeterView) -> dict[dt.date, Partition]:
     for date, record in view.state.partitions.items():
         if not record.sealed_at:
             files = view.files.get(date, ())
-            counted = tuple(file for file in files if record.files.get(file_name(file)) == file.identity)
-            found[date] = Partition(storage, view.meter, date, counted)
+            found[date] = recorded_partition(storage, view.meter, date, files, record)
     return found
 
 

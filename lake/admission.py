@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
@@ -29,9 +29,9 @@ def admit(
     partitions: dict[dt.date, Partition] = {}
     rejected: Rejected = {}
     for date in sorted(listing.keys() - state.sealed):
-        bad = _rejected(storage, meter, listing[date], state.partitions.get(date))
+        bad, converted = _checked(storage, meter, listing[date], state.partitions.get(date))
         good = tuple(file for file in listing[date] if file_name(file) not in bad)
-        partitions[date] = Partition(storage, meter, date, good)
+        partitions[date] = Partition(storage, meter, date, good, converted)
         rejected[date] = bad
     return partitions, rejected
 
@@ -53,19 +53,34 @@ def reject_unreadable(partitions: dict[dt.date, Partition], rejected: Rejected, 
     return sum(len(bad) for bad in rejected.values()) > before
 
 
-def _rejected(
+def recorded_partition(
+    storage: Storage, meter: Meter, date: dt.date, files: Iterable[StoredFile], record: PartitionState
+) -> Partition:
+    """Return the partition with those of the files that its record counts; reads nothing."""
+    counted = tuple(file for file in files if record.files.get(file_name(file)) == file.identity)
+    return Partition(storage, meter, date, counted, frozenset(record.converted))
+
+
+def _checked(
     storage: Storage, meter: Meter, files: Sequence[StoredFile], record: PartitionState | None
-) -> dict[str, dict[str, str]]:
-    known = record.files if record and record.meter_version == meter.version else {}
-    remembered = record.rejected if record and record.meter_version == meter.version else {}
-    bad = {}
+) -> tuple[dict[str, dict[str, str]], frozenset[str]]:
+    """What is wrong with files, by name, and the names of those that are to be converted."""
+    known = record if record and record.meter_version == meter.version else None
+    bad: dict[str, dict[str, str]] = {}
+    converted = set()
     for file in files:
         name = file_name(file)
-        if name in remembered and remembered[name]["identity"] == file.identity:
-            bad[name] = remembered[name]
-        elif known.get(name) != file.identity and (error := check_file(storage, meter, file)):
-            bad[name] = _said(file, error)
-    return bad
+        if known and known.rejected.get(name, {}).get("identity") == file.identity:
+            bad[name] = known.rejected[name]
+        elif known and known.files.get(name) == file.identity:
+            converted |= {name} & set(known.converted)
+        else:
+            check = check_file(storage, meter, file)
+            if check.error:
+                bad[name] = _said(file, check.error)
+            elif check.converted:
+                converted.add(name)
+    return bad, frozenset(converted)
 
 
 def _read_through(partition: Partition) -> BadInputError | None:

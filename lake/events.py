@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
 import polars as pl
 
 from lake import paths
+from lake.producer_files import GIVEN, FileCheck, check_columns, converted_rows
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError
 from schemas.meter import Meter
@@ -26,42 +29,54 @@ from schemas.rules import (
 from schemas.tables import Event, column_types
 
 ROW = "row"
-MAX_REASON_CHARS = 200
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Partition:
     """All events of one meter on one UTC date: the Parquet files that make it up, in order of their names."""
 
     storage: Storage
     meter: Meter
     date: dt.date
-    files: tuple[StoredFile, ...] = field(default=())
+    files: tuple[StoredFile, ...] = ()
+    # Names of those whose types are not the lake's own, so that they are converted while they are read.
+    converted: frozenset[str] = frozenset()
 
     @property
     def identities(self) -> dict[str, str]:
         """The identity of each file, by its name in the partition's folder."""
-        return {file.path.rsplit("/", 1)[-1]: file.identity for file in self.files}
+        return {_file_name(file): file.identity for file in self.files}
 
     def only(self, files: Iterable[StoredFile]) -> Partition:
         """The same partition with some of its files."""
-        return Partition(self.storage, self.meter, self.date, tuple(files))
+        return dataclasses.replace(self, files=tuple(files))
 
     def rows(self, where: pl.Expr | None = None) -> pl.LazyFrame:
         """Every row, valid or not: the event columns, trimmed, and `row`, its position in the partition.
 
         `where` is a condition on columns as they lie in the files; where few rows meet it, little else is read.
         """
-        chosen = self._stored() if where is None else self._stored().filter(where)
+        stored = self._stored().drop(GIVEN)
+        chosen = stored if where is None else stored.filter(where)
         return chosen.with_columns(*normalised(self.meter))
+
+    def as_given(self) -> pl.LazyFrame:
+        """The columns of `rows`, and `#given`: the quantity as it is written, of whatever type."""
+        given = pl.coalesce(GIVEN, pl.col("quantity").cast(pl.String)).alias(GIVEN)
+        return self._stored().with_columns(*normalised(self.meter), given)
 
     def keys(self) -> pl.LazyFrame:
         """The trimmed idempotency keys of all rows that have one, valid or not."""
         if not self.files:
             return pl.LazyFrame(schema={"idempotency_key": pl.String()})
         key = pl.col("idempotency_key")
-        trimmed = self.storage.scan(self.files, extra_columns="ignore").select(key.str.strip_chars())
-        return trimmed.filter(key != "")
+        runs = [
+            converted_rows(self.storage, run[0], event_columns(self.meter))
+            if converted
+            else self.storage.scan(run, extra_columns="ignore")
+            for converted, run in self._runs()
+        ]
+        return pl.concat([rows.select(key.str.strip_chars()) for rows in runs]).filter(key != "")
 
     def coded(self) -> pl.LazyFrame:
         """What is measured of every row, valid or not, and `row`: keys, quantity and times.
@@ -85,25 +100,45 @@ class Partition:
         return self.rows(where).filter(keeps(self._rules))
 
     def invalid(self) -> pl.LazyFrame:
-        """The rows that break a rule, with `row`, `reason` and `detail`."""
-        return (
-            self.rows()
-            .with_columns(reason(self._rules), detail(self._rules))
-            .filter(pl.col("reason").is_not_null())
-        )
+        """The rows that break a rule, with `row`, `reason`, `detail` and `#given`, the quantity as it is written."""
+        rules = [
+            rule._replace(found=pl.col(GIVEN)) if rule.reason == "quantity_invalid" else rule
+            for rule in self._rules
+        ]
+        rows = self.as_given().with_columns(reason(rules), detail(rules))
+        return rows.filter(pl.col("reason").is_not_null())
 
     def _stored(self) -> pl.LazyFrame:
-        """Every row as it lies in the files, and `row`."""
+        """Every row as it lies in the files, `row`, and `#given`, where the quantity was not of the lake's type."""
         columns = event_columns(self.meter)
+        given = pl.lit(None, pl.String).alias(GIVEN)
         if not self.files:
-            return pl.LazyFrame(schema={**columns, ROW: pl.UInt32()})
+            return pl.LazyFrame(schema={**columns, ROW: pl.UInt32(), GIVEN: pl.String()})
+        runs = list(self._runs())
+        if runs == [(False, list(self.files))]:
+            return self._scan(self.files, row_index_name=ROW).select(*columns, ROW, given)
+        rows = [
+            converted_rows(self.storage, run[0], columns).select(*columns, GIVEN)
+            if converted
+            else self._scan(run).select(*columns, given)
+            for converted, run in runs
+        ]
+        return pl.concat(rows).with_row_index(ROW).select(*columns, ROW, GIVEN)
+
+    def _scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
         return self.storage.scan(
-            self.files,
-            schema=columns,
+            files,
+            schema=event_columns(self.meter),
             missing_columns="insert",
             extra_columns="ignore",
-            row_index_name=ROW,
-        ).select(*columns, ROW)
+            **options,
+        )
+
+    def _runs(self) -> Iterator[tuple[bool, list[StoredFile]]]:
+        """The files in order, those that are scanned as they are together, those that are converted one by one."""
+        for converted, run in groupby(self.files, lambda file: _file_name(file) in self.converted):
+            files = list(run)
+            yield from ((True, [file]) for file in files) if converted else [(False, files)]
 
     @property
     def _rules(self) -> list[Rule]:
@@ -128,30 +163,9 @@ def optional_columns(meter: Meter) -> set[str]:
     return {"metadata", *(d.name for d in meter.dimensions if not d.needs_value)}
 
 
-def check_file(storage: Storage, meter: Meter, file: StoredFile) -> MeterlakeError | None:
-    """What is wrong with the structure of a producer's file, or None. Reads its footer only."""
-    try:
-        found = storage.schema(file)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        return BadInputError(
-            "unreadable file",
-            where=file.path,
-            expected="a Parquet file",
-            found=f"{file.size_bytes} bytes: {str(error).splitlines()[0][:MAX_REASON_CHARS]}",
-            hint="replace or remove the file; it is left where it is and not counted",
-        )
-    for name, dtype in event_columns(meter).items():
-        if name not in found and name in optional_columns(meter):
-            continue
-        if found.get(name) != dtype:
-            return BadInputError(
-                f"column {name!r} is wrong",
-                where=file.path,
-                expected=str(dtype),
-                found=str(found.get(name, "no such column")),
-                hint="replace or remove the file; it is left where it is and not counted",
-            )
-    return None
+def check_file(storage: Storage, meter: Meter, file: StoredFile) -> FileCheck:
+    """Return what is wrong with the structure of a producer's file, or how it is to be read. Reads its footer only."""
+    return check_columns(storage, file, event_columns(meter), optional_columns(meter))
 
 
 def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
@@ -202,3 +216,7 @@ def find_strays(folders: Mapping[str, Sequence[StoredFile]]) -> list[MeterlakeEr
         for folder, files in sorted(folders.items())
         if not paths.is_hidden(folder)
     ]
+
+
+def _file_name(file: StoredFile) -> str:
+    return file.path.rsplit("/", 1)[-1]

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import polars as pl
@@ -219,6 +219,14 @@ class GuardedStorage:
     def schema(self, file: StoredFile) -> pl.Schema:
         """As the storage."""
         return self._storage.schema(file)
+
+    def footer(self, file: StoredFile) -> Path | BinaryIO:
+        """As the storage."""
+        return self._storage.footer(file)
+
+    def local(self, file: StoredFile) -> Path:
+        """As the storage."""
+        return self._storage.local(file)
 
     def metadata(self, file: StoredFile) -> dict[str, str]:
         """As the storage."""

@@ -9,6 +9,7 @@ import polars as pl
 from lake import paths
 from lake.checksums import write_stamped
 from lake.events import ROW, Partition, event_columns, fingerprint
+from lake.producer_files import GIVEN
 from lake.storage import Storage, StoredFile
 from schemas.tables import INSTANT, Quarantine, column_types
 
@@ -18,7 +19,7 @@ def quarantine_rows(
 ) -> dict[str, int]:
     """Keep rows of a producer's file that can't count, once; gives how many by reason.
 
-    `rows` are events with `row`, `reason` and `detail`. Asked again for the same file, nothing is added and an
+    `rows` are those of `Partition.as_given`, with `reason` and `detail`. Asked again for the same file, nothing is added and an
     empty dict is given.
     """
     storage, meter = partition.storage, partition.meter.name
@@ -26,7 +27,10 @@ def quarantine_rows(
     kept = storage.list(paths.quarantine(meter))
     if any(other.path.endswith(f"/{name}") for other in kept):
         return {}
-    text = [pl.col(column).cast(pl.String) for column in event_columns(partition.meter)]
+    text = [
+        pl.col(GIVEN).alias(name) if name == "quantity" else pl.col(name).cast(pl.String)
+        for name in event_columns(partition.meter)
+    ]
     rejected = rows.select(
         "reason",
         "detail",

@@ -44,6 +44,8 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     meter_version: str
     # Identity of each file that was read, by its name in the partition's folder.
     files: dict[str, str]
+    # Names of those whose types are not the lake's own, and that are converted while they are read.
+    converted: list[str] = msgspec.field(default_factory=list)
     # Files that could not be read, by name, with what was wrong; they are not counted.
     rejected: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
     # The inputs as sixteen hex digits: files and meter version.

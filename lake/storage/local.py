@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 
@@ -106,6 +106,14 @@ class LocalStorage:
         # By a handle, since a producer's name with brackets would be taken for a pattern.
         with (self.root / file.path).open("rb") as handle:
             return pl.Schema(pl.read_parquet_schema(handle))
+
+    def footer(self, file: StoredFile) -> Path | BinaryIO:
+        """The file."""
+        return self.root / file.path
+
+    def local(self, file: StoredFile) -> Path:
+        """The file."""
+        return self.root / file.path
 
     def metadata(self, file: StoredFile) -> dict[str, str]:
         """The key-value metadata, from the footer."""

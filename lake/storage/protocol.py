@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import polars as pl
 
@@ -78,6 +78,15 @@ class Storage(Protocol):
 
     def schema(self, file: StoredFile) -> pl.Schema:
         """Columns and types of a Parquet file, from its footer. Raises PolarsError if it has none."""
+
+    def footer(self, file: StoredFile) -> Path | BinaryIO:
+        """A Parquet file as far as its footer is concerned: the file, or its end."""
+
+    def local(self, file: StoredFile) -> Path:
+        """A local file with this content: the file itself, or a copy, which ends with the process.
+
+        Raises StorageError if there is another content now.
+        """
 
     def metadata(self, file: StoredFile) -> dict[str, str]:
         """The key-value metadata of a Parquet file. Raises PolarsError if it has no footer."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import polars as pl
@@ -115,21 +115,40 @@ class RemoteStorage:
 
     def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
         """The rows of Parquet files, which are copied now."""
+        # All together, which is faster than one by one.
         self.prefetch(files, whole=True)
-        copies = self._copies.of(files)
-        if copies is None:
-            raise StorageError(
-                "a file was replaced while it was read", where=files[0].path, hint="run the command again"
-            )
-        return scan_local(copies, **options)
+        return scan_local([self.local(file) for file in files], **options)
 
     def schema(self, file: StoredFile) -> pl.Schema:
         """Columns and types, from the footer."""
-        return pl.Schema(pl.read_parquet_schema(self._footer(file)))
+        return pl.Schema(pl.read_parquet_schema(self.footer(file)))
+
+    def footer(self, file: StoredFile) -> Path | BinaryIO:
+        """The copy of a Parquet file, or its end with the whole footer, which is all that is asked of it."""
+        if copies := self._copies.of([file]):
+            return copies[0]
+        with self._naming(file.path, "read"):
+            end = self._tail(file.path, FOOTER_BYTES)
+            if len(end) < FOOTER_END_BYTES:
+                return io.BytesIO(end)
+            needed = struct.unpack("<I", end[-FOOTER_END_BYTES:-4])[0] + FOOTER_END_BYTES
+            # A file that is no Parquet has anything there.
+            long = end.endswith(b"PAR1") and needed > len(end) == FOOTER_BYTES
+            return io.BytesIO(self._tail(file.path, needed) if long else end)
+
+    def local(self, file: StoredFile) -> Path:
+        """A copy, made now if there is none."""
+        self.prefetch([file], whole=True)
+        copies = self._copies.of([file])
+        if copies is None:
+            raise StorageError(
+                "a file was replaced while it was read", where=file.path, hint="run the command again"
+            )
+        return copies[0]
 
     def metadata(self, file: StoredFile) -> dict[str, str]:
         """The key-value metadata, from the footer."""
-        return pl.read_parquet_metadata(self._footer(file))
+        return pl.read_parquet_metadata(self.footer(file))
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
         """Copy what is small, or all, to the local disk."""
@@ -158,19 +177,6 @@ class RemoteStorage:
     def _tail(self, path: str, size_bytes: int) -> bytes:
         """The last bytes of a file, or all if it has fewer."""
         return bytes(self._fs.cat_file(self._full(path), start=-size_bytes))
-
-    def _footer(self, file: StoredFile) -> io.BytesIO | Path:
-        """The copy of a Parquet file, or its end with the whole footer, which is all that is asked of it."""
-        if copies := self._copies.of([file]):
-            return copies[0]
-        with self._naming(file.path, "read"):
-            end = self._tail(file.path, FOOTER_BYTES)
-            if len(end) < FOOTER_END_BYTES:
-                return io.BytesIO(end)
-            needed = struct.unpack("<I", end[-FOOTER_END_BYTES:-4])[0] + FOOTER_END_BYTES
-            # A file that is no Parquet has anything there.
-            long = end.endswith(b"PAR1") and needed > len(end) == FOOTER_BYTES
-            return io.BytesIO(self._tail(file.path, needed) if long else end)
 
     def _upload(self, path: str, local: Path) -> StoredFile:
         content = local.read_bytes()

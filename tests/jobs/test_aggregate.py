@@ -280,11 +280,11 @@ def test_a_damaged_page_is_found_when_it_is_read(tmp_path: Path) -> None:
 
 
 WRONG_COLUMNS = {
-    "a wrong type": (pl.col("quantity").cast(pl.Float64), "column 'quantity' is wrong", "Float64"),
+    "a wrong type": (pl.lit(b"1").alias("quantity"), "column 'quantity' is wrong", "large_binary"),
     "a naive time": (
         pl.col("timestamp").dt.replace_time_zone(None),
         "column 'timestamp' is wrong",
-        "time_zone=None",
+        "timestamp[us]",
     ),
 }
 

@@ -54,7 +54,7 @@ def before(kind: str) -> dict[str, Any]:
 
 
 def test_every_table_event_and_total_reads_as_before(lake: Lake, before: dict[str, Any]) -> None:
-    assert answers(lake) == before
+    assert _without_odd(answers(lake)) == _without_odd(before)
 
 
 def test_a_night_changes_no_number(lake: Lake, before: dict[str, Any]) -> None:
@@ -128,6 +128,19 @@ def test_events_of_sealed_dates_stay_out(lake: Lake, before: dict[str, Any], tmp
     _same_numbers(answers(lake), before)
 
 
+@pytest.mark.parametrize("kind", ["local"], indirect=True)
+def test_what_its_producer_wrote_in_other_types_counts_now(lake: Lake) -> None:
+    assert lake.usage_by_subject(ODD).collect()["quantity"].to_list() == [6]
+    report = night(lake, TODAY)
+    assert lake.usage_by_subject(ODD).collect()["quantity"].to_list() == [9]
+    assert [Path(error["where"]).name for error in report.problems] == ["broken.parquet"]
+
+
+def _without_odd(found: dict[str, Any]) -> dict[str, Any]:
+    """All but the meter of which more can be read where its files are looked at anew, as after copying them."""
+    return {meter: tables for meter, tables in found.items() if meter != ODD}
+
+
 def _same_numbers(after: dict[str, Any], before: dict[str, Any]) -> None:
     """All meters say what they said, but for the rows that the interrupted landing had put there already."""
     for meter in before.keys() - {ODD, OPEN}:
@@ -136,8 +149,6 @@ def _same_numbers(after: dict[str, Any], before: dict[str, Any]) -> None:
                 assert after[meter][table] == rows, (meter, table)
     _revisions_stay(after, before)
     assert _usage_before(after[OPEN], "2026-09-07") == before[OPEN]["usage_by_subject"]
-    (odd,) = before[ODD]["usage_by_subject"]
-    assert after[ODD]["usage_by_subject"] == [odd]
 
 
 def _revisions_stay(after: dict[str, Any], before: dict[str, Any]) -> None:

@@ -1,0 +1,225 @@
+"""Parquet files that producers put into partitions: which of them can be read, and their rows as events.
+
+A file with exactly the lake's own types is scanned as it is. Any other that says the same in other types is converted
+while it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import polars as pl
+import pyarrow as pa
+from polars.io.plugins import register_io_source
+
+from lake.arrow_json import as_json
+from lake.arrow_values import (
+    as_double,
+    as_instant,
+    as_number_text,
+    as_quantity,
+    as_text,
+    is_json,
+    is_number,
+    is_text,
+    is_uuid,
+    to_frame,
+)
+from lake.parquet_batches import DAMAGE, read_batches, read_schema
+from lake.storage import Storage, StoredFile
+from schemas.errors import BadInputError, MeterlakeError
+
+types = pa.types
+Columns = Mapping[str, pl.DataType]
+MAX_REASON_CHARS = 200
+# The text of a quantity as the file has it; no dimension can have this name.
+GIVEN = "#given"
+HINT = "replace or remove the file; it is left where it is and not counted"
+
+
+class FileCheck(NamedTuple):
+    """What is wrong with a producer's file, if anything, and whether its types are others than the lake's."""
+
+    error: MeterlakeError | None = None
+    converted: bool = False
+
+
+class _Kind(NamedTuple):
+    """What a column of an event may be: in the lake's own type, or in others that say the same."""
+
+    own: Callable[[pa.DataType], bool]
+    readable: Callable[[pa.DataType], bool]
+    expected: str
+    convert: Callable[[pl.Expr, pa.DataType], pl.Expr]
+
+
+def check_columns(
+    storage: Storage, file: StoredFile, columns: Columns, optional: Collection[str]
+) -> FileCheck:
+    """Return what is wrong with a file as events of these columns, or how it is to be read. Reads its footer only."""
+    try:
+        schema = read_schema(storage.footer(file))
+    except DAMAGE as error:
+        found = (str(error) or type(error).__name__).splitlines()[0][:MAX_REASON_CHARS]
+        return FileCheck(
+            BadInputError(
+                "unreadable file",
+                where=file.path,
+                expected="a Parquet file",
+                found=f"{file.size_bytes} bytes: {found}",
+                hint=HINT,
+            )
+        )
+    for name in columns:
+        if name in schema.names or name not in optional:
+            wrong = _column_error(schema, name, _kind(name, columns), file)
+            if wrong:
+                return FileCheck(wrong)
+    return FileCheck(converted=not _is_own(schema, columns))
+
+
+def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.LazyFrame:
+    """Return the rows of a file whose types are others: these columns and `#given`, the quantity as it is written.
+
+    A file that can't be read to its end raises ComputeError when the frame is collected.
+    """
+    schema = {**columns, GIVEN: pl.String()}
+
+    def frames(
+        with_columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        batch_size: int | None,  # noqa: ARG001 - the file decides
+    ) -> Iterator[pl.DataFrame]:
+        left = n_rows
+        for df in _converted(storage, file, columns, with_columns or list(schema)):
+            rows = df if left is None else df.head(left)
+            left = left if left is None else left - rows.height
+            yield rows if predicate is None else rows.filter(predicate)
+            if left == 0:
+                return
+
+    return register_io_source(frames, schema=schema)
+
+
+def _converted(
+    storage: Storage, file: StoredFile, columns: Columns, wanted: list[str]
+) -> Iterator[pl.DataFrame]:
+    path = storage.local(file)
+    try:
+        there = set(read_schema(path).names)
+        sources = {name: "quantity" if name == GIVEN else name for name in wanted}
+        # Without any column it would not be known how many rows there are.
+        needed = {source for source in sources.values() if source in there} or {"subject"}
+        for batch in read_batches(path, sorted(needed)):
+            found = dict(zip(batch.schema.names, batch.schema.types, strict=True))
+            values = [
+                _value(name, columns, found.get(source)).alias(name) for name, source in sources.items()
+            ]
+            yield to_frame(batch).select(values)
+    except (*DAMAGE, pl.exceptions.PolarsError) as error:
+        raise pl.exceptions.ComputeError(str(error) or type(error).__name__) from error
+
+
+def _value(name: str, columns: Columns, dtype: pa.DataType | None) -> pl.Expr:
+    if dtype is None:
+        # As long as the other columns are.
+        return pl.repeat(None, pl.len(), dtype=columns[name])
+    if name == GIVEN:
+        return as_number_text(pl.col("quantity"), dtype)
+    return _kind(name, columns).convert(pl.col(name), dtype)
+
+
+def _kind(name: str, columns: Columns) -> _Kind:
+    return _FIELDS[name] if name in _FIELDS else _DIMENSIONS[columns[name]]
+
+
+def _column_error(schema: pa.Schema, name: str, kind: _Kind, file: StoredFile) -> MeterlakeError | None:
+    found = [str(schema.types[number]) for number in schema.get_all_field_indices(name)]
+    if len(found) == 1 and kind.readable(schema.field(name).type):
+        return None
+    return BadInputError(
+        f"column {name!r} is wrong",
+        where=file.path,
+        expected=kind.expected if len(found) <= 1 else f"one column of this name: {kind.expected}",
+        found=" and ".join(found) or "no such column",
+        hint=HINT,
+    )
+
+
+def _is_own(schema: pa.Schema, columns: Columns) -> bool:
+    """Whether these columns have the lake's own types, and no other column one that Polars might fail on."""
+    plain = (
+        _kind(field.name, columns).own(field.type) if field.name in columns else _is_plain(field.type)
+        for field in schema
+    )
+    return len(set(schema.names)) == len(schema.names) and all(plain)
+
+
+def _is_plain(dtype: pa.DataType) -> bool:
+    """Whether a type is one of those that every reader of Parquet knows."""
+    if types.is_struct(dtype):
+        return all(_is_plain(field.type) for field in dtype)
+    if types.is_list(dtype) or types.is_large_list(dtype):
+        return _is_plain(dtype.value_type)
+    if types.is_timestamp(dtype):
+        return dtype.tz in (None, "UTC")
+    if isinstance(dtype, pa.BaseExtensionType):
+        return False
+    number = types.is_integer(dtype) or types.is_float32(dtype) or types.is_float64(dtype)
+    other = types.is_boolean(dtype) or types.is_decimal128(dtype) or types.is_date32(dtype)
+    return bool(number or other or _is_own_text(dtype) or types.is_binary(dtype))
+
+
+def _is_own_text(dtype: pa.DataType) -> bool:
+    return bool(types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype))
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    return is_text(dtype) or is_uuid(dtype)
+
+
+def _is_instant(dtype: pa.DataType) -> bool:
+    return bool((types.is_timestamp(dtype) and dtype.tz) or types.is_null(dtype))
+
+
+def _is_metadata(dtype: pa.DataType) -> bool:
+    return is_text(dtype) or is_json(dtype) or types.is_struct(dtype) or types.is_map(dtype)
+
+
+def _is_bool(dtype: pa.DataType) -> bool:
+    return bool(types.is_boolean(dtype) or types.is_null(dtype))
+
+
+def _as_metadata(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
+    return as_text(value, dtype) if is_text(dtype) or is_json(dtype) else as_json(value, dtype)
+
+
+_TEXT = _Kind(_is_own_text, _is_text, "string", as_text)
+_MOMENT = _Kind(
+    pa.timestamp("us", "UTC").equals,
+    _is_instant,
+    "timestamp[us, tz=UTC], or another unit and zone",
+    as_instant,
+)
+_QUANTITY = _Kind(
+    pa.decimal128(38, 9).equals,
+    lambda dtype: is_number(dtype) or is_text(dtype),
+    "decimal128(38, 9), another number, or numeric text",
+    as_quantity,
+)
+_METADATA = _Kind(_is_own_text, _is_metadata, "string of JSON, a struct or a map", _as_metadata)
+_FIELDS = {
+    "idempotency_key": _TEXT,
+    "subject": _TEXT,
+    "quantity": _QUANTITY,
+    "timestamp": _MOMENT,
+    "received_at": _MOMENT,
+    "metadata": _METADATA,
+}
+_DIMENSIONS = {
+    pl.String(): _TEXT,
+    pl.Float64(): _Kind(types.is_float64, is_number, "double, or another number", as_double),
+    pl.Boolean(): _Kind(types.is_boolean, _is_bool, "bool", lambda value, _: value.cast(pl.Boolean)),
+}
