@@ -160,7 +160,8 @@ def event_columns(meter: Meter) -> dict[str, pl.DataType]:
 
 def optional_columns(meter: Meter) -> set[str]:
     """Columns that a producer may leave out of a file; they read as null."""
-    return {"metadata", *(d.name for d in meter.dimensions if not d.needs_value)}
+    quantity = set() if meter.needs_quantity else {"quantity"}
+    return {"metadata", *quantity, *(d.name for d in meter.dimensions if not d.needs_value)}
 
 
 def check_file(storage: Storage, meter: Meter, file: StoredFile) -> FileCheck:

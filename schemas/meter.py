@@ -18,6 +18,8 @@ DimensionType = Literal["string", "number", "boolean"]
 AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 # An event of these must add something; the others are gauges, of which 0 is a fact.
 POSITIVE_AGGREGATIONS = frozenset({"sum", "count", "rate"})
+# An event of these counts by itself, so that one without a quantity has the quantity 1.
+COUNTING_AGGREGATIONS = frozenset({"count", "rate"})
 DIMENSION_DTYPES: dict[str, pl.DataType] = {
     "string": pl.String(),
     "number": pl.Float64(),
@@ -71,6 +73,11 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def dimension_dtypes(self) -> dict[str, pl.DataType]:
         """Column types of the declared dimensions, in declared order."""
         return {dimension.name: dimension.dtype for dimension in self.dimensions}
+
+    @property
+    def needs_quantity(self) -> bool:
+        """Whether an event without a quantity is invalid; where it is not, its quantity is 1."""
+        return self.aggregation not in COUNTING_AGGREGATIONS
 
     @property
     def version(self) -> str:

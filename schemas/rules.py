@@ -30,7 +30,7 @@ REASONS = {
     "idempotency_key_invalid": "the idempotency key is not text",
     "subject_missing": "no subject, or an empty one",
     "subject_invalid": "the subject is not text, is over 128 bytes, or has characters beside A-Z a-z 0-9 _ . : -",
-    "quantity_missing": "no quantity",
+    "quantity_missing": "no quantity, and the meter's aggregation is not count or rate",
     "quantity_invalid": "the quantity is not a finite number of at most 20 digits before the point",
     "quantity_not_positive": "the quantity is 0 or less, and the meter's aggregation is sum, count or rate",
     "quantity_negative": "the quantity is less than 0",
@@ -144,8 +144,10 @@ def normalised(meter: Meter) -> list[pl.Expr]:
 
 
 def normalised_measured(meter: Meter) -> list[pl.Expr]:
-    """Those of them that are no text: an absent timestamp is received_at, -0.0 is 0.0."""
+    """Those of them that are no text: an absent timestamp is received_at, -0.0 is 0.0, an absent quantity may be 1."""
+    one = pl.col("quantity").fill_null(pl.lit(1).cast(QUANTITY))
     return [
+        *([] if meter.needs_quantity else [one]),
         pl.coalesce("timestamp", "received_at").alias("timestamp"),
         *(pl.col(d.name) + 0.0 for d in meter.dimensions if d.type == "number"),
     ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import polars as pl
 
 from jobs.landing.batches import MAX_LINE_BYTES
 from jobs.landing.csv_records import Chunk, field_texts, first_record
-from jobs.landing.rows import REQUIRED, check_columns
+from jobs.landing.rows import check_columns
 from schemas.errors import BadInputError
+from schemas.meter import Meter
 
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _EXPECTED = "a header in RFC 4180 and UTF-8"
@@ -23,10 +24,10 @@ class Header(NamedTuple):
     meter: int
 
 
-def read_header(chunks: Iterator[Chunk], name: str) -> tuple[Header, Chunk]:
+def read_header(chunks: Iterator[Chunk], name: str, meters: Mapping[str, Meter]) -> tuple[Header, Chunk]:
     """Return the header, which is the first line that is not blank, and what follows it in its chunk.
 
-    Raises BadInputError if it is no row of CSV, has a column twice, or lacks one that an event needs.
+    Raises BadInputError if it is no row of CSV, has a column twice, lacks one that an event needs, or misnames one.
     """
     first = next((chunk for chunk in chunks if chunk.text.strip(b"\r\n")), Chunk(b"", []))
     record, end = first_record(first.text)
@@ -40,15 +41,17 @@ def read_header(chunks: Iterator[Chunk], name: str) -> tuple[Header, Chunk]:
     if record and not (record.legal and len(text) <= MAX_LINE_BYTES):
         found = repr(text[:200].decode(errors="replace"))
         raise BadInputError("the header is not CSV", where=name, expected=_EXPECTED, found=found)
-    _check(columns, name)
+    _check(columns, name, meters)
     multiline = first.multiline[1:] if b"\n" in text or b"\r" in text else first.multiline
     behind = Chunk(first.text[end:], multiline, first.records and first.records[1:])
     return Header(columns, columns.index("meter")), behind
 
 
-def _check(columns: list[str], name: str) -> None:
+def _check(columns: list[str], name: str, meters: Mapping[str, Meter]) -> None:
     for separator, names in _OTHER_SEPARATORS.items():
-        if len(columns) == 1 and set(REQUIRED) <= {part.strip('" ') for part in columns[0].split(separator)}:
+        if len(columns) == 1 and {"subject", "meter"} <= {
+            part.strip('" ').lower() for part in columns[0].split(separator)
+        }:
             raise BadInputError(
                 f"its columns are separated by {names}",
                 where=name,
@@ -61,4 +64,4 @@ def _check(columns: list[str], name: str) -> None:
         raise BadInputError(
             f"column {twice[0]!r} stands twice", where=name, expected="each column once", found="two alike"
         )
-    check_columns(pl.Schema(dict.fromkeys(columns, pl.String())), name)
+    check_columns(pl.Schema(dict.fromkeys(columns, pl.String())), name, meters)

@@ -56,7 +56,7 @@ def csv_batches(stream: pa.NativeFile, name: str, meters: Mapping[str, Meter]) -
     once.
     """
     chunks = csv_chunks(stream)
-    header, first = read_header(chunks, name)
+    header, first = read_header(chunks, name, meters)
     following, refused = 1, list[_Row]()
     for chunk in chain([first], chunks):
         rows = _plain_rows(chunk, header, meters, following) or _sorted_rows(chunk, header, meters, following)

@@ -44,7 +44,7 @@ class Input(NamedTuple):
         Raises BadInputError if a table has not the columns of an event.
         """
         if self.file_format == "parquet":
-            yield from numbered(parquet_lines(self.path, self.name))
+            yield from numbered(parquet_lines(self.path, self.name, meters))
             return
         with decompressed(self.path) as stream:
             if self.file_format == "csv":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from schemas.errors import BadInputError
+from schemas.fields import find_misnamed
+from schemas.meter import Meter
 
 BATCH_ROWS = 50_000
 FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "received_at")
@@ -22,7 +24,7 @@ _TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
 DAMAGE = (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
-def parquet_lines(path: Path, name: str) -> Iterator[bytes]:
+def parquet_lines(path: Path, name: str, meters: Mapping[str, Meter]) -> Iterator[bytes]:
     """The rows of a Parquet file: event fields, `metadata` (JSON text or a struct), other columns are metadata.
 
     Raises BadInputError if it can't be read, or if a column that an event needs is missing or of a wrong type.
@@ -32,7 +34,7 @@ def parquet_lines(path: Path, name: str) -> Iterator[bytes]:
         schema = pl.DataFrame(file.schema_arrow.empty_table()).schema
     except DAMAGE as error:
         raise unreadable(name, "a Parquet file", error) from error
-    check_columns(schema, name)
+    check_columns(schema, name, meters)
     try:
         for batch in file.iter_batches(BATCH_ROWS):
             if batch.num_rows:
@@ -41,19 +43,15 @@ def parquet_lines(path: Path, name: str) -> Iterator[bytes]:
         raise unreadable(name, "a Parquet file that can be read to its end", error) from error
 
 
-def check_columns(schema: pl.Schema, name: str) -> None:
-    """Raise BadInputError if a column that an event needs is missing or of a wrong type."""
-    for column in REQUIRED:
-        if column not in schema:
-            raise BadInputError(
-                f"column {column!r} is missing",
-                where=name,
-                expected=f"columns {', '.join(REQUIRED)}, and where there are: idempotency_key, timestamp, metadata",
-                found=", ".join(schema)[:200] or "no columns",
-            )
+def check_columns(schema: pl.Schema, name: str, meters: Mapping[str, Meter]) -> None:
+    """Raise BadInputError if a column that an event needs is missing, misnamed or of a wrong type.
+
+    The quantity may be missing in a lake with a meter whose events do not need one.
+    """
+    _check_names(schema.names(), name, meters)
     for column in ("idempotency_key", "subject", "meter"):
         _check_type(schema, name, column, isinstance(schema.get(column, pl.String()), _TEXTS), "text")
-    quantity = schema["quantity"]
+    quantity = schema.get("quantity", pl.String())
     _check_type(
         schema, name, "quantity", quantity.is_numeric() or isinstance(quantity, _TEXTS), "a number or text"
     )
@@ -67,6 +65,29 @@ def check_columns(schema: pl.Schema, name: str) -> None:
     for column, dtype in schema.items():
         right = dtype == pl.Binary() or not _has_bytes(dtype)
         _check_type(schema, name, column, right, "a type that JSON has")
+
+
+def _check_names(columns: list[str], name: str, meters: Mapping[str, Meter]) -> None:
+    declared = {dimension for meter in meters.values() for dimension in meter.dimension_names}
+    misnamed = find_misnamed(columns, declared)
+    if misnamed:
+        raise BadInputError(
+            f"column {misnamed[0]!r} is no field of an event",
+            where=name,
+            expected=repr(misnamed[1]),
+            found=repr(misnamed[0]),
+            hint=f"did you mean {misnamed[1]!r}? rename the column",
+        )
+    optional = {"quantity"} if any(not meter.needs_quantity for meter in meters.values()) else set()
+    required = [column for column in REQUIRED if column not in optional]
+    for column in required:
+        if column not in columns:
+            raise BadInputError(
+                f"column {column!r} is missing",
+                where=name,
+                expected=f"columns {', '.join(required)}, and where there are: idempotency_key, timestamp, metadata",
+                found=", ".join(columns)[:200] or "no columns",
+            )
 
 
 def _has_bytes(dtype: pl.DataType) -> bool:

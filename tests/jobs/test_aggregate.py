@@ -374,3 +374,18 @@ def test_the_result_does_not_depend_on_names_or_order_of_files(tmp_path: Path) -
         tables.append(lake.usage(meter.name).collect())
     assert tables[0].equals(tables[1])
     assert tables[0].select("plan", "quantity").rows() == [(None, Decimal(1))]
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_a_producers_event_without_a_quantity_counts_one_where_events_are_counted(
+    tmp_path: Path,
+    column: bool,
+) -> None:
+    lake, meter = a_lake(tmp_path / "lake", aggregation="count")
+    file = put(lake, meter, "a.parquet", event("a", quantity="2"), event("b"))
+    rows = pl.read_parquet(file, hive_partitioning=False)
+    null = rows.with_columns(quantity=pl.lit(None, rows.schema["quantity"]))
+    (null if column else rows.drop("quantity")).write_parquet(file)
+    assert aggregated(lake).exit_code == 0
+    found = lake.usage_by_subject(meter.name).select("quantity", "quantity_sum", "quantity_min").collect()
+    assert found.rows() == [(Decimal(2), Decimal(2), Decimal(1))]

@@ -194,6 +194,10 @@ BAD_TABLES = {
         pl.DataFrame(TABLE).with_columns(quantity=1, x=pl.Series([[b"a"], [], None])),
         "column 'x' is of a wrong type",
     ),
+    "a key in other letters": (
+        pl.DataFrame(TABLE).rename({"idempotency_key": "Idempotency-Key"}).with_columns(quantity=1),
+        "column 'Idempotency-Key' is no field of an event",
+    ),
     "a quantity of dates": (
         pl.DataFrame(TABLE).with_columns(quantity=pl.date(2026, 1, 1)),
         "column 'quantity' is of a wrong type",
@@ -374,6 +378,63 @@ def test_a_row_lands_or_is_kept_with_its_reason_and_its_text(
         assert kept["position"] == 2
         assert kept["source"] == "usage.jsonl"
         assert kept["detail"].startswith("expected")
+
+
+COUNTED = {
+    "JSON Lines": ("a.jsonl", json.dumps(BODY | {"quantity": None}) + "\n"),
+    "JSON Lines without the member": (
+        "a.jsonl",
+        json.dumps({k: v for k, v in BODY.items() if k != "quantity"}) + "\n",
+    ),
+    "a CloudEvent": (
+        "a.json",
+        json.dumps(
+            {
+                "specversion": "1.0",
+                "id": "1",
+                "source": "s",
+                "type": "active_users",
+                "subject": "org_123",
+                "time": "2026-06-19T10:00:00Z",
+            }
+        ),
+    ),
+    "CSV": (
+        "a.csv",
+        "subject,meter,quantity,timestamp\norg_123,active_users,,2026-06-19T10:00:00Z\n",
+    ),
+    "CSV without the column": (
+        "a.csv",
+        "subject,meter,timestamp\norg_123,active_users,2026-06-19T10:00:00Z\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), COUNTED.values(), ids=COUNTED)
+@pytest.mark.parametrize("aggregation", ["count", "rate", "last"])
+def test_an_absent_quantity_is_one_where_events_are_counted(
+    tmp_path: Path, name: str, text: str, aggregation: str
+) -> None:
+    lake, meter = a_lake(tmp_path / "lake", aggregation=aggregation)
+    (tmp_path / name).write_text(text)
+    report = landed(lake, tmp_path / name)
+    if aggregation == "last":
+        assert report.exit_code == 1
+        assert report.events_landed == 0
+    else:
+        assert report.exit_code == 0
+        assert lake.events(meter.name).collect()["quantity"].to_list() == [Decimal(1)]
+
+
+def test_parquet_needs_no_quantity_where_events_are_counted(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path / "lake", aggregation="count")
+    pl.DataFrame(TABLE).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame(TABLE).with_columns(quantity=pl.Series([2.5, None, 3.0])).write_parquet(
+        tmp_path / "b.parquet"
+    )
+    assert landed(lake, tmp_path / "a.parquet", tmp_path / "b.parquet").exit_code == 0
+    found = lake.raw_events(meter.name).collect()["quantity"].to_list()
+    assert sorted(found) == [Decimal(1)] * 4 + [Decimal("2.5"), Decimal(3)]
 
 
 def test_a_gauge_may_be_zero_but_not_less(tmp_path: Path) -> None:

@@ -265,6 +265,12 @@ BAD_HEADERS = {
     "a column twice": (HEADER + ",plan", "column 'plan' stands twice"),
     "a stray quote": (HEADER + ',"x', "the header is not CSV"),
     "no meter": ("subject,quantity", "column 'meter' is missing"),
+    "no quantity": ("subject,meter", "column 'quantity' is missing"),
+    "a key in other letters": (
+        HEADER.replace("idempotency_key", "IdempotencyKey"),
+        "column 'IdempotencyKey' is no field of an event",
+    ),
+    "a space before a field": (HEADER.replace(",", ", "), "column ' meter' is no field of an event"),
 }
 
 

@@ -1,0 +1,47 @@
+"""The fields of an event by name, and names that were meant to be one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "received_at", "metadata")
+_IGNORED = str.maketrans("", "", "_- ")
+_FIELD_OF = {field.translate(_IGNORED): field for field in FIELDS}
+# What programs call the key of an event, but for case, `_` and `-`.
+_KEYS = frozenset(
+    {
+        "id",
+        "eventid",
+        "key",
+        "eventkey",
+        "uuid",
+        "eventuuid",
+        "guid",
+        "messageid",
+        "requestid",
+        "transactionid",
+    }
+    | {"insertid", "uniqueid", "idempotencyid", "idempotencytoken", "dedupid", "dedupkey", "deduplicationid"}
+    | {"deduplicationkey", "externalid"}
+)
+
+
+def find_misnamed(names: Collection[str], declared: Collection[str] = ()) -> tuple[str, str] | None:
+    """Return the first name that is a field's but for case, `_`, `-` and spaces, and that field; None if there is none.
+
+    Only where the field itself is not among the names, and never the name of a declared dimension.
+    """
+    for name in names:
+        field = _FIELD_OF.get(_plain(name))
+        if field and name != field and field not in names and name not in declared:
+            return name, field
+    return None
+
+
+def is_likely_key(name: str) -> bool:
+    """Whether programs often give this name to what is the idempotency key here."""
+    return _plain(name) in _KEYS
+
+
+def _plain(name: str) -> str:
+    return name.translate(_IGNORED).lower()
