@@ -74,9 +74,12 @@ def aggregate(
     """
     lake.upgrade()
     found = survey(lake.storage, meter, report.problem) if views is None else views
-    for view in report.each("plan", found):
+
+    def work(view: MeterView) -> None:
         with storage_failures(lake.url):
             _aggregate_meter(lake.storage, view, report, rebuild=rebuild)
+
+    report.keep_going(report.each("plan", found), work)
     lake.storage.sweep()
 
 

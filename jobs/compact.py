@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 
 from jobs.aggregate import aggregate
-from jobs.land import LandedInput
+from jobs.land import decode_landed
 from jobs.progress import track
 from jobs.report import PartitionReport, Report, now
 from lake import Lake, paths
@@ -59,7 +59,8 @@ def compact(  # noqa: PLR0913 - what to compact, and how
     if not dry_run:
         lake.upgrade()
     until = (as_of or now().date()) - dt.timedelta(days=OPEN_DAYS - 1)
-    for view in report.each("plan", survey(lake.storage, meter, report.problem)):
+
+    def work(view: MeterView) -> None:
         with storage_failures(lake.url):
             due = _due(lake.storage, view, until, target_bytes)
             if dry_run:
@@ -67,6 +68,8 @@ def compact(  # noqa: PLR0913 - what to compact, and how
                     report.did(_said(each))
             else:
                 _compact_meter(lake, view, due, report)
+
+    report.keep_going(report.each("plan", survey(lake.storage, meter, report.problem)), work)
     if not dry_run:
         lake.storage.sweep()
 
@@ -139,9 +142,9 @@ def _still_landing(storage: Storage, files: Sequence[StoredFile]) -> set[StoredF
     complete = set()
     for path, body in zip(records, storage.read_all(records), strict=True):
         try:
-            if msgspec.json.decode(body or b"", type=LandedInput).complete:
+            if decode_landed(body or b"", path).complete:
                 complete.add(path.removeprefix(paths.LANDED)[:16])
-        except msgspec.DecodeError:
+        except BrokenLakeError:
             # `verify` tells of it; here it only means that nobody knows.
             continue
     return {file for file, start in inputs.items() if start not in complete}

@@ -22,10 +22,11 @@ from jobs.report import Report, now
 from lake import Lake, paths
 from lake.ahead import ahead
 from lake.checksums import write_stamped
+from lake.decoding import Count, Moment, check_moments, decode
 from lake.quarantine import publish_rejected
 from lake.state import load_state
 from lake.storage import Storage
-from schemas.errors import BrokenLakeError, MeterlakeError
+from schemas.errors import MeterlakeError
 from schemas.meter import MAX_ENCODED_NAME_BYTES, Meter, encode_name
 from schemas.secrets import redacted
 from schemas.tables import INSTANT, Quarantine, column_types
@@ -43,12 +44,16 @@ class LandedInput(msgspec.Struct, kw_only=True):
     """The record of one input in the lake, by the hash of its content."""
 
     source: str
-    landed_at: dt.datetime
+    landed_at: Moment
     complete: bool = False
-    events: int = 0
-    quarantined: dict[str, int] = msgspec.field(default_factory=dict)
+    events: Count = 0
+    quarantined: dict[str, Count] = msgspec.field(default_factory=dict)
     files: list[str] = msgspec.field(default_factory=list)
     quarantine_files: list[str] = msgspec.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a moment that no run has written."""
+        check_moments(self.landed_at)
 
 
 def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | None = None) -> None:
@@ -110,15 +115,13 @@ def _begun(storage: Storage, source: Input) -> LandedInput:
     record = LandedInput(source=source.name, landed_at=now())
     if storage.create(path, msgspec.json.encode(record)):
         return record
-    try:
-        return msgspec.json.decode(storage.read(path) or b"", type=LandedInput)
-    except msgspec.DecodeError as error:
-        raise BrokenLakeError(
-            "not a record of a landed input",
-            where=path,
-            found=str(error),
-            hint="remove it if the input was never landed; else its events would be landed twice",
-        ) from error
+    return decode_landed(storage.read(path) or b"", path)
+
+
+def decode_landed(body: bytes, path: str) -> LandedInput:
+    """Return the record of an input. Raises BrokenLakeError if it is none."""
+    hint = "remove it if the input was never landed; else its events would be landed twice"
+    return decode(body, LandedInput, "not a record of a landed input", where=path, hint=hint)
 
 
 class _Read(NamedTuple):

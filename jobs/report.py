@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from lake import Lake, paths
+from lake.decoding import Moment, check_moments
 from lake.storage.faults import storage_failures
-from schemas.errors import MeterlakeError, StorageError
+from schemas.errors import LeaseLostError, MeterlakeError, StorageError
 from schemas.secrets import redacted
 
 EXIT_FAILED = 3
@@ -63,8 +64,8 @@ class Report(msgspec.Struct, kw_only=True):
     """Everything a run tells. Counts are of this run alone; `seconds` are by stage, of the wall clock."""
 
     job: str
-    started_at: dt.datetime
-    finished_at: dt.datetime | None = None
+    started_at: Moment
+    finished_at: Moment | None = None
     exit_code: int = 0
     dry_run: bool = False
     inputs: list[dict[str, Any]] = msgspec.field(default_factory=list)
@@ -79,6 +80,10 @@ class Report(msgspec.Struct, kw_only=True):
     bytes_written: int = 0
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
     problems: list[dict[str, str]] = msgspec.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for moments that no run has written."""
+        check_moments(self.started_at, self.finished_at)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -117,6 +122,27 @@ class Report(msgspec.Struct, kw_only=True):
         """Note something that could not be done while the rest went on."""
         self.problems.append(error.to_dict())
         self.exit_code = max(self.exit_code, error.exit_code)
+
+    def keep_going(self, meters: Iterable[Item], work: Callable[[Item], None]) -> None:
+        """Work on one meter after the other; what is wrong with one is noted, and the others go on.
+
+        Raises it where there is no other that could be worked on. A lost lease or a failing storage concerns all, and
+        is raised at once.
+        """
+        failed: list[MeterlakeError] = []
+        done = 0
+        for meter in meters:
+            try:
+                work(meter)
+                done += 1
+            except (LeaseLostError, StorageError):
+                raise
+            except MeterlakeError as error:
+                failed.append(error)
+        for each in failed if done else failed[1:]:
+            self.problem(each)
+        if failed and not done:
+            raise failed[0]
 
     def fail(self, error: BaseException, where: str = "") -> None:
         """Note a failure that nobody has foreseen."""

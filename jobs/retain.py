@@ -48,13 +48,16 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     if not dry_run:
         lake.upgrade()
     found = survey(lake.storage, meter, report.problem) if views is None else views
-    for view in report.each("plan", found):
+
+    def work(view: MeterView) -> None:
         until = (as_of or now().date()) - dt.timedelta(days=view.meter.event_retention_days)
         with report.stage("plan"):
             listing = _listed_again(lake.storage, view, until)
         if not dry_run:
             remove_replaced(lake.storage, view.replaced, now())
         _retain_meter(_MeterLake(lake.storage, view, listing), until, report, dry_run=dry_run)
+
+    report.keep_going(report.each("plan", found), work)
 
 
 class _MeterLake(msgspec.Struct, frozen=True):

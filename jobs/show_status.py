@@ -59,7 +59,8 @@ def _by_day(console: Console, daily: Daily) -> None:
         return
     until = max(date for dates in used.values() for date, events in dates.items() if events)
     days = max(7, min(DAYS, console.width - ROOM_BESIDE))
-    range_ = [until - dt.timedelta(days=back) for back in reversed(range(days))]
+    last = until.toordinal()
+    range_ = [dt.date.fromordinal(day) for day in range(max(last - days, 0) + 1, last + 1)]
     table = Table("events by day", "=" + _dates(range_), ">most a day")
     for name, dates in used.items():
         counts = [dates.get(date, 0) for date in range_]

@@ -15,6 +15,7 @@ import polars as pl
 from jobs.report import Report
 from lake import Lake, paths
 from lake.compacted import list_events
+from lake.decoding import decode
 from lake.events import by_meter_folder, find_strays
 from lake.lateness import Lateness, merged
 from lake.lease import current_holder
@@ -231,8 +232,8 @@ def _undefined(
 
 def _run_status(storage: Storage, path: str, started_at: dt.datetime, job: str) -> RunStatus:
     try:
-        report = msgspec.json.decode(storage.read(path) or b"", type=Report)
-    except msgspec.DecodeError:
+        report = decode(storage.read(path) or b"", Report, "not a run report", where=path)
+    except BrokenLakeError:
         return RunStatus(file=path, started_at=started_at, job=job, outcome="unreadable report")
     seconds = (report.finished_at - report.started_at).total_seconds() if report.finished_at else None
     return RunStatus(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Iterator, Mapping
 
-import msgspec
 import polars as pl
 
-from jobs.land import LandedInput
+from jobs.land import decode_landed
 from jobs.partition import compute, losers_fingerprint
 from jobs.progress import track
 from jobs.report import Report
@@ -41,9 +40,12 @@ def verify(lake: Lake, report: Report, *, meter: str | None = None) -> None:
     """
     listed = (paths.meter_of_definition(file.path) for file in lake.storage.list(paths.METERS))
     names = sorted(name for name in listed if name is not None) if meter is None else [meter]
-    for name in names:
+
+    def work(name: str) -> None:
         for found in _of_meter(lake.storage, name, report):
             report.problem(found)
+
+    report.keep_going(names, work)
     if meter is None:
         for found in _of_no_meter(lake.storage, names):
             report.problem(found)
@@ -88,6 +90,8 @@ def _of_dates(
         settled = settled_winners(storage, view.meter, view.state.sealed)
         index = KeyIndex(storage, view.meter.name, partitions, fresh=True)
         lost = find_losers(view.meter, partitions, settled, focus, index, keep=[DATE, ROW, CONFLICT])
+    except BrokenLakeError as error:
+        yield difference("not derived", error.where, error.expected, error.found, error.hint)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         where = f"meter {view.meter.name!r}, {dates[0]} to {dates[-1]}"
         said = str(error).splitlines()[0]
@@ -192,9 +196,9 @@ def _of_no_meter(storage: Storage, names: Collection[str]) -> Iterator[Differenc
             yield difference(found.what, found.where, found.expected, found.found, hint)
     for file in storage.list(paths.LANDED):
         try:
-            msgspec.json.decode(storage.read(file.path) or b"", type=LandedInput)
-        except msgspec.DecodeError as error:
-            yield difference("damaged", file.path, "the record of a landed input", str(error), hint)
+            decode_landed(storage.read(file.path) or b"", file.path)
+        except BrokenLakeError as error:
+            yield difference("damaged", file.path, "the record of a landed input", error.found, hint)
 
 
 def _outside_meters(storage: Storage, names: Collection[str]) -> list[MeterlakeError]:

@@ -16,11 +16,12 @@ import msgspec
 import polars as pl
 
 from lake import paths
+from lake.decoding import Moment, check_moments, decode
 from lake.events import by_date, fingerprint
 from lake.planning import file_name, known_files
 from lake.state import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
-from schemas.errors import BadInputError, MeterlakeError
+from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
 
 METADATA_KEY = "meterlake-compacted"
 # For so long a reader may go on reading the files that it has listed.
@@ -31,8 +32,12 @@ _NAME = re.compile(re.escape(paths.COMPACTED) + r"[0-9a-f]{16}\.parquet")
 class Compacted(msgspec.Struct, frozen=True):
     """What a compacted file says of itself: when it was made, and the identities of the files it replaces, by name."""
 
-    at: dt.datetime
+    at: Moment
     replaces: dict[str, str]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a moment that no run has written."""
+        check_moments(self.at)
 
 
 class Standing(NamedTuple):
@@ -90,10 +95,11 @@ def compacted(storage: Storage, file: StoredFile) -> Compacted:
     """What a compacted file says of itself. Raises BadInputError if it is damaged."""
     found = "other files than its name tells of"
     try:
-        said = msgspec.json.decode(storage.metadata(file).get(METADATA_KEY, ""), type=Compacted)
+        record = storage.metadata(file).get(METADATA_KEY, "")
+        said = decode(record, Compacted, "not the record of a compacted file", where=file.path)
         if file_name(file) == compacted_name(said.replaces):
             return said
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, msgspec.DecodeError) as error:
+    except (BrokenLakeError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         found = str(error).splitlines()[0]
     raise BadInputError(
         "a compacted file is damaged",

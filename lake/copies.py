@@ -16,7 +16,9 @@ from lake.dedup import DATE, HASH, HASH_BITS, SETTLED, key_hash, losers
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
 from lake.parts import part_files
-from lake.storage import Storage
+from lake.storage import Storage, StoredFile
+from lake.storage.faults import is_storage_failure
+from schemas.errors import BrokenLakeError
 from schemas.meter import Meter
 
 # So many hashes are compared at once, and the copies of so many keys. What is more is taken range by range of the
@@ -57,16 +59,42 @@ def find_losers(  # noqa: PLR0913, PLR0917 - where copies may lie has this many 
 def settled_winners(storage: Storage, meter: Meter, sealed: set[dt.date]) -> pl.DataFrame:
     """The winners of sealed partitions that still have copies in open ones, as events with date and row 0.
 
-    Files of partitions that are not sealed yet are left by an interrupted run, and do not count.
+    Files of partitions that are not sealed yet are left by an interrupted run, and do not count. Raises
+    BrokenLakeError if one is damaged: copies of its winners would count again without it.
     """
     frames = [_copies_frame(meter)]
     files = part_files(storage, paths.settled(meter.name)) if sealed else {}
     for date, file in files.items():
         if date in sealed:
-            winners = storage.scan([file]).collect()
+            winners = _read_settled(storage, meter, file)
             frames.append(winners.with_columns(pl.lit(0, pl.UInt32).alias(ROW), *_where(date, settled=True)))
-    # A dimension that was added after the sealing is null there.
-    return pl.concat(frames, how="diagonal_relaxed").select(_copies_frame(meter).columns)
+    return pl.concat(frames, how="diagonal").select(_copies_frame(meter).columns)
+
+
+def _read_settled(storage: Storage, meter: Meter, file: StoredFile) -> pl.DataFrame:
+    """Return the rows of one file of settled winners; a dimension that was added after the sealing is not in it."""
+    try:
+        rows = storage.scan([file]).collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if is_storage_failure(error):
+            raise
+        raise _broken_settled(file, str(error).splitlines()[0]) from error
+    columns = event_columns(meter)
+    missing = columns.keys() - {*rows.columns, *meter.dimension_names}
+    others = {name for name, dtype in rows.schema.items() if columns.get(name) != dtype}
+    if missing or others:
+        raise _broken_settled(file, f"other columns: {', '.join(sorted(missing | others))}")
+    return rows
+
+
+def _broken_settled(file: StoredFile, found: str) -> BrokenLakeError:
+    return BrokenLakeError(
+        "the winners of a sealed partition can't be read",
+        where=file.path,
+        expected="Parquet with the columns of the meter's events",
+        found=found,
+        hint="restore the file from a backup: its events are gone, and copies of them count again without it",
+    )
 
 
 def _candidates(

@@ -15,6 +15,7 @@ from schemas.errors import BrokenLakeError
 Kind = TypeVar("Kind")
 # A moment in a stored record; one without a zone is refused.
 Moment = Annotated[dt.datetime, msgspec.Meta(tz=True)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 FIRST_YEAR, LAST_YEAR = 2, 9998
 MAX_FOUND_CHARS = 200
 

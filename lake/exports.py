@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from lake import paths
+from lake.decoding import decode
 from lake.events import fingerprint
 from lake.storage import Storage, StoredFile
 from schemas.errors import BrokenLakeError, RefusedError
@@ -81,10 +82,7 @@ class ToldRevision(NamedTuple):
 
 def parse_manifest(body: bytes, where: str) -> Manifest:
     """Raises BrokenLakeError if it is not a manifest of this format."""
-    try:
-        manifest = msgspec.json.decode(body, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BrokenLakeError("not a manifest of an export", where=where, found=str(error)) from error
+    manifest = decode(body, Manifest, "not a manifest of an export", where=where)
     if manifest.format != FORMAT:
         raise BrokenLakeError(
             "a manifest of another version", where=where, expected=str(FORMAT), found=str(manifest.format)
@@ -191,13 +189,10 @@ class Revisions:
 
 def load_close(storage: Storage, folder: str) -> Close | None:
     """With which revision the period was closed; None for one that is open."""
-    body = storage.read(folder + paths.CLOSED)
-    try:
-        return None if body is None else msgspec.json.decode(body, type=Close)
-    except msgspec.DecodeError as error:
-        raise BrokenLakeError(
-            "not a record of a close", where=folder + paths.CLOSED, found=str(error)
-        ) from error
+    where = folder + paths.CLOSED
+    body = storage.read(where)
+    hint = "restore the file from a backup: the period is final, and it says with which revision it became so"
+    return None if body is None else decode(body, Close, "not a record of a close", where=where, hint=hint)
 
 
 def save_close(storage: Storage, folder: str, close: Close) -> bool:

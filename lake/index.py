@@ -19,10 +19,12 @@ import pyarrow.parquet as pq
 from lake import paths
 from lake.ahead import ahead
 from lake.checksums import KEY, UNSTAMPED, stamp
+from lake.decoding import Count, decode
 from lake.dedup import DATE, HASH, HASH_BITS, key_hash
 from lake.events import Partition, fingerprint
 from lake.state import PartitionState
 from lake.storage import Storage, StoredFile
+from schemas.errors import BrokenLakeError
 
 # Polars' hash differs between its versions, so segments made with another one are passed over and made anew.
 HASHED_BY = f"polars-{pl.__version__}-{HASH_BITS}"
@@ -40,7 +42,7 @@ KEYS = {DATE: pl.Date(), HASH: pl.UInt64()}
 class Held(msgspec.Struct, frozen=True):
     """What a segment holds of one date: the rows, and the files by their fingerprints."""
 
-    rows: int
+    rows: Count
     files: frozenset[str]
 
 
@@ -218,8 +220,8 @@ def _decoded(storage: Storage, file: StoredFile) -> dict[dt.date, Held] | None:
     """What a segment holds; None if it is damaged, so that its files are indexed anew."""
     try:
         body = storage.metadata(file).get(METADATA_KEY, "")
-        return msgspec.json.decode(body, type=dict[dt.date, Held])
-    except (pl.exceptions.PolarsError, msgspec.DecodeError, FileNotFoundError):
+        return decode(body, dict[dt.date, Held], "not a segment of the key index", where=file.path)
+    except (BrokenLakeError, pl.exceptions.PolarsError, pl.exceptions.PanicException, FileNotFoundError):
         return None
 
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 import polars as pl
 
+from lake.decoding import Count
+
+# No two moments of the calendar are so many classes apart.
+MAX_CLASS = 1_000
+Class = Annotated[int, msgspec.Meta(ge=-MAX_CLASS, le=MAX_CLASS)]
 # Each class of a second or more is so much wider than the one before; its middle is within a tenth of all in it.
 GROWTH = 2**0.25
 
@@ -21,7 +27,7 @@ class Lateness(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     shortest_seconds: float
     longest_seconds: float
-    counts: dict[int, int]
+    counts: dict[Class, Count]
 
     def percentile(self, share: float) -> float:
         """The seconds that this share of the events took at most: within a tenth, or a second where that is more.

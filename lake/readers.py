@@ -119,8 +119,9 @@ def _seconds(storage: Storage, meter: Meter, dates: Dates) -> int:
     if not held:
         return SECONDS_PER_DAY
     since, until = dates
-    days = (until or max(held) + dt.timedelta(days=1)) - (since or min(held))
-    return days.days * SECONDS_PER_DAY
+    # Counted so that no date is taken beyond the end of the calendar.
+    days = ((until or max(held)) - (since or min(held))).days + (0 if until else 1)
+    return days * SECONDS_PER_DAY
 
 
 def _partitions(storage: Storage, meter: Meter) -> dict[dt.date, Partition]:

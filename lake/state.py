@@ -13,18 +13,21 @@ import msgspec
 import polars as pl
 
 from lake import paths
+from lake.decoding import Count, Moment, check_moments, decode
 from lake.events import by_date
 from lake.lateness import Lateness
 from lake.parts import part_files
 from lake.storage import Storage, StoredFile
 from lake.storage.faults import is_storage_failure
-from schemas.errors import BrokenLakeError
-from schemas.meter import Meter
+from schemas.errors import BadInputError, BrokenLakeError
+from schemas.meter import Meter, check_meter
 
 # The key of a Parquet file's key-value metadata under which the record of its partition stands.
 METADATA_KEY = "meterlake"
 # Beside it the path of the file, so that a file that was copied to another place is not taken for what belongs there.
 PLACE_KEY = "meterlake-path"
+# What is recorded of every rejected file; the other parts of its error may be missing.
+REJECTED_PARTS = frozenset({"identity", "what", "where"})
 # Beside the tables in `PartitionState.checksums`: the settled winners.
 SETTLED = "settled"
 # The order in which a partition's tables are published; they are removed in the opposite one.
@@ -32,7 +35,7 @@ PUBLISH_ORDER = ("usage_by_dimension", "usage_by_subject", "usage")
 
 # In the record of a partition whose aggregation was interrupted: no meter has it.
 NO_VERSION = ""
-NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
+NEVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
@@ -53,16 +56,20 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     # Which of the rows lost to a copy, here or in another partition, as sixteen hex digits.
     losers: str
     # Counted events, copies that lost, those of them with another payload, and rows that broke a rule.
-    events: int
-    duplicates: int = 0
-    conflicts: int = 0
-    invalid: dict[str, int] = msgspec.field(default_factory=dict)
+    events: Count
+    duplicates: Count = 0
+    conflicts: Count = 0
+    invalid: dict[str, Count] = msgspec.field(default_factory=dict)
     late: Lateness | None = None
     # Of the rows in each table and, once sealed, of the settled winners, if there are any; none where none were written.
     checksums: dict[str, str] = msgspec.field(default_factory=dict)
-    aggregated_at: dt.datetime
+    aggregated_at: Moment
     # Set once retention has decided to drop the raw events; the aggregates are final from then on.
-    sealed_at: dt.datetime | None = None
+    sealed_at: Moment | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for moments that no run has written."""
+        check_moments(self.aggregated_at, self.sealed_at)
 
 
 class KnownMeter(msgspec.Struct, frozen=True):
@@ -70,6 +77,13 @@ class KnownMeter(msgspec.Struct, frozen=True):
 
     identity: str
     meter: Meter
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a definition that breaks a rule."""
+        try:
+            check_meter(self.meter, "")
+        except BadInputError as error:
+            raise ValueError(str(error)) from error
 
 
 class ExportedMonth(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +140,8 @@ def told_state(storage: Storage, meter: str, body: bytes | None) -> MeterState:
 def known_definition(body: bytes) -> KnownMeter | None:
     """The definition that a state's file knows, without the rest of it; None if none, or if it is no state."""
     try:
-        return msgspec.json.decode(body, type=_Knowing).definition
-    except msgspec.DecodeError:
+        return decode(body, _Knowing, "not a state file", where="").definition
+    except BrokenLakeError:
         return None
 
 
@@ -184,9 +198,17 @@ def read_record(storage: Storage, file: StoredFile) -> PartitionState | None:
 def decode_record(metadata: dict[str, str]) -> PartitionState | None:
     """The record in an aggregate file's key-value metadata; None if there is none."""
     try:
-        return msgspec.json.decode(metadata.get(METADATA_KEY, ""), type=PartitionState)
-    except msgspec.DecodeError:
+        record = decode(metadata.get(METADATA_KEY, ""), PartitionState, "not a record", where="")
+    except BrokenLakeError:
         return None
+    return None if _lacks_parts(record) else record
+
+
+def _lacks_parts(record: PartitionState) -> bool:
+    """Whether a rejected file lacks what is recorded of every such file."""
+    return bool(record.rejected) and not all(
+        said.keys() >= REJECTED_PARTS for said in record.rejected.values()
+    )
 
 
 def _published(storage: Storage, meter: str, but: Container[dt.date]) -> dict[dt.date, dict[str, StoredFile]]:
@@ -264,23 +286,19 @@ def _described(record: PartitionState | None) -> str:
 def _decoded(meter: str, body: bytes) -> MeterState:
     """The state that a meter's file says. Raises BrokenLakeError if it says none."""
     hint = "remove it; the next run rebuilds it from the aggregates"
-    try:
-        state = msgspec.json.decode(body, type=MeterState)
-    except msgspec.DecodeError as error:
-        raise BrokenLakeError(
-            "not a state file",
-            where=paths.state(meter),
-            expected="the JSON of a state",
-            found=str(error),
-            hint=hint,
-        ) from error
+    where, expected = paths.state(meter), "the JSON of a state"
+    state = decode(body, MeterState, "not a state file", where=where, expected=expected, hint=hint)
+    incomplete = [str(date) for date, record in state.partitions.items() if _lacks_parts(record)]
+    if incomplete:
+        found = f"a rejected file of {incomplete[0]} without {' or '.join(sorted(REJECTED_PARTS))}"
+        raise BrokenLakeError("not a state file", where=where, expected=expected, found=found, hint=hint)
     expected = hashlib.sha256(
         body.replace(state.checksum.encode(), b"", 1) if state.checksum else body
     ).hexdigest()
     if state.checksum != expected:
         raise BrokenLakeError(
             "the state file was changed",
-            where=paths.state(meter),
+            where=where,
             expected=expected,
             found=state.checksum or "no checksum",
             hint=hint,

@@ -112,10 +112,15 @@ def parse_meter(body: bytes, where: str) -> Meter:
         unit=raw.unit.strip(),
         event_retention_days=raw.event_retention_days or DEFAULT_RETENTION_DAYS,
     )
-    _check_texts(meter, where)
-    _check_retention(raw.event_retention_days, where)
-    _check_dimensions(meter, where)
+    check_meter(meter, where)
     return meter
+
+
+def check_meter(meter: Meter, where: str) -> None:
+    """Hold a definition to its rules. Raises BadInputError naming `where`, what was expected and what was found."""
+    _check_texts(meter, where)
+    _check_retention(meter.event_retention_days, where)
+    _check_dimensions(meter, where)
 
 
 def check_change(old: Meter, new: Meter) -> None:
@@ -168,7 +173,7 @@ def _check_texts(meter: Meter, where: str) -> None:
 
 
 def _check_retention(days: int, where: str) -> None:
-    if not 0 <= days <= MAX_RETENTION_DAYS:
+    if not 1 <= days <= MAX_RETENTION_DAYS:
         raise BadInputError(
             "event_retention_days is out of range",
             where=where,
