@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import uuid
@@ -11,10 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lake.storage.local import process_runs
 from lake.storage.protocol import StoredFile
+from lake.storage.temporary import PREFIX, own
 
-PREFIX = "meterlake-"
 # A request takes as long as some megabytes do, so a file of this size is better read once and whole.
 SMALL_BYTES = 4 * 2**20
 # No more than this is kept of small files; what is over is read from the storage each time.
@@ -63,15 +61,6 @@ class Copies:
     def name(self, suffix: str) -> Path:
         """A new name in this process's temporary folder, which ends with the process."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{own()}-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         return self._folder / f"{uuid.uuid4().hex}{suffix}"
-
-
-def sweep_copies() -> int:
-    """Remove the folders of processes that no longer run; gives how many."""
-    folders = Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*")
-    left = [folder for folder in folders if not process_runs(folder.name.split("-")[1])]
-    for folder in left:
-        shutil.rmtree(folder, ignore_errors=True)
-    return len(left)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import polars as pl
 from lake import paths
 from lake.storage.disk import Disk
 from lake.storage.protocol import StoredFile
+from lake.storage.temporary import own_name, sweep_files
 from schemas.errors import StorageError
 
 
@@ -124,19 +124,23 @@ class LocalStorage:
         """Nothing: the files are here."""
 
     def scratch(self, suffix: str) -> Path:
-        """A name in the lake's own temporary folder."""
+        """A name in the lake's own temporary folder. Raises StorageError if that is a link, which is not followed."""
         folder = self.root / paths.TEMPORARY
         with _naming(paths.TEMPORARY, "create"):
             self._disk.make(folder)
-        return folder / f"{os.getpid()}-{uuid.uuid4().hex}{suffix}"
+            if folder.is_symlink():
+                raise StorageError(
+                    "the folder of temporary files is a link",
+                    where=paths.TEMPORARY,
+                    expected="a folder",
+                    found=f"a link to {folder.readlink()}",
+                    hint="remove the link: jobs write through none inside a lake",
+                )
+        return folder / own_name(suffix)
 
     def sweep(self) -> int:
-        """Remove temporary files of processes that no longer run."""
-        folder = self.root / paths.TEMPORARY
-        left = [file for file in folder.glob("*") if not process_runs(file.name.split("-")[0])]
-        for file in left:
-            file.unlink(missing_ok=True)
-        return len(left)
+        """Remove temporary files that dead processes have left."""
+        return sweep_files(self.root / paths.TEMPORARY)
 
     def _walk(self, folder: str) -> Iterator[StoredFile]:
         # By text, since a lake has many folders and a path object for each takes as long as the rest.
@@ -158,19 +162,6 @@ class LocalStorage:
 def scan_local(files: Sequence[Path], **options: Any) -> pl.LazyFrame:
     """The rows of local Parquet files, exactly these."""
     return pl.scan_parquet(list(files), glob=False, hive_partitioning=False, **options)
-
-
-def process_runs(process_id: str) -> bool:
-    """Whether there is such a process on this machine; text that is no number names none."""
-    if not process_id.isdigit():
-        return False
-    try:
-        os.kill(int(process_id), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextmanager

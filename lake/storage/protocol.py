@@ -102,4 +102,7 @@ class Storage(Protocol):
         """A new name for a local temporary file, on the same disk as the lake where the lake is local."""
 
     def sweep(self) -> int:
-        """Remove temporary files that earlier processes left; gives how many."""
+        """Remove temporary files that dead processes have left; return how many.
+
+        What is not certainly one of them is left alone, and so is what can't be removed: it raises nothing.
+        """

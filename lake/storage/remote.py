@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from typing import Any, BinaryIO
 import fsspec
 import polars as pl
 
-from lake.storage.copies import Copies, sweep_copies
+from lake.storage.copies import Copies
 from lake.storage.faults import failure, tells_secrets
 from lake.storage.local import scan_local
 from lake.storage.protocol import Storage, StoredFile
+from lake.storage.temporary import sweep_folders
 from schemas.errors import StorageError
 
 # Footers are rarely longer; the rest of a longer one is asked for.
@@ -159,8 +161,8 @@ class RemoteStorage:
         return self._copies.name(suffix)
 
     def sweep(self) -> int:
-        """Remove the temporary folders of processes that no longer run."""
-        return sweep_copies()
+        """Remove temporary folders that dead processes have left."""
+        return sweep_folders(Path(tempfile.gettempdir()))
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root

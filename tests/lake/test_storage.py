@@ -165,25 +165,6 @@ def test_a_file_is_published_while_another_process_removes_the_last_one_beside_i
     assert len(removed | set(names(storage, "events/"))) == 3_000
 
 
-def test_temporary_files_of_ended_processes_are_swept(storage: LocalStorage) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
-    )
-    ours = storage.scratch("")
-    left = ours.with_name(f"{int(ended.stdout)}-x")
-    foreign = ours.with_name("foreign")
-    for file in (ours, left, foreign):
-        file.write_bytes(b"1")
-    assert storage.sweep() == 2
-    assert ours.exists()
-    assert not left.exists()
-    assert not foreign.exists()
-
-
-def test_sweeping_a_lake_without_temporary_files(storage: LocalStorage) -> None:
-    assert storage.sweep() == 0
-
-
 def test_a_failure_names_the_path(locked: LocalStorage, tmp_path: Path) -> None:
     local = tmp_path / "x"
     local.write_bytes(b"")

@@ -1,0 +1,173 @@
+"""Names of temporary files, and removing those that a dead process has left.
+
+A name says whose it is: the process and its start, the namespace that counts processes, and the kernel's boot. A sweep
+asks the kernel about a process of its own boot and namespace. Of others, in another container, on another machine, before
+a restart, it knows nothing, so age decides.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from lake import paths
+
+# Before the owner in the names of folders in the system's temporary folder.
+PREFIX = "meterlake-"
+# What nobody has changed for so long is nobody's.
+MAX_AGE_SECONDS = 7 * 24 * 60 * 60
+UNKNOWN = "0"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+# Versions before format 2 named the process alone.
+_OWNER = r"(?P<process>[1-9]\d*)-(?:(?P<boot>[0-9a-f]+)-(?P<namespace>\d+)-(?P<started>\d+)-)?"
+_FILE = re.compile(_OWNER + r"[0-9a-f]{32}(?:\.\w+)*")
+# The end is that of `tempfile.mkdtemp`.
+_FOLDER = re.compile(PREFIX + _OWNER + r"[a-z0-9_]{8}")
+
+
+class Owner(NamedTuple):
+    """A process, as names of temporary files have it; what the system does not say is `UNKNOWN`."""
+
+    process: str
+    boot: str
+    namespace: str
+    started: str
+
+    def __str__(self) -> str:
+        """The parts with `-` between."""
+        return "-".join(self)
+
+
+def own_name(suffix: str) -> str:
+    """Return a new name for a temporary file of this process."""
+    return f"{own()}-{uuid.uuid4().hex}{suffix}"
+
+
+def own() -> Owner:
+    """Return this process, which may have been forked since it was last asked for."""
+    return _owner(os.getpid())
+
+
+def sweep_files(folder: Path) -> int:
+    """Remove the temporary files in a folder whose owners are dead; return how many.
+
+    Whatever has another name, is no regular file, or can't be removed is left alone. A folder that is a link is not
+    followed.
+    """
+    with _opened(folder, os.O_NOFOLLOW) as descriptor:
+        left = [entry for entry in _left_in(descriptor, _FILE) if entry.is_file(follow_symlinks=False)]
+        return sum(_done(os.unlink, entry.name, descriptor) for entry in left)
+
+
+def sweep_folders(folder: Path) -> int:
+    """Remove this user's temporary folders in a folder whose owners are dead; return how many.
+
+    They hold nothing but files: what has such a name and a folder in it, or a lake's marker, is none.
+    """
+    with _opened(folder) as descriptor:
+        left = [entry.name for entry in _left_in(descriptor, _FOLDER) if entry.is_dir(follow_symlinks=False)]
+        return sum(_emptied(folder / name) and _done(os.rmdir, name, descriptor) for name in left)
+
+
+def _emptied(folder: Path) -> bool:
+    """Remove the files in a temporary folder of this user; return whether it is empty then."""
+    with _opened(folder, os.O_NOFOLLOW) as descriptor:
+        if descriptor is None or os.fstat(descriptor).st_uid != os.geteuid():
+            return False
+        entries = _entries(descriptor)
+        if not all(entry.is_file(follow_symlinks=False) and entry.name != paths.MARKER for entry in entries):
+            return False
+        return all(_done(os.unlink, entry.name, descriptor) for entry in entries)
+
+
+def _left_in(descriptor: int | None, pattern: re.Pattern[str]) -> list[os.DirEntry[str]]:
+    """The entries of these names whose owners are dead, or that are too old to be anybody's."""
+    found = [(entry, pattern.fullmatch(entry.name)) for entry in _entries(descriptor)]
+    return [entry for entry, match in found if match and _is_left(entry, match)]
+
+
+def _is_left(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
+    owner = Owner(**{part: text or UNKNOWN for part, text in match.groupdict().items()})
+    here = own()
+    if owner.boot != UNKNOWN and (owner.boot, owner.namespace) == (here.boot, here.namespace):
+        return not _runs(owner)
+    try:
+        changed = entry.stat(follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return False
+    return time.time() - changed > MAX_AGE_SECONDS
+
+
+def _runs(owner: Owner) -> bool:
+    """Whether a process of this boot and namespace is the owner: its number may have been given again."""
+    try:
+        os.kill(int(owner.process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return _started(owner.process) in {UNKNOWN, owner.started} or owner.started == UNKNOWN
+
+
+@lru_cache(maxsize=1)
+def _owner(process: int) -> Owner:
+    try:
+        boot = _BOOT.read_text().strip().replace("-", "")
+        namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
+        return Owner(str(process), boot, namespace, _start_in(Path("/proc/self/stat")))
+    except OSError:
+        # A system without /proc.
+        return Owner(str(process), UNKNOWN, UNKNOWN, UNKNOWN)
+
+
+def _started(process: str) -> str:
+    """When a process was started, in the kernel's ticks."""
+    try:
+        # What is mounted there may be of another namespace, in which other processes have these numbers.
+        if str(Path("/proc/self").readlink()) != str(os.getpid()):
+            return UNKNOWN
+        return _start_in(Path(f"/proc/{process}/stat"))
+    except OSError:
+        return UNKNOWN
+
+
+def _start_in(stat: Path) -> str:
+    # The second field is the program's name in parentheses, and may hold anything; this is the twenty-second.
+    return stat.read_text(errors="replace").rpartition(")")[2].split()[19]
+
+
+@contextmanager
+def _opened(folder: Path, flags: int = 0) -> Iterator[int | None]:
+    """The descriptor of a folder; None if it can't be opened."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | flags)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _entries(descriptor: int | None) -> list[os.DirEntry[str]]:
+    try:
+        return [] if descriptor is None else list(os.scandir(descriptor))
+    except OSError:
+        return []
+
+
+def _done(remove: Callable[..., None], name: str, descriptor: int | None) -> bool:
+    """Remove an entry; return whether it could be, since nobody's work depends on it."""
+    try:
+        remove(name, dir_fd=descriptor)
+    except OSError:
+        return False
+    return True
