@@ -19,11 +19,11 @@ from lake import Lake, paths
 from lake.checksums import KEY, UNSTAMPED, stamp
 from lake.compacted import METADATA_KEY, Compacted, compacted, compacted_name, is_compacted, remove_replaced
 from lake.events import Partition, event_columns
-from lake.planning import changes, file_name
-from lake.storage import Storage, StoredFile
+from lake.planning import changes, file_name, why_fixed
+from lake.storage import Storage, StoredFile, body_of, read_each
 from lake.storage.faults import is_storage_failure, storage_failures
 from lake.survey import MeterView, survey
-from schemas.errors import BadInputError, BrokenLakeError
+from schemas.errors import BadInputError, BrokenLakeError, RefusedError, StorageError
 
 # What readers of Parquet like. Counted on the files that are merged, so what comes of them is a little smaller.
 TARGET_BYTES = 128 * 2**20
@@ -62,7 +62,7 @@ def compact(  # noqa: PLR0913 - what to compact, and how
 
     def work(view: MeterView) -> None:
         with storage_failures(lake.url):
-            due = _due(lake.storage, view, until, target_bytes)
+            due = _due(lake.storage, view, until, target_bytes, report)
             if dry_run:
                 for each in due:
                     report.did(_said(each))
@@ -113,7 +113,9 @@ def _compact_meter(lake: Lake, view: MeterView, due: Iterable[_Due], report: Rep
         aggregate(lake, report, meter=view.meter.name)
 
 
-def _due(storage: Storage, view: MeterView, until: dt.date, target_bytes: int) -> Iterator[_Due]:
+def _due(
+    storage: Storage, view: MeterView, until: dt.date, target_bytes: int, report: Report
+) -> Iterator[_Due]:
     """The closed partitions with files that are worth merging, by date."""
     changed = changes(view.files, view.state, view.meter.version)
     dates = [date for date in view.files if date < until and date not in changed.keys() | view.state.sealed]
@@ -123,13 +125,26 @@ def _due(storage: Storage, view: MeterView, until: dt.date, target_bytes: int) -
         counted = record.files.keys() - set(record.converted)
         files = [file for file in view.files[date] if file_name(file) in counted]
         if small_files(files, target_bytes):
-            candidates[date] = files
+            if fixed := why_fixed(view.files[date]):
+                report.problem(_behind_link(paths.events(view.meter.name, date), fixed))
+            else:
+                candidates[date] = files
     landing = _still_landing(storage, [file for files in candidates.values() for file in files])
     for date, files in candidates.items():
         partition = Partition(storage, view.meter, date, tuple(file for file in files if file not in landing))
         groups = [group for alike in _alike(partition) for group in small_files(alike, target_bytes)]
         if groups:
             yield _Due(partition, groups)
+
+
+def _behind_link(where: str, found: str) -> RefusedError:
+    return RefusedError(
+        "the partition's files can't be merged",
+        where=where,
+        expected="files in the lake itself",
+        found=found,
+        hint="put the files themselves there: nothing is written or removed behind a link",
+    )
 
 
 def _still_landing(storage: Storage, files: Sequence[StoredFile]) -> set[StoredFile]:
@@ -140,11 +155,11 @@ def _still_landing(storage: Storage, files: Sequence[StoredFile]) -> set[StoredF
         [file.path for file in storage.list(paths.LANDED) if _start_of_hash(file) in wanted] if wanted else []
     )
     complete = set()
-    for path, body in zip(records, storage.read_all(records), strict=True):
+    for path, body in zip(records, read_each(storage, records), strict=True):
         try:
-            if decode_landed(body or b"", path).complete:
+            if decode_landed(body_of(body) or b"", path).complete:
                 complete.add(path.removeprefix(paths.LANDED)[:16])
-        except BrokenLakeError:
+        except (BrokenLakeError, StorageError):
             # `verify` tells of it; here it only means that nobody knows.
             continue
     return {file for file, start in inputs.items() if start not in complete}

@@ -10,7 +10,8 @@ from jobs.report import PartitionReport, Report, now
 from lake.events import Partition, check_file
 from lake.planning import LATE_IN_SEALED, Change, file_name
 from lake.quarantine import quarantine_rows
-from lake.storage import Storage
+from lake.storage import Storage, StoredFile
+from schemas.errors import RefusedError
 from schemas.meter import Meter
 
 
@@ -23,6 +24,9 @@ def quarantine_late(storage: Storage, meter: Meter, changed: dict[dt.date, Chang
     for date, change in late.items():
         del changed[date]
         for file in change.added:
+            if file.linked:
+                report.problem(_behind_link(file))
+                continue
             check = check_file(storage, meter, file)
             if check.error:
                 report.problem(check.error)
@@ -34,3 +38,13 @@ def quarantine_late(storage: Storage, meter: Meter, changed: dict[dt.date, Chang
             report.quarantine(quarantine_rows(partition, file, rows, now()))
             storage.delete(file.path)
             report.did(PartitionReport(meter=meter.name, date=date, action="quarantined", why=change.why))
+
+
+def _behind_link(file: StoredFile) -> RefusedError:
+    return RefusedError(
+        "a late file of a sealed partition can't be moved to quarantine",
+        where=file.path,
+        expected="a file in the lake itself",
+        found="a link, or a file behind one",
+        hint="remove the link; its events are not counted",
+    )

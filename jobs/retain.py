@@ -19,7 +19,7 @@ from lake.dedup import DATE
 from lake.ends import Moments
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
-from lake.planning import Change, changes
+from lake.planning import Change, changes, why_fixed
 from lake.publish import publish_partition, read_partition, read_records, table_checksums
 from lake.state import SETTLED, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
@@ -27,6 +27,7 @@ from lake.survey import MeterView, survey
 from schemas.errors import RefusedError
 from schemas.meter import Meter
 
+LINK_HINT = "put the files themselves there: nothing is removed behind a link, or where it can't be listed"
 Listing = Mapping[dt.date, list[StoredFile]]
 
 
@@ -86,7 +87,8 @@ def _listed_again(storage: Storage, view: MeterView, until: dt.date) -> Listing:
     """The listing with the partitions that are about to go as they are now: an hour may have passed."""
     listing = dict(view.files)
     for date in (listing.keys() | view.state.partitions.keys()) - view.state.sealed:
-        if date < until:
+        # What could not be listed stays as it was recorded, and is not dropped.
+        if date < until and not any(file.unreadable for file in listing.get(date, ())):
             now_there = standing(storage, storage.list(paths.events(view.meter.name, date)), view.state)
             listing[date] = now_there.files.get(date, [])
             if not listing[date]:
@@ -109,8 +111,12 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: 
     if doomed and not dry_run:
         with report.stage("seal"):
             _seal(lake, doomed)
-    sealed = lake.state.sealed if lake.view.stored else set()
-    leftover = [date for date in sorted(sealed) if date not in doomed and lake.partition(date).files]
+    leftover = []
+    for date in sorted(lake.state.sealed.difference(doomed)) if lake.view.stored else []:
+        if fixed := why_fixed(lake.partition(date).files):
+            report.problem(_refused(lake, date, fixed, LINK_HINT))
+        elif lake.partition(date).files:
+            leftover.append(date)
     for date in sorted({*doomed, *leftover}):
         partition = lake.partition(date)
         why = "interrupted before" if date in leftover else f"before {until}"
@@ -128,7 +134,9 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: 
 def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> RefusedError | None:
     """Why the partition must not be dropped, or None."""
     record = lake.state.partitions.get(date)
-    if change or record is None:
+    if fixed := why_fixed(lake.listing.get(date, ())):
+        found, hint = fixed, LINK_HINT
+    elif change or record is None:
         found = change.why if change else "never aggregated"
         hint = "run: meterlake aggregate"
     elif not lake.view.stored:
@@ -148,6 +156,10 @@ def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> Refuse
         found, hint = "aggregate files with other rows", "run: meterlake aggregate --rebuild"
     else:
         return None
+    return _refused(lake, date, found, hint)
+
+
+def _refused(lake: _MeterLake, date: dt.date, found: str, hint: str) -> RefusedError:
     return RefusedError(
         "the partition has expired but can't be dropped",
         where=paths.events(lake.meter.name, date),

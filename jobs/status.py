@@ -22,9 +22,9 @@ from lake.lease import current_holder
 from lake.meters import load_meter, meter_names
 from lake.planning import changes, file_name
 from lake.state import MeterState, load_state
-from lake.storage import Storage, StoredFile
+from lake.storage import Storage, StoredFile, body_of, read_each
 from lake.storage.faults import without_secrets
-from schemas.errors import BrokenLakeError, MeterlakeError
+from schemas.errors import BrokenLakeError, MeterlakeError, StorageError
 from schemas.meter import Meter
 
 Dates = Mapping[dt.date, Sequence[StoredFile]]
@@ -192,6 +192,8 @@ def _reasons(storage: Storage, files: Sequence[StoredFile], found: Status) -> di
     for file in files:
         try:
             counts.update(_count_reasons(storage, file))
+        except BrokenLakeError as error:
+            found.problem(error)
         except (pl.exceptions.PolarsError, OSError) as error:
             found.problem(
                 BrokenLakeError(
@@ -231,9 +233,10 @@ def _undefined(
 
 
 def _run_status(storage: Storage, path: str, started_at: dt.datetime, job: str) -> RunStatus:
+    (body,) = read_each(storage, [path])
     try:
-        report = decode(storage.read(path) or b"", Report, "not a run report", where=path)
-    except BrokenLakeError:
+        report = decode(body_of(body) or b"", Report, "not a run report", where=path)
+    except (BrokenLakeError, StorageError):
         return RunStatus(file=path, started_at=started_at, job=job, outcome="unreadable report")
     seconds = (report.finished_at - report.started_at).total_seconds() if report.finished_at else None
     return RunStatus(

@@ -11,7 +11,7 @@ from jobs.land import decode_landed
 from jobs.partition import compute, losers_fingerprint
 from jobs.progress import track
 from jobs.report import Report
-from jobs.verify_files import Published, check_published, check_stamp, difference
+from jobs.verify_files import Published, check_published, check_stamp, difference, read_content
 from lake import Lake, paths
 from lake.admission import recorded_partition, reject_unreadable
 from lake.compacted import is_compacted
@@ -195,8 +195,12 @@ def _of_no_meter(storage: Storage, names: Collection[str]) -> Iterator[Differenc
         for found in check_stamp(storage, file):
             yield difference(found.what, found.where, found.expected, found.found, hint)
     for file in storage.list(paths.LANDED):
+        content = read_content(storage, file.path)
         try:
-            decode_landed(storage.read(file.path) or b"", file.path)
+            if isinstance(content, DifferenceError):
+                yield content
+            else:
+                decode_landed(content or b"", file.path)
         except BrokenLakeError as error:
             yield difference("damaged", file.path, "the record of a landed input", error.found, hint)
 

@@ -14,8 +14,8 @@ from lake.checksums import rows_checksum, stamp_of
 from lake.publish import published_files
 from lake.readers import aggregate_columns
 from lake.state import PUBLISH_ORDER, SETTLED, PartitionState, decode_record
-from lake.storage import Storage, StoredFile
-from schemas.errors import DifferenceError
+from lake.storage import Storage, StoredFile, read_each
+from schemas.errors import DifferenceError, MeterlakeError
 from schemas.meter import Meter
 
 MEASURED = ["events", "quantity_sum"]
@@ -52,9 +52,19 @@ def check_published(of: Published) -> Iterator[DifferenceError]:
 
 def check_stamp(storage: Storage, file: StoredFile) -> Iterator[DifferenceError]:
     """Whether a Parquet file of the lake's own holds the bytes that were written."""
-    content = storage.read(file.path)
-    if content is not None:
+    content = read_content(storage, file.path)
+    if isinstance(content, DifferenceError):
+        yield content
+    elif content is not None:
         yield from _stamped(file.path, content)
+
+
+def read_content(storage: Storage, path: str) -> bytes | DifferenceError | None:
+    """Return the content of a file, None if there is none, or what is wrong with what stands there instead of one."""
+    (body,) = read_each(storage, [path])
+    if isinstance(body, MeterlakeError):
+        return difference("unreadable", path, body.expected or "a readable file", body.found, body.hint)
+    return body
 
 
 def difference(what: str, where: str, expected: str, found: str, hint: str = "") -> DifferenceError:
@@ -81,7 +91,10 @@ def _read(path: str, content: bytes) -> tuple[pl.DataFrame, dict[str, str]] | Di
 
 
 def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError]:
-    content = of.storage.read(path) or b""
+    content = read_content(of.storage, path) or b""
+    if isinstance(content, DifferenceError):
+        yield content
+        return
     wrong = [*_stamped(path, content)]
     yield from wrong
     if wrong and stamp_of(content)[0]:
@@ -148,8 +161,11 @@ def _totals(of: Published) -> Iterator[DifferenceError]:
 def _settled(of: Published) -> Iterator[DifferenceError]:
     """The winners of a sealed partition that still have copies elsewhere: without them those would count again."""
     path, expected = paths.settled(of.meter.name, of.date), of.record.checksums.get(SETTLED)
-    content = of.storage.read(path)
+    content = read_content(of.storage, path)
     lost = "restore the file from a backup: its events are gone, and copies of them count again without it"
+    if isinstance(content, DifferenceError):
+        yield content
+        return
     if content is None:
         if expected:
             yield difference("missing", path, "a file", "none", lost)

@@ -12,7 +12,7 @@ from lake.planning import file_name
 from lake.state import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from lake.storage.faults import is_storage_failure
-from schemas.errors import BadInputError, MeterlakeError
+from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
 
 # Of each date, the files that are not counted: their identity and the parts of the error, by name.
@@ -86,7 +86,7 @@ def _checked(
 def _read_through(partition: Partition) -> BadInputError | None:
     try:
         partition.rows().collect(engine="streaming")
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, BrokenLakeError) as error:
         if is_storage_failure(error):
             raise
         return BadInputError(

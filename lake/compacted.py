@@ -17,7 +17,7 @@ import polars as pl
 
 from lake import paths
 from lake.decoding import Moment, check_moments, decode
-from lake.events import by_date, fingerprint
+from lake.events import by_date, fingerprint, unlisted_dates
 from lake.planning import file_name, known_files
 from lake.state import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
@@ -59,7 +59,10 @@ def standing(storage: Storage, listed: Iterable[StoredFile], state: MeterState) 
     The footers of compacted files are read only where the files of a date are not those of its record: there is
     nothing to pass over where all are counted. A damaged one is among the strays, as is a file that came back.
     """
+    listed = list(listed)
     files, strays = by_date(listed)
+    for date, folder in unlisted_dates(listed).items():
+        files |= _as_recorded(folder, date, state.partitions.get(date))
     replaced: dict[StoredFile, dt.datetime] = {}
     for date, there in files.items():
         ours = [file for file in there if f"/{paths.COMPACTED}" in file.path and is_compacted(file)]
@@ -112,9 +115,19 @@ def compacted(storage: Storage, file: StoredFile) -> Compacted:
 
 def remove_replaced(storage: Storage, replaced: Mapping[StoredFile, dt.datetime], now: dt.datetime) -> int:
     """Remove the files that were replaced long enough ago for no reader to miss them; gives their bytes."""
-    gone = [file for file, since in replaced.items() if since + GRACE <= now]
+    gone = [file for file, since in replaced.items() if since + GRACE <= now and not file.linked]
     storage.delete_all(file.path for file in gone)
     return sum(file.size_bytes for file in gone)
+
+
+def _as_recorded(
+    folder: StoredFile, date: dt.date, record: PartitionState | None
+) -> dict[dt.date, list[StoredFile]]:
+    """Return the files of a date whose folder can't be listed: as far as anybody knows they are there still."""
+    if record is None or record.sealed_at:
+        return {}
+    known = sorted(known_files(record).items())
+    return {date: [folder._replace(path=f"{folder.path}/{name}", identity=said) for name, said in known]}
 
 
 def _are_known(listed: Sequence[StoredFile], record: PartitionState | None) -> bool:

@@ -14,7 +14,7 @@ import polars as pl
 from lake import paths
 from lake.producer_files import GIVEN, FileCheck, check_columns, converted_rows
 from lake.storage import Storage, StoredFile
-from schemas.errors import BadInputError, MeterlakeError
+from schemas.errors import BadInputError, MeterlakeError, StorageError
 from schemas.meter import Meter
 from schemas.rules import (
     Rule,
@@ -180,7 +180,9 @@ def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]
         if paths.is_hidden(file.path):
             continue
         place = paths.split_partition(file.path)
-        if place and place.file.endswith(".parquet"):
+        if file.unreadable:
+            strays.append(_unreadable(file))
+        elif place and place.file.endswith(".parquet"):
             dates.setdefault(place.date, []).append(file)
         else:
             strays.append(
@@ -195,12 +197,47 @@ def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]
     return dates, strays
 
 
+def unlisted_dates(files: Iterable[StoredFile]) -> dict[dt.date, StoredFile]:
+    """Return by date what stands in the place of a date's folder and can't be listed, such as a link to nowhere.
+
+    Raises StorageError if it is the folder of the whole meter: nobody knows then what is there.
+    """
+    found = {}
+    for file in (file for file in files if file.unreadable):
+        if file.path.count("/") == 1:
+            raise StorageError(
+                "the events of this meter can't be listed",
+                where=file.path,
+                expected="a folder",
+                found=file.unreadable,
+                hint="nothing of the meter was changed; make the folder readable",
+            )
+        if place := paths.split_partition(f"{file.path}/x"):
+            found[place.date] = file
+    return found
+
+
+def _unreadable(file: StoredFile) -> MeterlakeError:
+    is_folder = paths.split_partition(f"{file.path}/x")
+    return BadInputError(
+        "this can't be read",
+        where=file.path,
+        expected="a folder" if is_folder else "a regular file with a name in UTF-8",
+        found=file.unreadable,
+        hint="make the folder readable; until then its events count as they did last"
+        if is_folder
+        else "replace or remove it; it is left where it is and not counted",
+    )
+
+
 def by_meter_folder(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
     """Return the listed event files by what lies directly in `events/`: a folder such as `events/meter=m/`, or a file."""
     found: dict[str, list[StoredFile]] = {}
     for file in files:
         first, slash, _ = file.path.removeprefix(paths.EVENTS).partition("/")
-        found.setdefault(f"{paths.EVENTS}{first}{slash}", []).append(file)
+        # What can't be listed in the place of a meter's folder stands for all that is in it.
+        is_folder = slash or (file.unreadable and first.startswith("meter="))
+        found.setdefault(f"{paths.EVENTS}{first}{'/' if is_folder else ''}", []).append(file)
     return found
 
 
@@ -211,7 +248,7 @@ def find_strays(folders: Mapping[str, Sequence[StoredFile]]) -> list[MeterlakeEr
             "stray files in the folder of events",
             where=folder,
             expected="meter=<encoded name>/ of a meter that is defined",
-            found=f"{len(files):,} {'file' if len(files) == 1 else 'files'}",
+            found=files[0].unreadable or f"{len(files):,} {'file' if len(files) == 1 else 'files'}",
             hint="define the meter with: meterlake meter add FILE; or move the files away; they are not counted",
         )
         for folder, files in sorted(folders.items())

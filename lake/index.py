@@ -221,7 +221,7 @@ def _decoded(storage: Storage, file: StoredFile) -> dict[dt.date, Held] | None:
     try:
         body = storage.metadata(file).get(METADATA_KEY, "")
         return decode(body, dict[dt.date, Held], "not a segment of the key index", where=file.path)
-    except (BrokenLakeError, pl.exceptions.PolarsError, pl.exceptions.PanicException, FileNotFoundError):
+    except (BrokenLakeError, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from lake import paths
@@ -57,6 +57,16 @@ def known_files(record: PartitionState) -> dict[str, str]:
 def file_name(file: StoredFile) -> str:
     """The name of a file in its partition's folder."""
     return file.path.rsplit("/", 1)[-1]
+
+
+def why_fixed(files: Iterable[StoredFile]) -> str:
+    """Return why the files of a partition may be neither merged nor removed; empty if they may."""
+    for file in files:
+        if file.unreadable:
+            return f"{file.path.rpartition('/')[0]} is {file.unreadable}"
+        if file.linked:
+            return f"{file.path} is a link, or lies behind one"
+    return ""
 
 
 def _change(listed: Sequence[StoredFile], record: PartitionState | None, meter_version: str) -> Change | None:

@@ -24,8 +24,8 @@ def quarantine_rows(
     """
     storage, meter = partition.storage, partition.meter.name
     name = f"producer-{fingerprint({file.path: file.identity})}.parquet"
-    kept = storage.list(paths.quarantine(meter))
-    if any(other.path.endswith(f"/{name}") for other in kept):
+    kept = [other.path for other in storage.list(paths.quarantine(meter)) if not other.unreadable]
+    if any(place.file == name for place in map(paths.split_partition, kept) if place):
         return {}
     text = [
         pl.col(GIVEN).alias(name) if name == "quantity" else pl.col(name).cast(pl.String)

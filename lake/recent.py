@@ -19,7 +19,7 @@ from lake.checksums import rows_checksum, stamp_of, write_stamped
 from lake.dedup import DATE
 from lake.readers import aggregate_columns
 from lake.state import PartitionState, decode_record
-from lake.storage import Storage
+from lake.storage import Storage, read_each
 from schemas.errors import BrokenLakeError
 from schemas.meter import Meter
 
@@ -131,9 +131,10 @@ class RecentRows:
 
     def _load(self) -> dict[dt.date, pl.DataFrame]:
         if self._rows is None:
-            body = self._storage.read(self._path)
+            (body,) = read_each(self._storage, [self._path])
             self._is_stored = body is not None
-            self._rows = self._decoded(body) if body else {}
+            # What can't be read is made anew, as what is damaged.
+            self._rows = self._decoded(body) if isinstance(body, bytes) else {}
             self._stored = dict(self._rows)
         return self._rows
 

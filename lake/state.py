@@ -188,6 +188,8 @@ def read_record(storage: Storage, file: StoredFile) -> PartitionState | None:
     """Return the record in the footer of an aggregate file; None if it has none, is of another place, or can't be read."""
     try:
         metadata = storage.metadata(file)
+    except BrokenLakeError:
+        return None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         if is_storage_failure(error):
             raise

@@ -14,7 +14,7 @@ from lake.compacted import standing
 from lake.events import by_meter_folder, find_strays
 from lake.meters import load_meter, stored_meter
 from lake.state import KnownMeter, MeterState, known_definition, save_state, told_state
-from lake.storage import Storage, StoredFile
+from lake.storage import Body, Storage, StoredFile, body_of, read_each
 from schemas.errors import MeterlakeError
 from schemas.meter import Meter
 
@@ -51,14 +51,14 @@ def survey(
     if meter is not None and meter not in identities:
         load_meter(storage, meter)
     names = sorted(identities) if meter is None else [meter]
-    bodies = dict(zip(names, storage.read_all([paths.state(name) for name in names]), strict=True))
+    bodies = dict(zip(names, read_each(storage, [paths.state(name) for name in names]), strict=True))
     definitions = _definition_bodies(storage, bodies, identities)
     files = by_meter_folder(storage.list(paths.EVENTS if meter is None else paths.events(meter)))
     for name in names:
         listed_files = files.pop(paths.events(name), [])
         try:
             # What is not needed for the next is let go.
-            state = told_state(storage, name, bodies.pop(name))
+            state = told_state(storage, name, body_of(bodies.pop(name)))
             found = _definition(storage, state, name, definitions)
             state.definition = KnownMeter(identities[name], found)
             of_meter = standing(storage, listed_files, state)
@@ -75,21 +75,21 @@ def survey(
 
 
 def _definition_bodies(
-    storage: Storage, states: Mapping[str, bytes | None], identities: Mapping[str, str]
-) -> dict[str, bytes | None]:
+    storage: Storage, states: Mapping[str, Body], identities: Mapping[str, str]
+) -> dict[str, Body]:
     """The files of those definitions that the state does not know as they are now."""
     unknown = []
     for name, body in states.items():
-        known = None if body is None else known_definition(body)
+        known = known_definition(body) if isinstance(body, bytes) else None
         if not (known and known.identity == identities[name] and known.meter.name == name):
             unknown.append(name)
-    bodies = storage.read_all([paths.meter_definition(name) for name in unknown])
+    bodies = read_each(storage, [paths.meter_definition(name) for name in unknown])
     return dict(zip(unknown, bodies, strict=True))
 
 
-def _definition(storage: Storage, state: MeterState, name: str, bodies: Mapping[str, bytes | None]) -> Meter:
+def _definition(storage: Storage, state: MeterState, name: str, bodies: Mapping[str, Body]) -> Meter:
     if state.definition and name not in bodies:
         return state.definition.meter
-    body = bodies[name]
+    body = body_of(bodies[name])
     # One that was removed since it was listed is told as any other that is not there.
     return load_meter(storage, name) if body is None else stored_meter(body, name)

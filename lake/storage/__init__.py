@@ -1,7 +1,18 @@
 """Files of a lake: list, read, publish atomically, delete. The only place that knows where they are kept."""
 
+from lake.storage.bodies import Body, body_of, read_each
+from lake.storage.inside import not_regular
 from lake.storage.local import LocalStorage
 from lake.storage.opening import open_storage
 from lake.storage.protocol import Storage, StoredFile
 
-__all__ = ["LocalStorage", "Storage", "StoredFile", "open_storage"]
+__all__ = [
+    "Body",
+    "LocalStorage",
+    "Storage",
+    "StoredFile",
+    "body_of",
+    "not_regular",
+    "open_storage",
+    "read_each",
+]

@@ -12,8 +12,19 @@ import polars as pl
 
 from lake import paths
 from lake.storage.disk import Disk
+from lake.storage.inside import (
+    NOWHERE,
+    checked,
+    checked_folder,
+    linked_folder,
+    open_regular,
+    readable,
+    refuse_irregular,
+    refuse_links,
+)
 from lake.storage.protocol import StoredFile
 from lake.storage.temporary import own_name, sweep_files
+from lake.storage.walk import regular_file, walk
 from schemas.errors import StorageError
 
 
@@ -31,14 +42,19 @@ class LocalStorage:
 
     def list(self, prefix: str) -> list[StoredFile]:
         """All files below a folder, sorted by path."""
+        folder = checked_folder(prefix)
+        link = linked_folder(self.root, f"{folder}/")
         with _naming(prefix, "list"):
-            return sorted(self._walk(prefix.rstrip("/")))
+            if link and not (self.root / link).exists():
+                raise StorageError("could not list this folder of the lake", where=link, found=NOWHERE)
+            return sorted(walk(self.url, folder, linked=bool(link)))
 
     def read(self, path: str) -> bytes | None:
         """The content of a file; None if there is none."""
         with _naming(path, "read"):
             try:
-                return (self.root / path).read_bytes()
+                with open_regular(self.root, checked(path)) as file:
+                    return file.read()
             except FileNotFoundError:
                 return None
 
@@ -55,18 +71,18 @@ class LocalStorage:
 
     def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:  # noqa: ARG002
         """Sync, then rename over the target."""
-        target = self.root / path
+        target = self._target(path)
         with _naming(path, "write"):
-            stored = _stored(path, local.stat())
+            stored = regular_file(path, local.stat())
             self._disk.put(local, target, os.replace)
         return stored
 
     def create(self, path: str, content: bytes) -> StoredFile | None:
         """Write under a temporary name, then link, which fails where the target exists."""
-        target, local = self.root / path, self.scratch("")
+        target, local = self._target(path), self.scratch("")
         with _naming(path, "create"):
             local.write_bytes(content)
-            stored = _stored(path, local.stat())
+            stored = regular_file(path, local.stat())
             try:
                 self._disk.put(local, target, os.link)
             except FileExistsError:
@@ -83,15 +99,16 @@ class LocalStorage:
         """Remove the files, and folders that they leave empty; each folder that stays is synced once."""
         folders: dict[Path, str] = {}
         for path in paths:
+            target = self._target(path)
             with _naming(path, "delete"):
-                if self._disk.unlink(self.root / path):
-                    folders[(self.root / path).parent] = path
+                if self._disk.unlink(target):
+                    folders[target.parent] = path
         with _naming(next(iter(folders.values()), ""), "delete"):
             self._disk.tidy(folders)
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
-        return (self.root / path).is_file()
+        return (self.root / checked(path)).is_file()
 
     def uri(self, path: str) -> str:
         """The absolute path."""
@@ -99,25 +116,25 @@ class LocalStorage:
 
     def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
         """The rows of Parquet files."""
-        return scan_local([self.root / file.path for file in files], **options)
+        return scan_local([self._source(file) for file in files], **options)
 
     def schema(self, file: StoredFile) -> pl.Schema:
         """Columns and types, from the footer."""
         # By a handle, since a producer's name with brackets would be taken for a pattern.
-        with (self.root / file.path).open("rb") as handle:
+        with open_regular(self.root, readable(file).path) as handle:
             return pl.Schema(pl.read_parquet_schema(handle))
 
     def footer(self, file: StoredFile) -> Path | BinaryIO:
         """The file."""
-        return self.root / file.path
+        return self._source(file)
 
     def local(self, file: StoredFile) -> Path:
         """The file."""
-        return self.root / file.path
+        return self._source(file)
 
     def metadata(self, file: StoredFile) -> dict[str, str]:
         """The key-value metadata, from the footer."""
-        with (self.root / file.path).open("rb") as handle:
+        with open_regular(self.root, readable(file).path) as handle:
             return pl.read_parquet_metadata(handle)
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
@@ -142,21 +159,15 @@ class LocalStorage:
         """Remove temporary files that dead processes have left."""
         return sweep_files(self.root / paths.TEMPORARY)
 
-    def _walk(self, folder: str) -> Iterator[StoredFile]:
-        # By text, since a lake has many folders and a path object for each takes as long as the rest.
-        left = [folder]
-        while left:
-            inner = left.pop()
-            try:
-                entries = list(os.scandir(f"{self.url}/{inner}"))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            for entry in entries:
-                path = f"{inner}/{entry.name}" if inner else entry.name
-                if entry.is_dir():
-                    left.append(path)
-                else:
-                    yield _stored(path, entry.stat())
+    def _source(self, file: StoredFile) -> Path:
+        """Where a listed file is read. Raises BrokenLakeError unless it is a regular file, or gone."""
+        refuse_irregular(self.root, readable(file).path)
+        return self.root / file.path
+
+    def _target(self, path: str) -> Path:
+        """Where a file is written or removed. Raises StorageError outside the lake, and behind a link."""
+        refuse_links(self.root, checked(path))
+        return self.root / path
 
 
 def scan_local(files: Sequence[Path], **options: Any) -> pl.LazyFrame:
@@ -172,7 +183,3 @@ def _naming(path: str, action: str) -> Iterator[None]:
         raise StorageError(
             f"could not {action} this file of the lake", where=path, found=error.strerror or str(error)
         ) from error
-
-
-def _stored(path: str, stat: os.stat_result) -> StoredFile:
-    return StoredFile(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}")

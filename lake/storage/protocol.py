@@ -15,10 +15,17 @@ class StoredFile(NamedTuple):
     path: str
     size_bytes: int
     identity: str
+    # Why it can't be read, such as "a named pipe"; empty for a regular file.
+    unreadable: str = ""
+    # Whether it is, or lies behind, a link inside the lake: it may be read, and is neither moved nor removed.
+    linked: bool = False
 
 
 class Storage(Protocol):
     """What a lake needs of a file system. Paths are relative to the lake's root, with `/`.
+
+    A path that could leave the root is refused, and so is writing behind a link. Only regular files are opened: for
+    anything else BrokenLakeError is raised.
 
     Every method raises StorageError naming the path when the storage fails or denies; what may pass by itself
     has then been tried again, a bounded number of times.
@@ -33,7 +40,10 @@ class Storage(Protocol):
         """What answers for the files: the server's URL, or the kind of file system. Holds no secret."""
 
     def list(self, prefix: str) -> list[StoredFile]:
-        """All files below a folder, sorted by path; none if there is no such folder."""
+        """All files below a folder, sorted by path; none if there is no such folder.
+
+        What is there and can't be read as a file, such as a link that leads nowhere, is `unreadable` with the reason.
+        """
 
     def read(self, path: str) -> bytes | None:
         """The content of a file; None if there is none."""

@@ -17,6 +17,7 @@ import polars as pl
 
 from lake.storage.copies import Copies
 from lake.storage.faults import failure, tells_secrets
+from lake.storage.inside import checked, checked_folder
 from lake.storage.local import scan_local
 from lake.storage.protocol import Storage, StoredFile
 from lake.storage.temporary import sweep_folders
@@ -60,12 +61,13 @@ class RemoteStorage:
 
     def list(self, prefix: str) -> list[StoredFile]:
         """All files below a folder, sorted by path."""
+        folder = f"{self._root}/{checked_folder(prefix)}".rstrip("/")
         with self._naming(prefix, "list"):
             try:
-                found = self._fs.find(self._full(prefix.rstrip("/")), detail=True)
+                found = self._fs.find(folder, detail=True)
             except FileNotFoundError:
                 return []
-            start = self._full(prefix.rstrip("/")).lstrip("/") + "/"
+            start = folder.lstrip("/") + "/"
             inside = {path: info for path, info in found.items() if path.lstrip("/").startswith(start)}
             return sorted(self._stored(path, info) for path, info in inside.items())
 
@@ -165,7 +167,7 @@ class RemoteStorage:
         return sweep_folders(Path(tempfile.gettempdir()))
 
     def _full(self, path: str) -> str:
-        return f"{self._root}/{path}" if path else self._root
+        return f"{self._root}/{checked(path)}"
 
     def _stored(self, path: str, info: Mapping[str, Any]) -> StoredFile:
         relative = path.lstrip("/").removeprefix(self._root.lstrip("/")).lstrip("/")

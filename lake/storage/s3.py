@@ -14,6 +14,7 @@ import s3fs
 from aiobotocore.session import AioSession
 
 from lake.storage.faults import attempts_before, error_code, http_status
+from lake.storage.inside import checked, checked_folder
 from lake.storage.local import scan_local
 from lake.storage.protocol import StoredFile
 from lake.storage.remote import USER, RemoteStorage
@@ -55,7 +56,7 @@ class S3Storage(RemoteStorage):
 
     def list(self, prefix: str) -> list[StoredFile]:
         """All files below a folder: one request a thousand."""
-        start = self._key(prefix.rstrip("/"))
+        start = "/".join(part for part in (self._prefix, checked_folder(prefix)) if part)
         found, more = [], {"Prefix": f"{start}/" if start else ""}
         with self._naming(prefix, "list"):
             while more:
@@ -147,7 +148,7 @@ class S3Storage(RemoteStorage):
         )
 
     def _key(self, path: str) -> str:
-        return "/".join(part for part in (self._prefix, path) if part)
+        return f"{self._prefix}/{checked(path)}" if self._prefix else checked(path)
 
     def _full(self, path: str) -> str:
         return f"{self._bucket}/{self._key(path)}"
