@@ -17,12 +17,12 @@ import polars as pl
 
 from jobs.landing.cloudevents import is_cloudevent, usage_body
 from jobs.landing.parsed import LINE, Parsed, Rejected, parsed_columns
+from schemas.fields import FIELDS, find_misnamed, is_likely_key
 from schemas.meter import Dimension, Meter
 from schemas.rules import QUANTITY_DIGITS
 
 MAX_DEPTH = 64
 MAX_FOUND_CHARS = 120
-FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "received_at", "metadata")
 _NUMERIC = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SCALE = Decimal("1e-9")
 # A text as JSON, with all but control characters, quotes and backslashes as they are; `json.dumps` is slower by far.
@@ -100,13 +100,13 @@ def _known(name: str, meters: Mapping[str, Meter]) -> Meter:
 
 
 def _event(body: dict[str, Any], meter: Meter) -> dict[str, Any]:
-    for field in body:
-        if field not in FIELDS:
-            raise NotAnEvent("unknown_field", f"expected {', '.join(FIELDS)}, found {_found(field)}")
+    flat = {name: value for name, value in body.items() if name not in FIELDS}
+    if flat:
+        _check_flat(flat, body, meter)
     metadata = body.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise NotAnEvent("metadata_invalid", f"expected an object, found {_kind(metadata)}")
-    rest = metadata or {}
+    rest = _joined(metadata or {}, flat, meter) if flat else metadata or {}
     return {
         "idempotency_key": _text(body, "idempotency_key", "idempotency_key_invalid"),
         "subject": _text(body, "subject", "subject_invalid"),
@@ -116,6 +116,54 @@ def _event(body: dict[str, Any], meter: Meter) -> dict[str, Any]:
         **{dimension.name: _dimension(rest, dimension, meter) for dimension in meter.dimensions},
         "metadata": _written(rest) if rest else None,
     }
+
+
+def _check_flat(flat: dict[str, Any], body: dict[str, Any], meter: Meter) -> None:
+    """Raise NotAnEvent if one of these members, which are no fields, may not be metadata."""
+    given = [name for name, value in body.items() if value is not None or name in flat]
+    misnamed = find_misnamed(given, meter.dimension_names)
+    if misnamed:
+        raise NotAnEvent(
+            "unknown_field",
+            f"expected {misnamed[1]}, found {_found(misnamed[0])}: did you mean {misnamed[1]}?",
+        )
+    key = body.get("idempotency_key")
+    if isinstance(key, str) and key.strip():
+        return
+    declared = {*meter.dimension_names, *(name.split(".")[0] for name in meter.dimension_names)}
+    odd = [name for name in flat if name not in declared]
+    if odd:
+        # Without its key a retry would be billed twice.
+        likely = next(filter(is_likely_key, odd), None)
+        hint = f"{_found(likely)}: did you mean idempotency_key?" if likely else _found(odd[0])
+        raise NotAnEvent(
+            "unknown_field",
+            f"expected {', '.join(FIELDS)}, or dimensions where no key is given, found {hint}",
+        )
+
+
+def _joined(metadata: dict[str, Any], flat: dict[str, Any], meter: Meter) -> dict[str, Any]:
+    """Return the metadata with members that stand beside it. Raises NotAnEvent if both have a value of one name."""
+    dotted = [name.split(".") for name in meter.dimension_names if "." in name]
+    twice = [name for name, value in flat.items() if value is not None and metadata.get(name) is not None]
+    twice += [".".join(path) for path in dotted if _has(flat, path) and _has(metadata, path)]
+    if twice:
+        raise NotAnEvent(
+            "metadata_conflict", f"expected one value of {twice[0]}, found one in metadata and one beside it"
+        )
+    return metadata | {
+        name: value for name, value in flat.items() if value is not None or name not in metadata
+    }
+
+
+def _has(members: dict[str, Any], path: list[str]) -> bool:
+    """Whether there is a value of this dimension, by its flat name or its path."""
+    if members.get(".".join(path)) is not None:
+        return True
+    value: Any = members
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value is not None
 
 
 def _text(body: dict[str, Any], field: str, reason: str) -> str | None:

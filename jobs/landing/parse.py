@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from jobs.landing.exact import parse_exact
 from jobs.landing.fast import parse_fast
-from jobs.landing.parsed import Parsed, combined, moved
+from jobs.landing.flat import with_nested_metadata
+from jobs.landing.parsed import Parsed, at_lines, combined, moved
 from jobs.landing.rest import parse_rest
 from schemas.meter import Meter
 
@@ -19,7 +20,13 @@ def parse(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
 
     A block that is not plainly right is cut in two, so that one bad line keeps few others from the fast way.
     """
-    found = parse_fast(lines, meters) or parse_rest(lines, meters)
+    if b"\n\n" in lines or lines.startswith(b"\n"):
+        return _parse_without_blank(lines, meters)
+    found = parse_fast(lines, meters)
+    if found is None and (nested := with_nested_metadata(lines, meters)):
+        lines = nested
+        found = parse_fast(lines, meters)
+    found = found or parse_rest(lines, meters)
     if found is not None:
         return found
     number = lines.count(b"\n") + 1
@@ -28,3 +35,11 @@ def parse(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
         return parse_exact(lines, meters)
     before, after = lines[:middle], lines[middle + 1 :]
     return combined([parse(before, meters), moved(parse(after, meters), before.count(b"\n") + 1)])
+
+
+def _parse_without_blank(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
+    texts = lines.split(b"\n")
+    numbers = [number for number, text in enumerate(texts) if text.strip()]
+    if not numbers:
+        return Parsed([], [])
+    return at_lines(parse(b"\n".join(texts[number] for number in numbers), meters), numbers)

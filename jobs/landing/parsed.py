@@ -46,6 +46,15 @@ def moved(parsed: Parsed, lines: int) -> Parsed:
     return Parsed(events, [said._replace(line=said.line + lines) for said in parsed.rejected])
 
 
+def at_lines(parsed: Parsed, numbers: Sequence[int]) -> Parsed:
+    """Return the same, of which each line is the one of this number in its batch."""
+    place = pl.Series(numbers, dtype=pl.UInt32)
+    events = [
+        (meter, df.with_columns(place.gather(df.get_column(LINE)).alias(LINE))) for meter, df in parsed.events
+    ]
+    return Parsed(events, [line._replace(line=numbers[line.line]) for line in parsed.rejected])
+
+
 def combined(parts: Sequence[Parsed]) -> Parsed:
     """All of these as one, each meter once, meters by name and rows by line."""
     frames: dict[str, tuple[Meter, list[pl.DataFrame]]] = {}

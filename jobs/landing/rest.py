@@ -12,7 +12,7 @@ import polars as pl
 
 from jobs.landing.exact import parse_exact
 from jobs.landing.fast import Table, columns, odd_values, read_typed
-from jobs.landing.parsed import LINE, Parsed, Rejected, combined
+from jobs.landing.parsed import LINE, Parsed, at_lines, combined
 from schemas.meter import Meter
 
 _REST = "#rest"
@@ -113,12 +113,7 @@ def _members(body: _Body) -> int:
 
 
 def _careful(texts: list[bytes], numbers: list[int], meters: Mapping[str, Meter]) -> Parsed:
-    parsed = parse_exact(b"\n".join(texts[number] for number in numbers), meters)
-    place = pl.Series(numbers, dtype=pl.UInt32)
-    events = [
-        (meter, df.with_columns(place.gather(df.get_column(LINE)).alias(LINE))) for meter, df in parsed.events
-    ]
-    return Parsed(events, [Rejected(numbers[said.line], *said[1:]) for said in parsed.rejected])
+    return at_lines(parse_exact(b"\n".join(texts[number] for number in numbers), meters), numbers)
 
 
 def _plain(taken: pl.DataFrame, table: Table) -> Parsed | None:

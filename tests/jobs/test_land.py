@@ -358,7 +358,8 @@ RULES: dict[str, tuple[dict[str, Any], str | None]] = {
     "a plan that is a number": ({"metadata": {"plan": 1}}, "dimension_type"),
     "metadata that is a list": ({"metadata": []}, "metadata_invalid"),
     "another meter": ({"meter": "other"}, "unknown_meter"),
-    "a field too many": ({"unit": "x"}, "unknown_field"),
+    "a member that is no field": ({"unit": "x"}, None),
+    "a member that is no field, and no key": ({"unit": "x", "idempotency_key": ...}, "unknown_field"),
 }
 
 

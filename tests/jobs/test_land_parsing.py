@@ -97,6 +97,12 @@ bodies = st.fixed_dictionaries(
         "received_at": st.sampled_from(["2026-06-19T10:00:00Z", None, {}]),
         "metadata": metadata,
         "unknown": st.just(1),
+        "id": st.sampled_from(["1", None]),
+        "Quantity": st.just(1),
+        "plan": st.sampled_from(["pro", 1, None]),
+        "service": st.sampled_from([{"tier": "gold"}, {"zone": 2}, {}, "x", None]),
+        "service.tier": st.sampled_from(["flat", None]),
+        "specversion": st.just("1.0"),
     },
 )
 
@@ -258,6 +264,127 @@ def test_undeclared_metadata_that_is_not_alike_is_left_to_slower_ways(
     assert_every_way_gives_the_same(lines)
 
 
+flat_members = st.tuples(
+    st.sampled_from(
+        ["plan", "seats", "service", "service.tier", "region", "trace", "n", "id", "Subject", "metadata"]
+    ),
+    st.sampled_from(
+        [
+            '"t"',
+            "1",
+            "1.10",
+            "true",
+            "null",
+            '{"tier":"g"}',
+            '{"a":{"a":1}}',
+            '[{"n":1}]',
+            '":"',
+            '"\\u00e9"',
+            "{}",
+        ]
+    ),
+)
+flat_bodies = st.builds(
+    lambda meter, key, said, colon: (
+        f'{{"meter"{colon}"{meter}","subject":"s","quantity":1,{key}'
+        + ", ".join(f'"{name}"{colon}{value}' for name, value in [*said, ("more", "1")])
+        + "}"
+    ),
+    st.sampled_from(["m", "other", "bare", " other ", "nope"]),
+    st.sampled_from(
+        ['"idempotency_key":"k",'] * 4 + ["", '"idempotency_key":" ",', '"idempotency_key":null,']
+    ),
+    st.lists(flat_members, max_size=3),
+    colons,
+)
+
+
+@settings(max_examples=400)
+@given(
+    st.lists(flat_bodies, min_size=1, max_size=4).map("\n".join),
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from('{}[]":,0.eE+-\\ \n\t\x00n')), max_size=1),
+)
+def test_every_way_reads_flat_members_alike(text: str, changes: list[tuple[int, str]]) -> None:
+    for place, character in changes:
+        text = text[:place] + character + text[place + 1 :]
+    assert_every_way_gives_the_same(text.encode().rstrip(b"\n"))
+
+
+def test_flat_members_are_read_without_the_careful_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line(plan="pro", seats=n, trace={"a": [{"b": 1}]}, **{"service.tier": "gold"}) for n in range(9)]
+    lines[3] = line({"extra": 1.5}, meter="other", trace="x", region="eu")
+    lines[4] = line({"region": "eu"}, meter="other")
+    text = "\n".join(lines).encode()
+    exact = parse_exact(text, METERS)
+    monkeypatch.setattr(parse_module, "parse_exact", lambda *_: pytest.fail("the careful way was taken"))
+    assert_same(parse(text, METERS), exact)
+    assert exact.rejected == []
+
+
+FLAT: dict[str, tuple[dict[str, Any], str | None, str | None]] = {
+    "anything where there is a key": ({"trace": "x", "n": 1.5}, None, '{"trace":"x","n":1.5}'),
+    "a dimension": ({"plan": "pro", "idempotency_key": ...}, None, None),
+    "a path": ({"service": {"tier": "gold"}, "idempotency_key": None}, None, None),
+    "behind the metadata": ({"metadata": {"x": 1}, "trace": "y"}, None, '{"x":1,"trace":"y"}'),
+    "a null beside a value": ({"metadata": {"plan": "pro"}, "plan": None}, None, None),
+    "anything where there is no key": ({"trace": "x", "idempotency_key": ...}, "unknown_field", "trace"),
+    "anything where the key is empty": ({"trace": "x", "idempotency_key": " "}, "unknown_field", "trace"),
+    "an id for a key": (
+        {"trace": "x", "event_id": "1", "idempotency_key": ...},
+        "unknown_field",
+        '"event_id": did you mean idempotency_key?',
+    ),
+    "a key in other letters": (
+        {"idempotencyKey": "1", "idempotency_key": ...},
+        "unknown_field",
+        '"idempotencyKey": did you mean idempotency_key?',
+    ),
+    "a field in other letters": ({"Quantity": 5, "quantity": ...}, "unknown_field", "did you mean quantity?"),
+    "a field in other letters beside null": (
+        {"Quantity": 5, "quantity": None},
+        "unknown_field",
+        "did you mean",
+    ),
+    "a field in other letters beside itself": ({"Quantity": 5}, None, '{"Quantity":5}'),
+    "a value in both": ({"plan": "a", "metadata": {"plan": "a"}}, "metadata_conflict", "plan"),
+    "an undeclared value in both": ({"x": 1, "metadata": {"x": 2}}, "metadata_conflict", "x"),
+    "a path in both": (
+        {"service.tier": "a", "metadata": {"service": {"tier": "a"}}},
+        "metadata_conflict",
+        "service.tier",
+    ),
+    "another type": ({"seats": "1"}, "dimension_type", "seats"),
+}
+
+
+@pytest.mark.parametrize(("changes", "reason", "found"), FLAT.values(), ids=FLAT)
+def test_a_member_that_is_no_field_is_metadata_or_names_what_was_meant(
+    changes: dict[str, Any], reason: str | None, found: str | None
+) -> None:
+    text = line(**changes).encode()
+    assert_every_way_gives_the_same(text)
+    parsed = parse_exact(text, METERS)
+    if reason is None:
+        assert parsed.events[0][1]["metadata"].to_list() == [found]
+    else:
+        assert [said.reason for said in parsed.rejected] == [reason]
+        assert found
+        assert found in parsed.rejected[0].detail
+
+
+def test_a_dimension_may_have_almost_the_name_of_a_field() -> None:
+    meters = {"m": _meter("m", ("time_stamp", "string"))}
+    ((_, df),) = parse(line(time_stamp="x", timestamp=...).encode(), meters).events
+    assert df["time_stamp"].to_list() == ["x"]
+
+
+def test_blank_lines_keep_no_others_from_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse_module, "parse_exact", lambda *_: pytest.fail("the careful way was taken"))
+    parsed = parse(f"\n{line()}\n\n\n{line()}\n \n{line()}".encode(), METERS)
+    assert parsed.events[0][1][LINE].to_list() == [1, 4, 6]
+    assert parse(b"\n\n", METERS) == Parsed([], [])
+
+
 undeclared = st.tuples(
     st.sampled_from(["trace", "n", "on", "region", "a.b"]),
     st.sampled_from(
@@ -335,7 +462,7 @@ REFUSED = {
     "500 levels": (line({"x": 0}).replace('"x": 0', '"x": ' + "[" * 500 + "]" * 500), "too_large"),
     "900 levels": (line({"x": 0}).replace('"x": 0', '"x": ' + "[" * 900 + "]" * 900), "too_large"),
     "a million levels": ("[" * 1_000_000, "too_large"),
-    "an unknown field": (line(unit="x"), "unknown_field"),
+    "an unknown field without a key": (line(unit="x", idempotency_key=...), "unknown_field"),
     "no meter": (line(meter=...), "meter_missing"),
     "an empty meter": (line(meter=" "), "meter_missing"),
     "a meter that is a number": (line(meter=1), "meter_missing"),
