@@ -26,7 +26,7 @@ from lake.decoding import Count, Moment, check_moments, decode
 from lake.quarantine import publish_rejected
 from lake.state import load_state
 from lake.storage import Storage
-from schemas.errors import MeterlakeError
+from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import MAX_ENCODED_NAME_BYTES, Meter, encode_name
 from schemas.secrets import redacted
 from schemas.tables import INSTANT, Quarantine, column_types
@@ -119,9 +119,19 @@ def _begun(storage: Storage, source: Input) -> LandedInput:
 
 
 def decode_landed(body: bytes, path: str) -> LandedInput:
-    """Return the record of an input. Raises BrokenLakeError if it is none."""
-    hint = "remove it if the input was never landed; else its events would be landed twice"
-    return decode(body, LandedInput, "not a record of a landed input", where=path, hint=hint)
+    """Return the record of an input. Raises BrokenLakeError if it is none, or names other files than the input's."""
+    what, hint = (
+        "not a record of a landed input",
+        "remove it if the input was never landed; else its events would be landed twice",
+    )
+    record = decode(body, LandedInput, what, where=path, hint=hint)
+    start = f"land-{path.removeprefix(paths.LANDED)[:16]}-"
+    try:
+        paths.check_stored_paths(record.files, paths.EVENTS, start)
+        paths.check_stored_paths(record.quarantine_files, paths.QUARANTINE, start)
+    except ValueError as error:
+        raise BrokenLakeError(what, where=path, found=str(error), hint=hint) from error
+    return record
 
 
 class _Read(NamedTuple):

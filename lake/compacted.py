@@ -36,8 +36,9 @@ class Compacted(msgspec.Struct, frozen=True):
     replaces: dict[str, str]
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a moment that no run has written."""
+        """Raise ValueError for a moment that no run has written, and for a file in another folder."""
         check_moments(self.at)
+        paths.check_stored_names(self.replaces)
 
 
 class Standing(NamedTuple):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -156,6 +157,26 @@ def split_partition(path: str) -> Partitioned | None:
     folder, _, file = path.rpartition("/")
     place = _split_folder(folder)
     return Partitioned(*place, file) if place and file else None
+
+
+def check_stored_names(names: Iterable[str]) -> None:
+    """Raise ValueError unless what a stored record calls the names of files in a folder are such names."""
+    names = list(names)
+    if "/" in "".join(names) or not {"", ".", ".."}.isdisjoint(names):
+        wrong = next(name for name in names if "/" in name or name in {"", ".", ".."})
+        raise ValueError(f"expected the name of a file, found {wrong!r}")
+
+
+def check_stored_paths(found: Iterable[str], root: str, start: str) -> None:
+    """Raise ValueError unless each path that a stored record names is a file directly in a partition's folder.
+
+    `root` is the one place for it, such as `EVENTS`, and `start` what its name begins with: a record may name no file
+    of anybody else's.
+    """
+    for path in found:
+        place = split_partition(path)
+        if not (place and path.startswith(root) and place.file.startswith(start)):
+            raise ValueError(f"expected {root}meter=…/date=…/{start}…, found {path!r}")
 
 
 def is_hidden(path: str) -> bool:

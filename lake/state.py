@@ -68,8 +68,11 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     sealed_at: Moment | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for moments that no run has written."""
+        """Raise ValueError for moments that no run has written, and for files in another folder."""
         check_moments(self.aggregated_at, self.sealed_at)
+        paths.check_stored_names(self.files)
+        if self.rejected:
+            paths.check_stored_names(self.rejected)
 
 
 class KnownMeter(msgspec.Struct, frozen=True):
