@@ -28,7 +28,7 @@ from lake.state import MeterState, PartitionState, rebuild_state
 from lake.storage import Storage
 from lake.storage.faults import is_storage_failure, storage_failures
 from lake.survey import MeterView, survey
-from schemas.errors import BadInputError, BrokenLakeError
+from schemas.errors import BadInputError, BrokenLakeError, SumTooLargeError
 from schemas.meter import Meter
 
 COPIES_MOVED = "a copy in another partition"
@@ -50,11 +50,13 @@ class Plan(NamedTuple):
     """What a run over one meter is to do: changed partitions and why, all open ones, and files not counted.
 
     With `compare_all` the losers of every open partition are compared with those of its record, changed or not.
+    `too_large` is filled with the partitions that have no row for a sum, and why.
     """
 
     changed: dict[dt.date, Change]
     partitions: dict[dt.date, Partition]
     rejected: Rejected
+    too_large: dict[dt.date, SumTooLargeError]
     compare_all: bool = False
 
 
@@ -95,6 +97,8 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
     view.save(storage)
     if index:
         index.tidy()
+    for error in plan.too_large.values():
+        report.problem(error)
     for record in view.state.partitions.values():
         for said in record.rejected.values():
             report.problem(BadInputError.from_dict(said))
@@ -119,9 +123,9 @@ def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -
     # Footers tell what each partition was made of, and not whether the run came to the others that it concerned.
     compare_all = not view.stored and bool(state.partitions)
     if not changed and not compare_all:
-        return Plan({}, {}, {})
+        return Plan({}, {}, {}, {})
     partitions, rejected = admit(storage, meter, listing, sealed if rebuild else state)
-    return Plan(changed, partitions, rejected, compare_all)
+    return Plan(changed, partitions, rejected, {}, compare_all)
 
 
 def _recompute(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> KeyIndex:
@@ -166,10 +170,18 @@ def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, 
         for each, computed in ahead(
             _computed, track(stale, f"aggregate {meter.name}", len(dates)), small=_small, threads=2
         ):
+            date = each.partition.date
+            if isinstance(computed, SumTooLargeError):
+                plan.too_large[date] = computed
+                if date in state.partitions and date not in plan.changed:
+                    # Its files are those of its record, so the next run would take it for up to date.
+                    record = msgspec.structs.replace(state.partitions[date], meter_version="")
+                    state.partitions[date] = record
+                continue
             record = _publish(each, computed, report)
-            state.partitions.pop(each.partition.date, None)
+            state.partitions.pop(date, None)
             if record.files or record.rejected:
-                state.partitions[each.partition.date] = record
+                state.partitions[date] = record
     return index
 
 
@@ -230,8 +242,12 @@ def _moved_keys(index: KeyIndex, plan: Plan, state: MeterState) -> pl.Series | N
     return pl.concat(found).unique()
 
 
-def _computed(due: _Due) -> Computed:
-    return compute(due.partition, due.lost, due.rejected)
+def _computed(due: _Due) -> Computed | SumTooLargeError:
+    try:
+        return compute(due.partition, due.lost, due.rejected)
+    except SumTooLargeError as error:
+        # Of this date alone: the others go on.
+        return error
 
 
 def _publish(due: _Due, computed: Computed, report: Report) -> PartitionState:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from jobs.texts import as_texts
+from jobs.texts import as_texts, decimal_text
 from lake.exports import ExportedFile
 from lake.storage import Storage
-from schemas.tables import QUANTITY
+from lake.sums import exact_totals
 
 USAGE, ADJUSTMENTS = "usage", "adjustments"
 # With a fixed size of row groups, the streaming engine writes the same bytes whatever the number of its threads.
@@ -77,16 +77,15 @@ class Drafts:
 def describe(file: Path, columns: Mapping[str, str], *, additive: bool) -> ExportedFile:
     """What a manifest says of a file with these columns: hash, size, rows, and the sums of columns that add up."""
     summed = [name for name in columns if name in COUNTED or (additive and name in SUMMED)]
-    sums = (pl.col(name).cast(QUANTITY).sum().alias(f"sum {name}") for name in summed)
-    counted = as_texts(scan_file(file).select(pl.len(), *sums)).collect(engine="streaming")
+    totals = exact_totals(scan_file(file), summed)
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     return ExportedFile(
         sha256=sha256,
         size_bytes=file.stat().st_size,
-        rows=counted["len"].item(),
+        rows=totals.rows,
         columns=dict(columns),
-        totals={name: counted[f"sum {name}"].item() for name in summed},
+        totals={name: decimal_text(total) for name, total in totals.sums.items()},
     )
 
 

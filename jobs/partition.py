@@ -30,7 +30,10 @@ class Computed(NamedTuple):
 
 
 def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[str, str]]) -> Computed:
-    """Aggregate the events of a partition that count; nothing is published."""
+    """Aggregate the events of a partition that count; nothing is published.
+
+    Raises SumTooLargeError naming meter, date and keys of a sum that is too large.
+    """
     meter, rows = partition.meter, partition.coded()
     count = rows.select(pl.len()).collect(engine="streaming").item()
     if count <= MAX_ROWS_IN_MEMORY:
@@ -40,7 +43,8 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
     usage, arrived = pl.collect_all(
         [partial_usage(counting, meter, ends), arrivals(counting)], engine="streaming"
     )
-    tables = usage_tables(usage, meter, ends) if usage.height else {}
+    where = f"meter {meter.name!r}, {partition.date}"
+    tables = usage_tables(usage, meter, ends, where) if usage.height else {}
     losers = losers_fingerprint(lost)
     record = PartitionState(
         meter_version=meter.version,

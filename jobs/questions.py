@@ -6,15 +6,17 @@ import datetime as dt
 
 import polars as pl
 
+from lake.sums import exact_sum
+
 
 def active_customers(usage_by_subject: pl.LazyFrame, today: dt.date) -> pl.DataFrame:
     """User-days of activity by customer: `subject`, `week` (the last seven days), `month` (so far), most first."""
-    date, events = pl.col("date"), pl.col("quantity_sum").cast(pl.Int64)
+    date, events = pl.col("date"), pl.col("quantity_sum").cast(pl.Int128)
     week = (date > today - dt.timedelta(days=7)) & (date <= today)
     month = (date >= today.replace(day=1)) & (date <= today)
     return (
         usage_by_subject.group_by("subject")
-        .agg(week=events.filter(week).sum(), month=events.filter(month).sum())
+        .agg(week=events.filter(week).sum().cast(pl.Int64), month=events.filter(month).sum().cast(pl.Int64))
         .filter(pl.col("month") + pl.col("week") > 0)
         .sort("month", "subject", descending=[True, False])
         .collect()
@@ -41,7 +43,7 @@ def to_bill(seats_by_workspace: pl.LazyFrame) -> pl.DataFrame:
     """
     return (
         seats_by_workspace.group_by("subject")
-        .agg(workspaces=(pl.col("quantity") > 0).sum(), seats=pl.col("quantity").sum().cast(pl.Int64))
+        .agg(workspaces=(pl.col("quantity") > 0).sum(), seats=exact_sum("quantity").cast(pl.Int64))
         .sort("seats", "subject", descending=[True, False])
         .collect()
     )

@@ -6,6 +6,7 @@ import polars as pl
 
 from lake.ends import Ends
 from lake.measures import dimension_text, merge_partial, partial, told, with_quantity
+from lake.sums import check_sums
 from schemas.meter import Meter
 from schemas.tables import MEASURES, UsageByDimension, column_types
 
@@ -15,22 +16,27 @@ def partial_usage(events: pl.LazyFrame, meter: Meter, ends: Ends) -> pl.LazyFram
     return partial(events, _keys(meter), ends)
 
 
-def usage_tables(rows: pl.DataFrame, meter: Meter, ends: Ends) -> dict[str, pl.DataFrame]:
+def usage_tables(rows: pl.DataFrame, meter: Meter, ends: Ends, where: str = "") -> dict[str, pl.DataFrame]:
     """The rows of `usage`, `usage_by_subject` and `usage_by_dimension`, of the rows of `partial_usage`.
 
     Keys first, then the measures; rows sorted by keys, null before any value. The two smaller tables are merged
-    from the rows of `usage`, so the three always agree.
+    from the rows of `usage`, so the three always agree. Raises SumTooLargeError naming `where` and the keys of a sum
+    that is too large.
     """
     # Sorted at once, since rows that stand together are merged in less time.
-    kept = rows.sort(_keys(meter)).lazy()
+    kept = check_sums(rows, where, _keys(meter)).sort(_keys(meter)).lazy()
     by_subject = merge_partial(kept, ["subject"], ends=ends)
     usage = _plain(with_quantity(told(kept, ends), meter))
+    subjects = _plain(with_quantity(told(by_subject, ends), meter).sort("subject"))
+    dimensions = (
+        _by_dimension(kept, meter, ends)
+        if meter.dimensions
+        else pl.DataFrame(schema=column_types(UsageByDimension) | usage.select(MEASURES).schema)
+    )
     return {
         "usage": usage,
-        "usage_by_subject": _plain(with_quantity(told(by_subject, ends), meter).sort("subject")),
-        "usage_by_dimension": _by_dimension(kept, meter, ends)
-        if meter.dimensions
-        else pl.DataFrame(schema=column_types(UsageByDimension) | usage.select(MEASURES).schema),
+        "usage_by_subject": check_sums(subjects, where, ["subject"]),
+        "usage_by_dimension": check_sums(dimensions, where, ["dimension", "value"]),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import polars as pl
 
 RFC3339 = "%Y-%m-%dT%H:%M:%S%.fZ"
@@ -20,6 +22,12 @@ def short_text(name: str) -> pl.Expr:
     pointed = text.str.contains(".", literal=True) & ~text.str.contains("e", literal=True)
     short = text.str.strip_chars_end("0").str.strip_chars_end(".")
     return pl.when(pointed).then(short).otherwise(text).alias(name)
+
+
+def decimal_text(number: Decimal) -> str:
+    """One decimal as `short_text` has it."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def harmless(name: str) -> pl.Expr:

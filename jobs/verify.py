@@ -23,7 +23,7 @@ from lake.planning import Change, changes, file_name
 from lake.state import MeterState
 from lake.storage import Storage, StoredFile
 from lake.survey import MeterView, survey
-from schemas.errors import BrokenLakeError, DifferenceError, MeterlakeError
+from schemas.errors import BrokenLakeError, DifferenceError, MeterlakeError, SumTooLargeError
 
 # So many events' keys are held at once; the keys of all others are read once for each such share.
 KEYS_AT_ONCE = 20_000_000
@@ -117,7 +117,11 @@ def _derived(
             "out of date", where, "the copies it had", "copies in a partition that is out of date", hint
         )
         return
-    derived = compute(partition, lost, {})
+    try:
+        derived = compute(partition, lost, {})
+    except SumTooLargeError as error:
+        yield difference("not derived", where, error.expected, error.found, error.hint)
+        return
     counted = (record.events, record.duplicates, record.conflicts, record.losers)
     counts = (derived.record.events, lost.height, derived.record.conflicts, derived.record.losers)
     if counts != counted:

@@ -6,6 +6,7 @@ import datetime as dt
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import polars as pl
 
@@ -15,6 +16,7 @@ from lake.publish import published_files
 from lake.readers import aggregate_columns
 from lake.state import PUBLISH_ORDER, SETTLED, PartitionState, decode_record
 from lake.storage import Storage, StoredFile, read_each
+from lake.sums import exact_totals
 from schemas.errors import DifferenceError, MeterlakeError
 from schemas.meter import Meter
 
@@ -143,15 +145,15 @@ def _totals(of: Published) -> Iterator[DifferenceError]:
     """The three tables and the record tell of the same events."""
     if "usage" not in of.tables:
         return
-    expected = of.tables["usage"].select(pl.col(MEASURED).sum()).row(0)
+    expected = _sums(of.tables["usage"])
     path = paths.aggregate("usage", of.meter.name, of.date)
-    if expected[0] != of.record.events:
+    if expected["events"] != of.record.events:
         yield difference("totals", path, f"events {of.record.events}", _said(expected))
     for table in sorted(KEYS.keys() & of.tables.keys()):
         rows = of.tables[table]
         groups = [rows] if table == "usage_by_subject" else rows.partition_by("dimension")
         for group in groups:
-            found = group.select(pl.col(MEASURED).sum()).row(0)
+            found = _sums(group)
             if found != expected:
                 yield difference(
                     "totals", paths.aggregate(table, of.meter.name, of.date), _said(expected), _said(found)
@@ -185,5 +187,9 @@ def _settled(of: Published) -> Iterator[DifferenceError]:
         )
 
 
-def _said(totals: tuple[object, ...]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in zip(MEASURED, totals, strict=True))
+def _sums(rows: pl.DataFrame) -> dict[str, Decimal]:
+    return exact_totals(rows.lazy(), MEASURED).sums
+
+
+def _said(totals: dict[str, Decimal]) -> str:
+    return ", ".join(f"{name} {value:f}" for name, value in totals.items())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from lake.ends import OF_EVENTS, OF_ROWS, Ends, Moments
+from lake.sums import exact_count, exact_sum
 from schemas.meter import Meter
 from schemas.tables import MEASURES, QUANTITY
 
@@ -17,8 +18,8 @@ _ANY_ENDS = Moments()
 def measure(events: pl.LazyFrame, keys: Sequence[str], ends: Ends = _ANY_ENDS) -> pl.LazyFrame:
     """Measures of events by `keys`: the keys, then every measure but `quantity`. Row order is not defined.
 
-    With `ends` that suit the events it takes less time, and gives the same. Sums are exact decimals; polars raises
-    ComputeError when one leaves 38 digits.
+    With `ends` that suit the events it takes less time, and gives the same. A sum is an exact decimal, or null where
+    it has more than 38 digits.
     """
     return told(partial(events, keys, ends), ends)
 
@@ -38,7 +39,7 @@ def partial(events: pl.LazyFrame, keys: Sequence[str], ends: Ends) -> pl.LazyFra
     quantity = pl.col("quantity")
     measures = [
         pl.len().cast(pl.Int64).alias("events"),
-        quantity.sum().alias("quantity_sum"),
+        exact_sum("quantity").alias("quantity_sum"),
         quantity.min().alias("quantity_min"),
         quantity.max().alias("quantity_max"),
     ]
@@ -48,8 +49,8 @@ def partial(events: pl.LazyFrame, keys: Sequence[str], ends: Ends) -> pl.LazyFra
 def merge_partial(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr, ends: Ends) -> pl.LazyFrame:
     """Rows of `partial` merged into one by `keys`; `more` as for `merge`."""
     measures = [
-        pl.col("events").sum(),
-        pl.col("quantity_sum").sum(),
+        exact_count("events"),
+        exact_sum("quantity_sum"),
         pl.col("quantity_min").min(),
         pl.col("quantity_max").max(),
     ]
@@ -67,7 +68,8 @@ def told(rows: pl.LazyFrame, ends: Ends) -> pl.LazyFrame:
 def billed(meter: Meter, seconds: float | pl.Expr = SECONDS_PER_DAY) -> pl.Expr:
     """The meter's own aggregation of the measures as `quantity`: a decimal, or a double for avg and rate.
 
-    avg is double(quantity_sum) / events; rate is events / `seconds`, the length of the bucket, or of each row's.
+    avg is double(quantity_sum) / events; rate is events / `seconds`, the length of the bucket, or of each row's. Null
+    where it takes a sum that is.
     """
     # A column of equal numbers: Polars divides by a single one as a product with its reciprocal, which is wrong
     # in the last digit at times.
@@ -104,4 +106,4 @@ def _grouped(rows: pl.LazyFrame, keys: Sequence[str], measures: list[pl.Expr]) -
     if keys:
         return rows.group_by(keys).agg(measures)
     # One row for all; none, rather than a row of nulls, where there is nothing to measure.
-    return rows.select(measures).filter(pl.col("events") > 0)
+    return rows.select(measures).filter(pl.col("events").ne_missing(0))

@@ -16,6 +16,7 @@ from lake.measures import billed, measure, merge
 from lake.readers import aggregate_rows, events
 from lake.state import load_state
 from lake.storage import Storage
+from lake.sums import check_sums, has_no_sum
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import Meter
 from schemas.tables import MEASURES, QUANTITY, Answer, column_types
@@ -23,6 +24,8 @@ from schemas.tables import MEASURES, QUANTITY, Answer, column_types
 ADDITIVE = frozenset({"sum", "count", "rate"})
 ANSWER = list(column_types(Answer))
 RANK = "#rank"
+# Whether a bucket has events of a group, and whether one of its sums is too large, or that of its group.
+IS_USED, NO_SUM, NO_TOTAL = "#is_used", "#no_sum", "#no_total"
 DAY = dt.timedelta(days=1)
 
 
@@ -103,8 +106,9 @@ def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl
 
     `bucket_start` and `bucket_end`, the fields of `by`, `quantity` as the meter's aggregation has it, `events`, and
     the other measures where asked for. One row per bucket and group that has events, or with `fill` per bucket and
-    group of the range; sorted by bucket, then by rank with `top`, else by the fields. Raises RefusedError where
-    only raw events could answer and retention has dropped them.
+    group of the range; sorted by bucket, then by rank with `top`, else by the fields. They are computed now. Raises
+    RefusedError where only raw events could answer and retention has dropped them, and SumTooLargeError naming the
+    bucket and group of a sum that the answer needs and that is too large.
     """
     keys = [BUCKET, *question.by]
     if plan.source == "events":
@@ -118,7 +122,10 @@ def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl
         rows = aggregate_rows(storage, meter, plan.table, question.dates)
         rows = rows.with_columns(bucket_of_date(question.bucket, pl.col(DATE)))
         measured = merge(_kept(rows, plan), keys)
-    return _shaped(measured, meter, question, plan.grid)
+    found = _shaped(measured, meter, question, plan.grid).collect(engine="streaming")
+    checked = found.columns[found.columns.index(NO_SUM) :]
+    check_sums(found, f"meter {meter.name!r}", ["bucket_start", *question.by], pl.any_horizontal(checked))
+    return found.drop(checked).lazy()
 
 
 def explain(storage: Storage, meter: Meter, question: Question, plan: Plan) -> Explanation:
@@ -202,20 +209,21 @@ def _kept(rows: pl.LazyFrame, plan: Plan) -> pl.LazyFrame:
 
 
 def _shaped(measured: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame) -> pl.LazyFrame:
-    """From measures by bucket and group to the answer's rows and columns."""
+    """From measures by bucket and group to the answer's rows and columns, and those that say which lack a sum."""
     by = list(question.by)
-    rows = _joined(measured, question, grid)
-    seconds = (pl.col("bucket_end") - pl.col("bucket_start")).dt.total_microseconds() / 1e6
-    rows = rows.with_columns(billed(meter, seconds))
-    if question.fill:
-        rows = _filled(rows, meter, by)
-    order = ["bucket_start", *by]
-    if question.top is not None:
-        rows = rows.join(_ranked(measured, meter, question), on=by, how="inner", nulls_equal=True)
-        order = ["bucket_start", RANK]
     shown = ["quantity", "events"]
     more = [name for name in MEASURES if name not in shown] if question.measures else []
-    return rows.sort(order).select("bucket_start", "bucket_end", *by, *shown, *more)
+    rows = _joined(measured.with_columns(pl.lit(value=True).alias(IS_USED)), question, grid)
+    seconds = (pl.col("bucket_end") - pl.col("bucket_start")).dt.total_microseconds() / 1e6
+    rows = rows.with_columns(billed(meter, seconds))
+    rows = rows.with_columns((pl.col(IS_USED) & has_no_sum([*shown, *more])).alias(NO_SUM))
+    if question.fill:
+        rows = _filled(rows, meter, by)
+    order, checked = ["bucket_start", *by], [NO_SUM]
+    if question.top is not None:
+        rows = rows.join(_ranked(measured, meter, question), on=by, how="inner", nulls_equal=True)
+        order, checked = ["bucket_start", RANK], [NO_SUM, NO_TOTAL]
+    return rows.sort(order).select("bucket_start", "bucket_end", *by, *shown, *more, *checked)
 
 
 def _joined(measured: pl.LazyFrame, question: Question, grid: pl.DataFrame) -> pl.LazyFrame:
@@ -242,9 +250,13 @@ def _filled(rows: pl.LazyFrame, meter: Meter, by: list[str]) -> pl.LazyFrame:
 
 
 def _ranked(measured: pl.LazyFrame, meter: Meter, question: Question) -> pl.LazyFrame:
-    """The groups with the greatest quantity over the whole range, and their rank; ties in order of the fields."""
+    """The groups with the greatest quantity over the whole range, and their rank; ties in order of the fields.
+
+    A group whose sum is too large comes before all others.
+    """
     by = list(question.by)
     seconds = (question.until - question.since) / dt.timedelta(seconds=1)
     totals = merge(measured, by).with_columns(billed(meter, seconds))
     ordered = totals.sort("quantity", *by, descending=[True, *(False for _ in by)])
-    return ordered.head(question.top or 0).with_row_index(RANK).select(*by, RANK)
+    ranked = ordered.head(question.top or 0).with_row_index(RANK)
+    return ranked.select(*by, RANK, pl.col("quantity").is_null().alias(NO_TOTAL))

@@ -17,6 +17,7 @@ from lake.measures import SECONDS_PER_DAY, merge, with_quantity
 from lake.parts import part_files
 from lake.state import load_state
 from lake.storage import Storage
+from lake.sums import check_sums, exact_count
 from schemas.errors import BadInputError
 from schemas.meter import Meter
 from schemas.tables import QUANTITY, Measures, UsageByDimension, UsageBySubject, column_types
@@ -71,12 +72,16 @@ def aggregate_rows(storage: Storage, meter: Meter, table: str, dates: Dates) -> 
 
 
 def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.LazyFrame:
-    """The rows of all dates merged by some of the keys of `usage`: the keys, then the measures, sorted by keys."""
+    """The rows of all dates merged by some of the keys of `usage`: the keys, then the measures, sorted by keys.
+
+    They are computed now. Raises SumTooLargeError naming the keys of a sum that is too large.
+    """
     _check_fields(meter, by)
     table = "usage" if set(by) - {"subject"} else "usage_by_subject"
     rows = aggregate_rows(storage, meter, table, dates)
     merged = with_quantity(merge(rows, by), meter, _seconds(storage, meter, dates))
-    return merged.sort(by) if by else merged
+    found = (merged.sort(by) if by else merged).collect(engine="streaming")
+    return check_sums(found, f"meter {meter.name!r}", by).lazy()
 
 
 def values(storage: Storage, meter: Meter, name: str, dates: Dates) -> pl.LazyFrame:
@@ -87,8 +92,9 @@ def values(storage: Storage, meter: Meter, name: str, dates: Dates) -> pl.LazyFr
     else:
         table = aggregate_rows(storage, meter, "usage_by_dimension", dates)
         rows = table.filter(pl.col("dimension") == name)
-    counted = rows.group_by("value").agg(pl.col("events").sum())
-    return counted.sort("events", "value", descending=[True, False])
+    counted = rows.group_by("value").agg(exact_count("events")).collect(engine="streaming")
+    check_sums(counted, f"meter {meter.name!r}", ["value"], pl.col("events").is_null())
+    return counted.lazy().sort("events", "value", descending=[True, False])
 
 
 def aggregate_columns(meter: Meter, table: str) -> dict[str, pl.DataType]:

@@ -59,6 +59,10 @@ class RefusedError(MeterlakeError):
     kind = "refused"
 
 
+class SumTooLargeError(RefusedError):
+    """A sum that decimal(38, 9) can't hold: the one answer, group or date that it is of has no number."""
+
+
 class DifferenceError(MeterlakeError):
     """What a lake says is not what its events give."""
 

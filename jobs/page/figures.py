@@ -8,6 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import unquote
 
 import msgspec
@@ -20,7 +22,8 @@ from lake.exports import Manifest, parse_manifest
 from lake.lateness import GROWTH, merged
 from lake.state import load_state
 from lake.storage import Storage
-from schemas.errors import BrokenLakeError, MeterlakeError
+from lake.sums import check_sums, exact_count
+from schemas.errors import BrokenLakeError, MeterlakeError, SumTooLargeError
 from schemas.meter import Meter
 
 TOP = 8
@@ -34,6 +37,8 @@ _EXPORT = re.compile(
 # Seconds up to which events arrive, and what that is called; later than all of them is the last band.
 BANDS = ((0, "early"), (1, "under 1 s"), (60, "1 s to 1 min"), (3600, "to 1 h"), (86_400, "to 1 day"))
 LATEST = "over 1 day"
+# In the place of a quantity; what is wrong is among the problems.
+NOT_COMPUTABLE = "not computable"
 
 
 class Bar(msgspec.Struct, kw_only=True, frozen=True):
@@ -98,7 +103,7 @@ def gather(lake: Lake, until: dt.date, days: int) -> Page:
     for each in found.meters:
         figures = MeterFigures(status=each)
         try:
-            _fill(figures, lake, lake.meter(each.meter), (since, until))
+            _fill(figures, lake, lake.meter(each.meter), (since, until), found)
         except MeterlakeError as error:
             found.problem(error)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -114,21 +119,38 @@ def gather(lake: Lake, until: dt.date, days: int) -> Page:
     return page
 
 
-def _fill(figures: MeterFigures, lake: Lake, meter: Meter, dates: tuple[dt.date, dt.date]) -> None:
+def _fill(
+    figures: MeterFigures, lake: Lake, meter: Meter, dates: tuple[dt.date, dt.date], found: Status
+) -> None:
     figures.unit, figures.aggregation = meter.unit, meter.aggregation
     figures.description = meter.description or ""
-    total = lake.totals(meter.name, (), *dates).collect()
-    if total.height:
-        figures.quantity = as_texts(total.lazy().select("quantity")).collect().item()
-        figures.events = total["events"].item()
-    daily = lake.query(meter.name, *dates, bucket="day").collect()
-    figures.days = _bars(daily.with_columns(pl.col("bucket_start").dt.date().cast(pl.String).alias("name")))
-    if figures.days:
+    used = lake.usage_by_subject(meter.name, *dates).select(exact_count("events")).collect(engine="streaming")
+    check_sums(used, f"meter {meter.name!r}", [], pl.col("events").is_null())
+    figures.events = used.item()
+    if figures.events:
+        figures.quantity = NOT_COMPUTABLE
+        with _without_sum(found):
+            total = lake.totals(meter.name, (), *dates)
+            figures.quantity = as_texts(total.select("quantity")).collect().item()
+        with _without_sum(found):
+            daily = lake.query(meter.name, *dates, bucket="day").collect()
+            named = pl.col("bucket_start").dt.date().cast(pl.String).alias("name")
+            figures.days = _bars(daily.with_columns(named))
         for name in ("subject", *meter.dimension_names):
-            figures.rankings.append(_ranking(lake, meter, name, dates))
+            with _without_sum(found):
+                figures.rankings.append(_ranking(lake, meter, name, dates))
     records = load_state(lake.storage, meter.name).partitions.values()
     late = merged(record.late for record in records if record.late)
     figures.late = bands(late.counts) if late else {}
+
+
+@contextmanager
+def _without_sum(found: Status) -> Iterator[None]:
+    """Note a figure whose sum is too large among the problems, and do without it."""
+    try:
+        yield
+    except SumTooLargeError as error:
+        found.problem(error)
 
 
 def bands(counts: dict[int, int]) -> dict[str, int]:

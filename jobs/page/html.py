@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from jobs.page.figures import Bar, MeterFigures, Page, Ranking
+from jobs.page.figures import NOT_COMPUTABLE, Bar, MeterFigures, Page, Ranking
 from jobs.page.style import STYLE
 from jobs.show import counted, duration
 
@@ -98,7 +98,7 @@ def _meter(of: MeterFigures, page: Page) -> str:
     about = f"{of.aggregation} of {of.unit}" + (f" · {of.description}" if of.description else "")
     facts = [f"newest date {of.status.newest or '-'}", counted(of.status.duplicates, "duplicate")]
     facts += [f"{of.status.conflicts:,} of them in conflict", counted(of.status.sealed, "sealed partition")]
-    if not of.days:
+    if not of.events:
         return f'{head}<p class="soft">{escape(about)}</p><p>No usage in these dates.</p></section>'
     return (
         f'{head}<p class="soft">{escape(about)}</p>'
@@ -122,6 +122,8 @@ def _days(of: MeterFigures, page: Page) -> str:
     rects = "".join(
         _bar((dt.date.fromisoformat(bar.name or "") - page.since).days * width, width, bar) for bar in of.days
     )
+    if not of.days:
+        return f'<p class="soft">by day: {NOT_COMPUTABLE}</p>'
     most = max(of.days, key=lambda bar: bar.length)
     rows = "".join(
         f'<tr><td>{bar.name}</td><td class="number">{escape(grouped(bar.quantity))}</td>'

@@ -1,0 +1,127 @@
+"""Sums that are exact or missing, never another number: the one way in which quantities and counts are added up.
+
+Polars' engine in memory lets a sum of 128 bits wrap in silence while it groups, and both engines one of 64 bits.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from schemas.errors import SumTooLargeError
+from schemas.tables import QUANTITY
+
+# Of a decimal(38, 9) in billionths.
+_GREATEST = 10**38 - 1
+# A sum that wrapped is off by 2^128 or more; one of doubles, of as many rows as a lake can have, by much less.
+_FAR = 2.0**126
+_HIGH = 2**64
+# Of many groups, how many an error names.
+_MAX_NAMED = 3
+# The measures that are sums.
+SUMS = ("events", "quantity_sum")
+
+
+class Totals(NamedTuple):
+    """How many rows there are, and the exact sums of their columns by name."""
+
+    rows: int
+    sums: dict[str, Decimal]
+
+
+def exact_sum(column: str) -> pl.Expr:
+    """The sum of a column of quantities as decimal(38, 9), by group or of all; null if it has more than 38 digits.
+
+    Null too if one of the quantities is, which then is such a sum itself. The same on every engine.
+    """
+    number = pl.col(column).to_physical()
+    total = number.sum()
+    near = number.cast(pl.Float64).fill_null(float("inf")).sum()
+    right = total.is_between(_wide(-_GREATEST), _wide(_GREATEST)) & (
+        (total.cast(pl.Float64) - near).abs() < _FAR
+    )
+    return pl.when(right).then(total).reinterpret(dtype=QUANTITY).alias(column)
+
+
+def exact_count(column: str) -> pl.Expr:
+    """The sum of a column of counts as a bigint; null if it has more than 63 bits, or one of the counts is null."""
+    total = pl.col(column).cast(pl.Int128).fill_null(_wide(_HIGH)).sum()
+    return total.cast(pl.Int64, strict=False).alias(column)
+
+
+def exact_totals(rows: pl.LazyFrame, columns: Iterable[str]) -> Totals:
+    """The number of rows, and the sums of columns of quantities, counts or their text, of any size; null counts as 0."""
+    names = list(columns)
+    numbers = rows.with_columns(pl.col(name).cast(QUANTITY).fill_null(0) for name in names)
+    found = numbers.select(pl.len().alias("#rows"), *map(exact_sum, names)).collect(engine="streaming")
+    sums: dict[str, Decimal] = {name: found[name].item() for name in names}
+    too_large = [name for name in names if found[name].null_count()]
+    return Totals(found["#rows"].item(), sums | _sums_of_any_size(numbers, too_large))
+
+
+def has_no_sum(columns: Iterable[str]) -> pl.Expr:
+    """Whether one of these columns of sums is missing in a row, since it is too large."""
+    return pl.any_horizontal(pl.col(name).is_null() for name in columns)
+
+
+def check_sums(
+    rows: pl.DataFrame, where: str, keys: Sequence[str], lacking: pl.Expr | None = None
+) -> pl.DataFrame:
+    """The rows. Raises SumTooLargeError if one is `lacking` a sum (default of `SUMS`), naming `where` and its keys."""
+    found = rows.filter(has_no_sum(SUMS) if lacking is None else lacking)
+    if found.height:
+        raise sum_too_large(where, found.select(keys).head(_MAX_NAMED).to_dicts(), found.height)
+    return rows
+
+
+def sum_too_large(
+    where: str, groups: Sequence[Mapping[str, Any]], count: int | None = None
+) -> SumTooLargeError:
+    """The error of groups that have no sum; `count` is how many there are, if more than are named."""
+    named = "; ".join(filter(None, map(_group, groups[:_MAX_NAMED])))
+    more = (count or len(groups)) - _MAX_NAMED
+    return SumTooLargeError(
+        "a sum is too large",
+        where=where,
+        expected="less than 10^29, which a decimal(38, 9) holds",
+        found=f"more: {named or 'the sum of all'}{f' and {more} others' if more > 0 else ''}",
+        hint="there are quantities of 10^20 and more, which earlier versions took; "
+        "see these events with Lake.events, and mend or remove their files",
+    )
+
+
+def _sums_of_any_size(numbers: pl.LazyFrame, names: Sequence[str]) -> dict[str, Decimal]:
+    """The sums of quantities added up in two parts, each so small that its sum fits 128 bits."""
+    if not names:
+        return {}
+    parts = []
+    for name in names:
+        number = pl.col(name).to_physical()
+        high = number // _wide(_HIGH)
+        parts += [high.sum().alias(f"high {name}"), (number - high * _wide(_HIGH)).sum().alias(f"low {name}")]
+    found = numbers.select(parts).collect(engine="streaming").row(0, named=True)
+    return {name: _decimal(found[f"high {name}"] * _HIGH + found[f"low {name}"]) for name in names}
+
+
+def _group(keys: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_key(value)}" for name, value in keys.items())
+
+
+def _key(value: object) -> str:
+    if value is None:
+        return "null"
+    return value.isoformat() if isinstance(value, dt.date) else repr(value)
+
+
+def _decimal(billionths: int) -> Decimal:
+    # Not by arithmetic, which rounds to the digits of a context.
+    digits = tuple(map(int, str(abs(billionths))))
+    return Decimal((int(billionths < 0), digits, -9))
+
+
+def _wide(number: int) -> pl.Expr:
+    return pl.lit(number, pl.Int128)
