@@ -25,7 +25,8 @@ from jobs.landing.csv_records import Chunk, Record, csv_chunks, field_texts, tak
 from jobs.landing.rows import as_json, json_lines
 from schemas.meter import Meter
 
-_NUMBER = r"^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$"
+_JSON_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+_NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _TRUTH = ["true", "false"]
 _QUOTES = "a quote within an unquoted field, text behind a closing quote, or a quote that is not closed"
 _HOLDS_ROWS = "rows of this file within quotes: a quote is missing, or there is one too many"
@@ -168,14 +169,24 @@ def _refused_batches(rows: list[_Row]) -> Iterator[Batch]:
 
 
 def _typed(name: str, _dtype: pl.DataType, meters: Mapping[str, Meter]) -> pl.Expr:
-    def declared(dtype: pl.DataType) -> pl.Expr:
-        return (
-            pl.col("meter")
-            .str.strip_chars()
-            .is_in([m.name for m in meters.values() if m.dimension_dtypes.get(name) == dtype])
-        )
+    """Return a further column as JSON: a number or truth value where the row's meter has it so, else text."""
+    text, value = pl.col(name).str.strip_chars(), as_json(pl.col(name))
+    for dtype, number_or_truth in ((pl.Float64(), _as_number(text)), (pl.Boolean(), _as_truth(text))):
+        names = [meter.name for meter in meters.values() if meter.dimension_dtypes.get(name) == dtype]
+        if names:
+            declared = pl.col("meter").str.strip_chars().is_in(names)
+            value = pl.when(declared & number_or_truth.is_not_null()).then(number_or_truth).otherwise(value)
+    return value
 
-    text = pl.col(name).str.strip_chars()
-    number = declared(pl.Float64()) & text.str.contains(_NUMBER)
-    truth = declared(pl.Boolean()) & text.is_in(_TRUTH)
-    return pl.when(number | truth).then(text).otherwise(as_json(pl.col(name)))
+
+def _as_number(text: pl.Expr) -> pl.Expr:
+    """Return the JSON of a number that is written as a quantity may be, as `.5`, `5.` or `+5`; null of any other."""
+    number = text.cast(pl.Float64, strict=False)
+    finite = text.str.contains(_NUMBER) & number.is_finite()
+    return pl.when(text.str.contains(_JSON_NUMBER)).then(text).when(finite).then(number.cast(pl.String))
+
+
+def _as_truth(text: pl.Expr) -> pl.Expr:
+    """Return the JSON of `true` and `false`, however their letters are; null of any other."""
+    lower = text.str.to_lowercase()
+    return pl.when(lower.is_in(_TRUTH)).then(lower)

@@ -287,6 +287,32 @@ def test_a_header_that_is_not_utf_8_refuses_the_whole_file(tmp_path: Path) -> No
     assert report.problems[0]["expected"] == "a header in RFC 4180 and UTF-8"
 
 
+DIMENSION_TEXTS: dict[str, tuple[str, float | bool | None]] = {
+    **{text: ("size", number) for text, number in {".5": 0.5, "+5": 5.0, "5.": 5.0, "-.5e1": -5.0}.items()},
+    **{text: ("size", number) for text, number in {" 7 ": 7.0, "007": 7.0, "1e3": 1000.0, "": None}.items()},
+    **dict.fromkeys(("true", "True", "TRUE", " TRUE "), ("ok", True)),
+    **dict.fromkeys(("false", "False", "FALSE"), ("ok", False)),
+}
+
+
+@pytest.mark.parametrize("text", DIMENSION_TEXTS)
+def test_dimensions_of_csv_are_written_as_spreadsheets_and_python_do(tmp_path: Path, text: str) -> None:
+    name, expected = DIMENSION_TEXTS[text]
+    rows = [f"{HEADER},{name}", f"{row('k1')},{text}", f"{row('k2')},"]
+    lake, report = land_text(tmp_path, "\n".join(rows))
+    assert (report.exit_code, report.quarantined) == (0, {})
+    found = lake.raw_events("calls").sort("idempotency_key").collect()
+    assert found[name].to_list() == [expected, None]
+    assert found["metadata"].to_list() == [None, None]
+
+
+@pytest.mark.parametrize("text", ["1e400", "NaN", "inf", "0x1", "1_000", "1,5", "yes", ".", "+", "1", "t"])
+def test_other_texts_are_no_number_and_no_truth_value(tmp_path: Path, text: str) -> None:
+    name = "ok" if text in {"yes", "1", "t"} else "size"
+    _, report = land_text(tmp_path, f'{HEADER},{name}\n{row("k1")},"{text}"\n')
+    assert report.quarantined == {"dimension_type": 1}
+
+
 texts = st.text(alphabet='a,"\n\r', max_size=40).map(str.encode)
 
 
