@@ -24,7 +24,7 @@ from lake.index import KeyIndex, hashes
 from lake.planning import FILES_ADDED, NEW, VANISHED, Change, changes
 from lake.publish import publish_partition, withdraw_partition
 from lake.quarantine import quarantine_rows
-from lake.state import MeterState, PartitionState, rebuild_state
+from lake.state import MeterState, PartitionState, begun_record, rebuild_state
 from lake.storage import Storage
 from lake.storage.faults import is_storage_failure, storage_failures
 from lake.survey import MeterView, survey
@@ -93,8 +93,10 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
             rebuilt.definition, view.state = view.state.definition, rebuilt
         plan = _plan(storage, view, report, rebuild=rebuild)
     due = plan.changed or plan.compare_all
-    index = _recompute(storage, view.meter, view.state, plan, report) if due else None
-    view.save(storage)
+    index = _recompute(storage, view, plan, report) if due else None
+    # Without it the next run does once more what this one did.
+    if not (view.saved_later and _is_little(plan)):
+        view.save(storage)
     if index:
         index.tidy()
     for error in plan.too_large.values():
@@ -102,6 +104,12 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
     for record in view.state.partitions.values():
         for said in record.rejected.values():
             report.problem(BadInputError.from_dict(said))
+
+
+def _is_little(plan: Plan) -> bool:
+    """Return whether to publish all this once more would take no time to speak of."""
+    files = (file for date in plan.changed if date in plan.partitions for file in plan.partitions[date].files)
+    return not plan.compare_all and sum(file.size_bytes for file in files) <= SMALL_BYTES
 
 
 def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> Plan:
@@ -128,16 +136,16 @@ def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -
     return Plan(changed, partitions, rejected, {}, compare_all)
 
 
-def _recompute(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> KeyIndex:
+def _recompute(storage: Storage, view: MeterView, plan: Plan, report: Report) -> KeyIndex:
     while True:
         try:
-            return _publish_all(storage, meter, state, plan, report)
+            return _publish_all(storage, view, plan, report)
         except (pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
             if is_storage_failure(error):
                 raise
             # A footer may be whole while a page is not, which shows only on reading it.
             if not reject_unreadable(plan.partitions, plan.rejected, set(plan.changed)):
-                raise _cannot_aggregate(meter, plan, error) from error
+                raise _cannot_aggregate(view.meter, plan, error) from error
 
 
 def _cannot_aggregate(meter: Meter, plan: Plan, error: BaseException) -> BrokenLakeError:
@@ -155,7 +163,8 @@ def _cannot_aggregate(meter: Meter, plan: Plan, error: BaseException) -> BrokenL
     )
 
 
-def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, report: Report) -> KeyIndex:
+def _publish_all(storage: Storage, view: MeterView, plan: Plan, report: Report) -> KeyIndex:
+    meter, state = view.meter, view.state
     with report.stage("index"):
         index = KeyIndex(storage, meter.name, plan.partitions)
         index.update()
@@ -166,17 +175,21 @@ def _publish_all(storage: Storage, meter: Meter, state: MeterState, plan: Plan, 
         due = (_due(storage, meter, date, plan, losers.filter(pl.col(DATE) == date)) for date in dates)
         known = {date: state.partitions[date].losers for date in hit}
         # A date whose own files are the same, and that has the same losers, is up to date.
-        stale = (each for each in due if known.get(each.partition.date) != losers_fingerprint(each.lost))
+        stale = [each for each in due if known.get(each.partition.date) != losers_fingerprint(each.lost)]
+        # From here on the tables are ahead of the state: should this run end early, and what it read change, the
+        # next one could not tell which of them are as the state has it.
+        view.save_begun(
+            storage, {each.partition.date: [*each.partition.identities, *each.rejected] for each in stale}
+        )
         for each, computed in ahead(
-            _computed, track(stale, f"aggregate {meter.name}", len(dates)), small=_small, threads=2
+            _computed, track(stale, f"aggregate {meter.name}"), small=_small, threads=2
         ):
             date = each.partition.date
             if isinstance(computed, SumTooLargeError):
                 plan.too_large[date] = computed
                 if date in state.partitions and date not in plan.changed:
                     # Its files are those of its record, so the next run would take it for up to date.
-                    record = msgspec.structs.replace(state.partitions[date], meter_version="")
-                    state.partitions[date] = record
+                    state.partitions[date] = begun_record(state.partitions[date], ())
                 continue
             record = _publish(each, computed, report)
             state.partitions.pop(date, None)

@@ -39,6 +39,9 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None
         with _reporting(report, f"aggregate of meter {meter!r}"):
             # What a step leaves when it fails may be half of what is true, so the next looks for itself.
             views[meter] = None
+            if view:
+                # Together with what was exported.
+                view.saved_later = True
             aggregate(lake, report, meter=meter, views=[view] if view else None)
             views[meter] = view
     _export_months(lake, report, views, (last_month, this_month))
@@ -57,6 +60,9 @@ def _export_months(
         if view and there is not None:
             _export_seen(lake, report, view, there, months)
             continue
+        if view:
+            with _reporting(report, f"state of meter {meter!r}"):
+                view.save(lake.storage)
         for period in months:
             with _reporting(report, f"export {period} of meter {meter!r}"):
                 export(lake, report, period, meter=meter)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 import polars as pl
@@ -157,6 +157,14 @@ def save_state(storage: Storage, meter: str, state: MeterState, stored: str = ""
     return state.checksum
 
 
+def begun_record(record: PartitionState | None, names: Iterable[str]) -> PartitionState:
+    """Return the record of a partition while its tables are published: out of date, whatever files there are.
+
+    The files are those of its last record, whose keys may be wanted; without one, `names` are those that are read now.
+    """
+    return msgspec.structs.replace(record, meter_version=NO_VERSION) if record else _unfinished(names)
+
+
 def rebuild_state(
     storage: Storage, meter: str, known: Mapping[dt.date, PartitionState] | None = None
 ) -> MeterState:
@@ -183,7 +191,10 @@ def rebuild_state(
                 found=", ".join(f"{table}: {_described(records.get(table))}" for table in paths.TABLES),
                 hint="restore the files from a backup, or remove the partition's aggregate files to give them up",
             )
-        state.partitions[date] = record or _unfinished(records, there)
+        if not record:
+            names = {name for each in records.values() if each for name in each.files}
+            record = _unfinished(names | there.keys())
+        state.partitions[date] = record
     return state
 
 
@@ -258,9 +269,8 @@ def _is_lost(records: Mapping[str, PartitionState | None], there: Mapping[str, s
     return not there and not interrupted
 
 
-def _unfinished(records: Mapping[str, PartitionState | None], there: Mapping[str, str]) -> PartitionState:
+def _unfinished(names: Iterable[str]) -> PartitionState:
     """Return a record of no meter version and of no file as it is, which is out of date whatever there is."""
-    names = {name for record in records.values() if record for name in record.files} | there.keys()
     return PartitionState(
         meter_version=NO_VERSION,
         files=dict.fromkeys(sorted(names), ""),

@@ -6,14 +6,23 @@ Listings are shared by all meters, and a definition that the state knows is not 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+import msgspec
 
 from lake import paths
 from lake.compacted import standing
 from lake.events import by_meter_folder, find_strays
 from lake.meters import load_meter, stored_meter
-from lake.state import KnownMeter, MeterState, known_definition, save_state, told_state
+from lake.state import (
+    KnownMeter,
+    MeterState,
+    begun_record,
+    known_definition,
+    save_state,
+    told_state,
+)
 from lake.storage import Body, Storage, StoredFile, body_of, read_each
 from schemas.errors import MeterlakeError
 from schemas.meter import Meter
@@ -32,6 +41,16 @@ class MeterView:
     state: MeterState
     # The checksum of the state's file as it is now; empty if there is none.
     stored: str
+    # Whether a later step of the run saves the state, so that this one need not, unless it did much.
+    saved_later: bool = False
+
+    def save_begun(self, storage: Storage, dates: Mapping[dt.date, Iterable[str]]) -> None:
+        """Publish the state with these dates, given with the names of their files, out of date whatever comes or goes."""
+        if dates:
+            records = self.state.partitions
+            begun = {date: begun_record(records.get(date), names) for date, names in dates.items()}
+            state = msgspec.structs.replace(self.state, partitions=records | begun)
+            self.stored = save_state(storage, self.meter.name, state)
 
     def save(self, storage: Storage) -> None:
         """Publish the state, unless it is what is there already."""

@@ -207,7 +207,7 @@ def half_withdrawn(folder: Path) -> None:
 
 def half_compacted(folder: Path) -> None:
     """Merged files of which the state does not know."""
-    dies(folder, _compact, paths.STATE, 1)
+    dies(folder, _compact, paths.STATE, 3)
 
 
 def never_aggregated(folder: Path) -> None:
@@ -308,6 +308,65 @@ def test_a_job_may_break_off_on_any_kind_of_lake_and_so_may_the_next(
         run(lake, _nightly)
         assert ended(lake) == expected, f"operation {fails_at}, then {again}"
         shutil.rmtree(folder)
+
+
+def _comes(folder: Path, day: dt.date) -> Callable[[], None]:
+    """Put a file whose event wins over one of DAYS[0], and give what takes it away again."""
+    earlier = event("k")["received_at"] - dt.timedelta(hours=1)
+    file = put(
+        Lake(str(folder)),
+        parse_meter(json.dumps(METER).encode(), "test"),
+        "z.parquet",
+        event("k", day=day, timestamp=earlier, received_at=earlier),
+        event("z", day=day),
+        day=day,
+    )
+    return file.unlink
+
+
+def _goes(folder: Path, day: dt.date) -> Callable[[], None]:
+    """Move a date's files away, and give what brings them back."""
+    away = (folder / paths.events(NAME, day)).rename(folder / "away")
+    return lambda: _back(away, folder / paths.events(NAME, day))
+
+
+def _back(away: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    away.rename(target)
+
+
+@pytest.mark.parametrize(
+    ("change", "day"), [(_comes, DAYS[1]), (_comes, DAYS[3]), (_goes, DAYS[0]), (_goes, DAYS[1])]
+)
+def test_what_changed_before_a_job_broke_off_may_be_as_it_was_again(
+    scratch: Path, change: Callable[[Path, dt.date], Callable[[], None]], day: dt.date
+) -> None:
+    """The tables are ahead of the state then, and no listed file tells of it."""
+    lake, meter = a_lake(scratch / "prepared")
+    for number in range(3):
+        put(
+            lake,
+            meter,
+            "a.parquet",
+            event("k", day=DAYS[number]),
+            event(f"own {number}", day=DAYS[number]),
+            day=DAYS[number],
+        )
+    aggregated(lake)
+    before = published(lake)
+    fails_at, done = 0, 1
+    while fails_at < done:
+        fails_at += 1
+        folder = linked(scratch / "prepared", scratch / "disturbed")
+        lake, undo = Lake(str(folder)), change(folder, day)
+        faulty = FaultyStorage(folder, fails_at, after=True, error=BrokenOffError)
+        run(lake.over(faulty), aggregate)
+        done = faulty.done + 1 if faulty.done >= fails_at else fails_at
+        undo()
+        run(lake, aggregate)
+        assert published(lake) == before, f"operation {fails_at}"
+        shutil.rmtree(folder)
+    assert fails_at >= 5
 
 
 def _operations(lake: Lake, job: Job) -> int:
