@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from typing import Literal, get_args
@@ -9,6 +10,7 @@ from typing import Literal, get_args
 import msgspec
 import polars as pl
 
+from schemas.encodings import other_encoding
 from schemas.errors import BadInputError, RefusedError
 from schemas.tables import RESERVED_NAMES
 
@@ -96,8 +98,17 @@ def parse_meter(body: bytes, where: str) -> Meter:
 
     Raises BadInputError naming `where` and the field, what was expected and what was found.
     """
+    encoding = other_encoding(body)
+    if encoding:
+        raise BadInputError(
+            "not a meter definition",
+            where=where,
+            expected="JSON in UTF-8",
+            found=encoding,
+            hint="save it as UTF-8, for instance with iconv -t UTF-8",
+        )
     try:
-        raw = msgspec.json.decode(body, type=Meter)
+        raw = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8), type=Meter)
     except msgspec.ValidationError as error:
         raise BadInputError(
             f"not a meter definition: {error}", where=where, hint=_field_hint(str(error))

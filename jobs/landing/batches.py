@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-import pyarrow as pa
+from jobs.landing.compression import ByteStream
 
 BATCH_BYTES = 8 * 2**20
 # A batch of very short lines would need many times its bytes once every line has become an object.
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     texts: list[bytes] | None = None
 
 
-def cut(stream: pa.NativeFile) -> Iterator[Batch]:
+def cut(stream: ByteStream) -> Iterator[Batch]:
     """Batches of the lines of a stream."""
     position, rest, first = 1, b"", True
     while block := stream.read(BATCH_BYTES):
@@ -113,7 +113,7 @@ def _too_long(line: bytes, position: int) -> Batch:
     return Batch(kept, position, Refused(kept, "too_large", TOO_LONG))
 
 
-def _after_line(stream: pa.NativeFile) -> bytes:
+def _after_line(stream: ByteStream) -> bytes:
     """Read on to the end of the line; gives what was read behind it."""
     while block := stream.read(BATCH_BYTES):
         _, line_end, rest = block.partition(b"\n")

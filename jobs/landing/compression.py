@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
 
 import pyarrow as pa
 
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+# Frames that hold no data, with which some programs begin a file: 0x184D2A50 to 0x184D2A5F, little-endian.
+_ZSTD_SKIPPED = b"\x2a\x4d\x18"
 
 
-def decompressed(path: Path) -> pa.NativeFile:
-    """The decompressed bytes of a file; reading raises OSError where a compressed one ends too early."""
+class ByteStream(Protocol):
+    """What is read from its start to its end, once."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, so many unless the stream ends; none at its end."""
+
+    def __enter__(self) -> Self:
+        """Return the stream itself."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Close the stream."""
+
+
+class _Gzip(gzip.GzipFile):
+    """Gzip as gzip(1) reads it: several members, and zeros behind the last one. Anything else there is damage."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes. Raises OSError if the stream is damaged or ends too early."""
+        try:
+            return super().read(size)
+        except (EOFError, zlib.error) as error:
+            raise OSError(str(error)) from error
+
+
+def decompressed(path: Path) -> ByteStream:
+    """Return the decompressed bytes of a file; reading raises OSError where a compressed one is not whole."""
     with path.open("rb") as raw:
         magic = raw.read(4)
-    compression = next((name for start, name in _COMPRESSIONS.items() if magic.startswith(start)), None)
-    return pa.input_stream(str(path), compression=compression)
+    if magic.startswith(_GZIP):
+        return _Gzip(path)
+    is_zstd = magic == _ZSTD or (magic[1:] == _ZSTD_SKIPPED and magic[0] >> 4 == 5)
+    stream: ByteStream = pa.input_stream(str(path), compression="zstd" if is_zstd else None)
+    return stream

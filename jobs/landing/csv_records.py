@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from jobs.landing.batches import BYTE_ORDER_MARK, MAX_LINE_BYTES
+from jobs.landing.compression import ByteStream
 
 BLOCK_BYTES = 8 * 2**20
 # A quote that has not been closed within this much is taken for a stray one.
@@ -50,7 +51,7 @@ class Chunk(NamedTuple):
     records: list[Record] | None = None
 
 
-def csv_chunks(stream: pa.NativeFile) -> Iterator[Chunk]:
+def csv_chunks(stream: ByteStream) -> Iterator[Chunk]:
     """Return the records of a stream without its byte order mark, those that end in one block of it at a time.
 
     A record beyond MAX_LINE_BYTES that has no end is cut, and the rest of its line passed over.
@@ -155,7 +156,7 @@ def _multiline(text: bytes, codes: pl.Series, quotes: pl.Series) -> list[bytes]:
     return [text[start : bounds[number]] for start, number in zip(starts, numbers, strict=True)]
 
 
-def _behind_line(stream: pa.NativeFile) -> bytes:
+def _behind_line(stream: ByteStream) -> bytes:
     """Read on to the end of a line; return what was read behind it."""
     while block := stream.read(BLOCK_BYTES):
         found = re.search(rb"[\r\n]", block)

@@ -20,6 +20,7 @@ from jobs.landing.batches import (
     Batch,
     Refused,
 )
+from jobs.landing.compression import ByteStream
 from jobs.landing.csv_header import Header, read_header
 from jobs.landing.csv_records import Chunk, Record, csv_chunks, field_texts, take_apart
 from jobs.landing.rows import as_json, json_lines
@@ -48,7 +49,7 @@ class _Rows(NamedTuple):
     following: int
 
 
-def csv_batches(stream: pa.NativeFile, name: str, meters: Mapping[str, Meter]) -> Iterator[Batch]:
+def csv_batches(stream: ByteStream, name: str, meters: Mapping[str, Meter]) -> Iterator[Batch]:
     """Return the rows of a CSV file with a header: event fields, and further columns as metadata by their names.
 
     An empty field is no value, and a row of empty fields is passed over. The text of a further column is a number or

@@ -7,9 +7,8 @@ import json
 import re
 from collections.abc import Iterator
 
-import pyarrow as pa
-
 from jobs.landing.batches import Refused
+from jobs.landing.compression import ByteStream
 
 BLOCK_BYTES = 2**20
 MAX_ELEMENT_CHARS = 16 * 2**20
@@ -17,7 +16,7 @@ _BETWEEN = re.compile(r"[ \t\r\n,]*")
 _DECODER = json.JSONDecoder()
 
 
-def elements(stream: pa.NativeFile) -> Iterator[bytes | Refused]:
+def elements(stream: ByteStream) -> Iterator[bytes | Refused]:
     """Each element's own text, with line ends made spaces, in bounded memory.
 
     Where the text stops being JSON, the rest of the document is one last, refused element, cut to 16 Mi characters;

@@ -14,6 +14,7 @@ from jobs.landing.batches import BYTE_ORDER_MARK, Batch, cut, joined, numbered
 from jobs.landing.compression import decompressed
 from jobs.landing.csv_rows import csv_batches
 from jobs.landing.elements import elements
+from jobs.landing.recognition import check_form
 from jobs.landing.rows import parquet_lines
 from lake.storage import Storage
 from schemas.errors import BadInputError
@@ -76,8 +77,11 @@ def open_input(source: str, storage: Storage, file_format: str | None, meters: M
 
 
 def _read_through(source: Input, meters: Mapping[str, Meter]) -> Input:
+    with source.path.open("rb") as raw:
+        check_form(raw.read(PEEK_BYTES), source.name)
     with decompressed(source.path) as stream:
         start = stream.read(PEEK_BYTES)
+        check_form(start, source.name, decompressed=True)
         digest = hashlib.sha256(start)
         while block := stream.read(BLOCK_BYTES):
             digest.update(block)

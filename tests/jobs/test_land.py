@@ -451,6 +451,27 @@ def test_the_date_is_that_of_the_timestamp_in_utc(tmp_path: Path) -> None:
     assert lake.events(meter.name).collect()["date"].to_list() == [DAY]
 
 
+LEAP_SECONDS = {
+    "2026-06-19T23:59:60Z": dt.datetime(2026, 6, 20, tzinfo=dt.UTC),
+    "2026-06-20T05:29:60+05:30": dt.datetime(2026, 6, 20, tzinfo=dt.UTC),
+    "2026-06-19T23:59:60.5Z": dt.datetime(2026, 6, 20, 0, 0, 0, 500_000, dt.UTC),
+    "2026-06-19T10:00:60Z": dt.datetime(2026, 6, 19, 10, 1, tzinfo=dt.UTC),
+    "2026-06-19T10:00:61Z": None,
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), LEAP_SECONDS.items(), ids=LEAP_SECONDS)
+def test_second_60_of_any_minute_is_second_0_of_the_next(
+    tmp_path: Path, text: str, expected: dt.datetime | None
+) -> None:
+    lake, meter = a_lake(tmp_path / "lake")
+    report = landed(lake, written(tmp_path, body(timestamp=text)))
+    assert report.quarantined == ({} if expected else {"timestamp_invalid": 1})
+    found = lake.events(meter.name).collect()
+    assert found["timestamp"].to_list() == ([expected] if expected else [])
+    assert found["date"].to_list() == ([expected.date()] if expected else [])
+
+
 def test_one_input_may_hold_many_meters_and_many_dates(tmp_path: Path) -> None:
     lake, _ = a_lake(tmp_path / "lake")
     define(lake, name="a/b c", dimensions=[{"name": "region", "type": "string"}])
