@@ -18,6 +18,7 @@ from jobs.options import (
     NoLease,
     OneMeter,
     TakeLease,
+    TrustClock,
     Wait,
     examples,
     listed,
@@ -81,6 +82,7 @@ def retain(  # noqa: PLR0913, PLR0917 - what to retain, and how
     context: typer.Context,
     dry_run: DryRun = False,
     as_of: AsOf = None,
+    trust_clock: TrustClock = False,
     wait: Wait = False,
     no_lease: NoLease = False,
     take_lease: TakeLease = False,
@@ -91,7 +93,7 @@ def retain(  # noqa: PLR0913, PLR0917 - what to retain, and how
     def work(lake: Lake, report: Report) -> None:
         from jobs.retain import retain as job
 
-        job(lake, report, as_of=as_of, dry_run=dry_run)
+        job(lake, report, as_of=as_of, dry_run=dry_run, trust_clock=trust_clock)
 
     return _run_job(
         context, "retain", work, dry_run=dry_run, wait=None if no_lease else wait, take=take_lease
@@ -148,9 +150,10 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
 @jobs_app.command(
     epilog=examples("meterlake nightly", "meterlake --lake /srv/usage-lake nightly --wait --json")
 )
-def nightly(
+def nightly(  # noqa: PLR0913, PLR0917 - what may keep it from its work
     context: typer.Context,
     as_of: AsOf = None,
+    trust_clock: TrustClock = False,
     wait: Wait = False,
     no_lease: NoLease = False,
     take_lease: TakeLease = False,
@@ -164,7 +167,7 @@ def nightly(
     def work(lake: Lake, report: Report) -> None:
         from jobs.nightly import nightly as job
 
-        job(lake, report, as_of=as_of)
+        job(lake, report, as_of=as_of, trust_clock=trust_clock)
 
     return _run_job(context, "nightly", work, wait=None if no_lease else wait, take=take_lease)
 

@@ -12,6 +12,7 @@ import msgspec
 import polars as pl
 
 from jobs.aggregate import aggregate
+from jobs.clock import check_as_of
 from jobs.land import decode_landed
 from jobs.progress import track
 from jobs.report import PartitionReport, Report, now
@@ -58,7 +59,9 @@ def compact(  # noqa: PLR0913 - what to compact, and how
     """
     if not dry_run:
         lake.upgrade()
-    until = (as_of or now().date()) - dt.timedelta(days=OPEN_DAYS - 1)
+    if not dry_run:
+        check_as_of(as_of, report.started_at)
+    until = (as_of or report.started_at.date()) - dt.timedelta(days=OPEN_DAYS - 1)
 
     def work(view: MeterView) -> None:
         with storage_failures(lake.url):

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 from jobs.aggregate import aggregate
 from jobs.billing import Period, month_of
+from jobs.clock import check_as_of, check_clock
 from jobs.export import export
 from jobs.export_again import Files, exported_before, list_exports, remember_export, seen_before
-from jobs.report import Report, now
+from jobs.report import Report
 from jobs.retain import retain
 from lake import Lake
 from lake.meters import meter_names
@@ -23,14 +24,17 @@ from schemas.errors import LeaseLostError, MeterlakeError
 LOG = logging.getLogger("meterlake")
 
 
-def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None:
+def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None, trust_clock: bool = False) -> None:
     """Aggregate, export the month of `as_of` (default today, UTC) and the one before, retain; all meters each.
 
     What fails for one meter is reported, ends the run with its exit code, and keeps neither the other meters nor the
-    later steps from their work: those refuse by themselves what would make a number wrong.
+    later steps from their work: those refuse by themselves what would make a number wrong. So retention is refused
+    where this machine's clock is far ahead of all that is known, unless `trust_clock`. Raises RefusedError for a date
+    after today.
     """
+    check_as_of(as_of, report.started_at)
     lake.upgrade()
-    this_month = month_of(as_of or now().date())
+    this_month = month_of(as_of or report.started_at.date())
     last_month = month_of(this_month.start - dt.timedelta(days=1))
     # Looked at once for all steps: a run with nothing to do is little else than this.
     with report.stage("plan"):
@@ -45,9 +49,18 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None) -> None
             aggregate(lake, report, meter=meter, views=[view] if view else None)
             views[meter] = view
     _export_months(lake, report, views, (last_month, this_month))
+    with _reporting(report, "retain"):
+        check_clock(lake.storage, report.started_at, as_of, trust=trust_clock)
+        _retain_each(lake, report, views, as_of)
+
+
+def _retain_each(
+    lake: Lake, report: Report, views: dict[str, MeterView | None], as_of: dt.date | None
+) -> None:
     for meter, view in views.items():
         with _reporting(report, f"retain of meter {meter!r}"):
-            retain(lake, report, as_of=as_of, meter=meter, views=[view] if view else None)
+            of_meter = [view] if view else None
+            retain(lake, report, as_of=as_of, meter=meter, views=of_meter, is_checked=True)
 
 
 def _export_months(

@@ -44,6 +44,12 @@ TheMeter = Annotated[
 ]
 ColumnSet = Literal["default", "open-spanner", "focus"]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the same plan, and touch nothing.")]
+TrustClock = Annotated[
+    bool,
+    typer.Option(
+        "--trust-clock", help="This machine's clock is right, though all in the lake is much older."
+    ),
+]
 NoLease = Annotated[
     bool,
     typer.Option(

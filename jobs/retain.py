@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import polars as pl
 
+from jobs.clock import check_as_of, check_clock
 from jobs.report import PartitionReport, Report, now
 from jobs.tables import partial_usage, usage_tables
 from lake import Lake, paths
@@ -38,20 +39,29 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     meter: str | None = None,
     as_of: dt.date | None = None,
     dry_run: bool = False,
+    trust_clock: bool = False,
     views: Sequence[MeterView] | None = None,
+    is_checked: bool = False,
 ) -> None:
     """Seal and drop every partition whose date is before `as_of` (default today, UTC) minus the meter's retention.
 
     Of one meter or all. A partition whose aggregates are not up to date with exactly the files that are there is
     kept, and the run ends with exit code 1. With `dry_run` the report is the same, and nothing is touched. `views`
     are what an earlier step of the same run has left of the meters.
+
+    Unless the run has checked it, raises RefusedError for a date after today but for a `dry_run`, and where this
+    machine's clock is far ahead of all that is known, unless `trust_clock`.
     """
     if not dry_run:
+        check_as_of(as_of, report.started_at)
         lake.upgrade()
+    # A date that somebody names is shown, whatever the clock.
+    if not is_checked and not (dry_run and as_of):
+        check_clock(lake.storage, report.started_at, as_of, trust=trust_clock, dry_run=dry_run)
     found = survey(lake.storage, meter, report.problem) if views is None else views
 
     def work(view: MeterView) -> None:
-        until = (as_of or now().date()) - dt.timedelta(days=view.meter.event_retention_days)
+        until = (as_of or report.started_at.date()) - dt.timedelta(days=view.meter.event_retention_days)
         with report.stage("plan"):
             listing = _listed_again(lake.storage, view, until)
         if not dry_run:

@@ -208,6 +208,14 @@ class GuardedStorage:
         """As the storage."""
         return self._storage.exists(path)
 
+    def modified(self, path: str) -> dt.datetime | None:
+        """As the storage."""
+        return self._storage.modified(path)
+
+    def server_time(self) -> dt.datetime | None:
+        """As the storage."""
+        return self._storage.server_time()
+
     def uri(self, path: str) -> str:
         """As the storage."""
         return self._storage.uri(path)

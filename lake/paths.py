@@ -26,6 +26,7 @@ RECENT = "recent/"
 LANDED = "landed/"
 RUNS = "runs/"
 LEASE = "lease/"
+CLOCK = f"{LEASE}clock.json"
 EXPORTS = "exports/"
 TEMPORARY = ".tmp/"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,6 +110,18 @@ class LocalStorage:
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
         return (self.root / checked(path)).is_file()
+
+    def modified(self, path: str) -> dt.datetime | None:
+        """When a file was last written."""
+        try:
+            return dt.datetime.fromtimestamp((self.root / checked(path)).lstat().st_mtime, dt.UTC)
+        except (OSError, ValueError, OverflowError):
+            # It is gone, or dated beyond the calendar.
+            return None
+
+    def server_time(self) -> dt.datetime | None:
+        """None: the disk of this machine has its clock."""
+        return None
 
     def uri(self, path: str) -> str:
         """The absolute path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -75,6 +76,12 @@ class Storage(Protocol):
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
+
+    def modified(self, path: str) -> dt.datetime | None:
+        """When a file was last written, by the storage; None if it is not there, or where that takes a request."""
+
+    def server_time(self) -> dt.datetime | None:
+        """The date of the server's last answer to a listing; None where there is none, or no server."""
 
     def uri(self, path: str) -> str:
         """The path as people and other programs name it."""

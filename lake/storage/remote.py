@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import re
 import struct
@@ -112,6 +113,14 @@ class RemoteStorage:
         """Whether there is such a file."""
         with self._naming(path, "look for"):
             return bool(self._fs.isfile(self._full(path)))
+
+    def modified(self, path: str) -> dt.datetime | None:  # noqa: ARG002 - only some storages know
+        """None: it would take a request."""
+        return None
+
+    def server_time(self) -> dt.datetime | None:
+        """None: not every file system has a server."""
+        return None
 
     def uri(self, path: str) -> str:
         """The lake's URL and the path."""

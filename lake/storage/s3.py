@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import email.utils
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +48,7 @@ class S3Storage(RemoteStorage):
         self._prefix = url.partition("://")[2].partition("/")[2].strip("/")
         self._settings = S3Settings.of(options)
         super().__init__(url, _file_system(self._settings), f"{self._bucket}/{self._prefix}")
+        self._listed_at: dt.datetime | None = None
 
     @property
     def server(self) -> str:
@@ -61,12 +64,17 @@ class S3Storage(RemoteStorage):
         with self._naming(prefix, "list"):
             while more:
                 page = self._fs.call_s3("list_objects_v2", Bucket=self._bucket, **more)
+                self._listed_at = _date(page) or self._listed_at
                 found += page.get("Contents", [])
                 more = (
                     more | {"ContinuationToken": page["NextContinuationToken"]} if page["IsTruncated"] else {}
                 )
         # What ends with a slash is a folder that some browser of buckets has made.
         return sorted(self._stored_object(each) for each in found if not each["Key"].endswith("/"))
+
+    def server_time(self) -> dt.datetime | None:
+        """The date of the last listing, by the server's clock."""
+        return self._listed_at
 
     def read(self, path: str) -> bytes | None:
         """The content of a file; None if there is none."""
@@ -210,6 +218,16 @@ class S3Storage(RemoteStorage):
         given = (self._settings.access_key_id, self._settings.secret_access_key, self._settings.session_token)
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
         return tuple(secret for secret in (*given, *map(os.environ.get, names)) if secret)
+
+
+def _date(answer: Mapping[str, Any]) -> dt.datetime | None:
+    """The date of a server's answer; None if it has none that can be read."""
+    text = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        found = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
 def _identity(size_bytes: int, etag: str) -> str:
