@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -77,7 +77,8 @@ def shares(rows: pl.LazyFrame, part_rows: int = PART_ROWS) -> list[pl.Expr]:
 def bill(rows: pl.LazyFrame, meter: Meter, period: Period, by: Sequence[str]) -> pl.LazyFrame:
     """The usage of a period by subject and the dimensions of `by`, from rows of an aggregate table of its dates.
 
-    Columns of `Billed`, subject, dimensions, and every measure; sorted by subject and dimensions.
+    Columns of `Billed`, subject, dimensions, and every measure, null where it takes a sum that is too large; sorted
+    by subject and dimensions.
     """
     keys = ["subject", *by]
     measured = with_quantity(merge(rows, keys), meter, period.seconds)
@@ -107,6 +108,20 @@ def adjusted(before: pl.LazyFrame, adjustments: pl.LazyFrame, keys: Sequence[str
     )
     changed = adjustments.filter(pl.col("quantity_after").is_not_null())
     return pl.concat([kept, changed.select(*keys, pl.col("quantity_after").alias("quantity"))]).sort(keys)
+
+
+def with_left_out(
+    usage: pl.LazyFrame, left_out: Sequence[Mapping[str, Any]], before: pl.LazyFrame, keys: Sequence[str]
+) -> pl.LazyFrame:
+    """The keys and quantities of a revision, those of the rows that it leaves out being as `before` stated them."""
+    stated = before.join(keys_frame(before, left_out, keys), on=list(keys), how="semi", nulls_equal=True)
+    return pl.concat([usage.select(*keys, "quantity"), stated.select(*keys, "quantity")])
+
+
+def keys_frame(like: pl.LazyFrame, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> pl.LazyFrame:
+    """The keys of some rows as a frame, with the types that they have in another one."""
+    schema = like.collect_schema()
+    return pl.LazyFrame(list(rows), schema={name: schema[name] for name in keys})
 
 
 def in_columns(usage: pl.LazyFrame, by: Sequence[str], columns: str) -> pl.LazyFrame:

@@ -5,11 +5,24 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import polars as pl
 
-from jobs.billing import ADDITIVE, Period, about, adjusted, bill, changes, check_columns, in_columns, shares
+from jobs.billing import (
+    ADDITIVE,
+    Period,
+    about,
+    adjusted,
+    bill,
+    changes,
+    check_columns,
+    in_columns,
+    keys_frame,
+    shares,
+    with_left_out,
+)
 from jobs.export_files import ADJUSTMENTS, USAGE, Drafts
 from jobs.report import ExportReport, Report, now
 from lake import Lake, paths
@@ -23,6 +36,7 @@ from lake.readers import aggregate_rows
 from lake.recent import RecentRows
 from lake.state import PartitionState, load_state, read_record
 from lake.storage import Storage, StoredFile
+from lake.sums import SUMS, has_no_sum, sum_too_large
 from lake.survey import MeterView
 from schemas.errors import BrokenLakeError, LeaseLostError, MeterlakeError, RefusedError
 from schemas.meter import Meter
@@ -107,7 +121,10 @@ def export(  # noqa: PLR0913 - what to export, and how
         try:
             check_columns(each, chosen.by, chosen.columns)
             with report.stage("export"):
-                report.exports.append(_export(_Export(lake.storage, each, period, chosen, seen), close=close))
+                done = _export(_Export(lake.storage, each, period, chosen, seen), close=close)
+            report.exports.append(done)
+            if done.left_out:
+                report.problem(sum_too_large(f"meter {each.name!r}, {period}", done.left_out))
         except LeaseLostError:
             raise
         except MeterlakeError as error:
@@ -138,9 +155,13 @@ def _export(export: _Export, *, close: bool) -> ExportReport:
     # A month without usage makes no revision, until it is closed or was told otherwise before.
     if (last is None and (inputs or close)) or (last is not None and last.inputs != fingerprint(inputs)):
         _revise(export, revisions, rows, inputs, done, closed)
+    elif last is not None:
+        done.left_out = revisions.left_out(revisions.last)
     if not done.revision:
         done.action = "nothing used"
     elif close and closed is None:
+        if done.left_out:
+            raise _lacks_rows(export, done)
         sha256 = revisions.told(done.revision).sha256
         save_close(export.storage, export.folder, Close(revision=done.revision, manifest_sha256=sha256))
     done.closed = closed is not None or (close and done.revision > 0)
@@ -166,17 +187,19 @@ def _revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it f
     last = revisions.last
     made = Drafts(export.storage, additive=export.meter.aggregation in ADDITIVE)
     try:
-        usage = made.parquet(
-            f"{USAGE}.parquet", [_bill(export, rows.filter(share)) for share in shares(rows)]
-        )
+        usage, done.left_out = _usage(export, rows, made)
         if last:
             before = _before(export, revisions)
+            # What has no number now is as it was stated last, until it has one.
+            unknown = keys_frame(before, done.left_out, export.keys)
+            before = before.join(unknown, on=export.keys, how="anti", nulls_equal=True)
             # By the rows of both revisions, since whole subjects may have come and gone.
             parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
             told = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
             adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", told)
             changed = adjustments.select(pl.len()).collect().item()
-            if not changed and (closed or _same_rows(revisions, last, usage, parts)):
+            same = done.left_out == revisions.left_out(last) and not changed
+            if not changed and (closed or (same and _same_rows(revisions, last, usage, parts))):
                 return
             done.adjustments = changed
             made.csv(f"{ADJUSTMENTS}.csv", adjustments, full=True, safe=export.options.csv_safe)
@@ -187,7 +210,9 @@ def _revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it f
             shown = in_columns(usage, chosen.by, chosen.columns)
             made.csv(f"{USAGE}.csv", shown, full=chosen.columns == "default", safe=chosen.csv_safe)
         manifest = _manifest(export, revisions, inputs, made, closed)
-        if export.seen and export.seen.is_small and not closed:
+        if done.left_out:
+            manifest = msgspec.structs.replace(manifest, left_out=done.left_out)
+        if export.seen and export.seen.is_small and not closed and not done.left_out:
             export.seen.billed = rows_checksum(usage.select(*export.keys, "quantity").collect())
         publish_revision(revisions, manifest, made)
     finally:
@@ -195,6 +220,18 @@ def _revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it f
     done.action, done.revision = "exported", manifest.revision
     done.rows = manifest.files[f"{USAGE}.csv"].rows if not closed else 0
     done.bytes_written = sum(file.size_bytes for file in manifest.files.values())
+
+
+def _usage(export: _Export, rows: pl.LazyFrame, made: Drafts) -> tuple[pl.LazyFrame, list[dict[str, Any]]]:
+    """Write the rows that are billed; gives them, and the keys of those that have no number, since a sum is too large."""
+    name = f"{USAGE}.parquet"
+    usage = made.parquet(name, [_bill(export, rows.filter(share)) for share in shares(rows)])
+    left_out = usage.filter(has_no_sum(SUMS)).select(export.keys).collect(engine="streaming")
+    if left_out.height:
+        whole = made.local[name]
+        usage = made.parquet(name, [usage.filter(~has_no_sum(SUMS))])
+        whole.unlink()
+    return usage, left_out.to_dicts()
 
 
 def publish_revision(revisions: Revisions, manifest: Manifest, made: Drafts) -> None:
@@ -214,10 +251,17 @@ def _before(export: _Export, revisions: Revisions) -> pl.LazyFrame:
 
 
 def quantities(revisions: Revisions, number: int, keys: Sequence[str]) -> pl.LazyFrame:
-    """The keys and quantities that a revision states: its own rows, or since the close those with all adjustments."""
+    """The keys and quantities that a revision states: its own rows, or since the close those with all adjustments.
+
+    A row that it leaves out is as the revision before stated it.
+    """
+    earlier = max((each for each in revisions.numbers if each < number), default=0)
     if revisions.kind(number) == USAGE:
-        return revisions.scan(number, f"{USAGE}.parquet").select(*keys, "quantity")
-    earlier = max(each for each in revisions.numbers if each < number)
+        usage = revisions.scan(number, f"{USAGE}.parquet").select(*keys, "quantity")
+        left_out = revisions.left_out(number)
+        if not (left_out and earlier):
+            return usage
+        return with_left_out(usage, left_out, quantities(revisions, earlier, keys), keys)
     before = quantities(revisions, earlier, keys)
     return adjusted(before, revisions.scan(number, f"{ADJUSTMENTS}.parquet"), keys)
 
@@ -292,6 +336,17 @@ def _check_close(export: _Export, stale: dict[str, str]) -> None:
         expected="aggregates up to date with the files that are there" if over else "a month that is over",
         found=f"{len(stale)} out of date: {', '.join(first)}" if over else str(export.period),
         hint="run: meterlake aggregate" if over else "",
+    )
+
+
+def _lacks_rows(export: _Export, done: ExportReport) -> RefusedError:
+    error = sum_too_large(export.folder, done.left_out)
+    return RefusedError(
+        "the period can't be closed without a row",
+        where=export.folder,
+        expected="a number for each subject",
+        found=f"a sum that is too large, {error.found}",
+        hint=error.hint,
     )
 
 

@@ -56,6 +56,8 @@ class ExportReport(msgspec.Struct, kw_only=True):
     rows: int = 0
     adjustments: int = 0
     bytes_written: int = 0
+    # The keys of rows that are not billed, since one of their sums is too large.
+    left_out: list[dict[str, Any]] = msgspec.field(default_factory=list)
     # Dates whose files differ from those that were aggregated, and exported, last; and why.
     out_of_date: dict[str, str] = msgspec.field(default_factory=dict)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from jobs.billing import ADDITIVE, adjusted, changes
+from jobs.billing import ADDITIVE, adjusted, changes, with_left_out
 from jobs.export_files import ADJUSTMENTS, USAGE, column_names, describe, scan_file
 from lake import paths
 from lake.exports import Manifest, parse_manifest
@@ -190,11 +190,16 @@ def _before(folder: Path, manifest: Manifest) -> Path | None:
 
 
 def _quantities(folder: Path, manifest: Manifest) -> pl.LazyFrame | None:
-    """What a revision says was used; None where that takes a revision that is not there."""
-    if manifest.kind == USAGE:
-        return scan_file(folder / USAGE_FILE).select(*manifest.keys, "quantity")
+    """What a revision says was used, what it leaves out as it was before; None where that takes a revision that is not there."""
+    usage = (
+        scan_file(folder / USAGE_FILE).select(*manifest.keys, "quantity") if manifest.kind == USAGE else None
+    )
+    if usage is not None and not (manifest.left_out and manifest.revision > 1):
+        return usage
     before = _before(folder, manifest)
     old = _quantities(before, _manifest(before)) if before else None
+    if usage is not None:
+        return None if old is None else with_left_out(usage, manifest.left_out or [], old, manifest.keys)
     return None if old is None else adjusted(old, scan_file(folder / ADJUSTMENTS_FILE), manifest.keys)
 
 

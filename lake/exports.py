@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -51,6 +51,8 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True):
     # The fingerprint of the inputs of each date that has events.
     inputs: dict[str, str]
     files: dict[str, ExportedFile]
+    # The keys of rows that are not in `usage` since one of their sums is too large, in order; absent if there are none.
+    left_out: list[dict[str, str | float | bool | None]] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def keys(self) -> list[str]:
@@ -139,6 +141,12 @@ class Revisions:
             return self._known
         sha256 = hashlib.sha256(self._body(number)).hexdigest()
         return ToldRevision(sha256, fingerprint(self.manifest(number).inputs))
+
+    def left_out(self, number: int) -> list[dict[str, Any]]:
+        """The keys of the rows that a revision names and does not have; what is known of one is that it has all."""
+        if self._known and number == self.last:
+            return []
+        return list(self.manifest(number).left_out or [])
 
     def kind(self, number: int) -> str:
         """The `kind` of a revision: only those after a close can be other than `usage`."""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from jobs import cli
+from jobs.billing import month_of
+from jobs.export import Options, export
+from jobs.nightly import nightly
 from jobs.page.figures import gather
 from jobs.page.html import document
 from jobs.report import Report, reported
 from jobs.verify import verify
+from jobs.verify_export import verify_exports
 from lake import Lake
 from schemas import rules
 from schemas.errors import SumTooLargeError
@@ -190,6 +196,110 @@ def test_verify_names_a_date_that_can_no_longer_be_derived(lake: Lake) -> None:
     put(lake, lake.meter("active_users"), "b.parquet", event("more", "org_1", LARGE))
     aggregated(lake)
     assert {problem["what"] for problem in verified(lake).problems} == {"out of date"}
+
+
+def exported(lake: Lake, **options: Any) -> Report:
+    with reported(lake, "export") as report:
+        export(lake, report, month_of(DAY), meter="active_users", **options)
+    return report
+
+
+def folder(lake: Lake, revision: int, by: str = "") -> Path:
+    return Path(lake.url) / f"exports/active_users/period=2026-06/{by}revision={revision:04d}"
+
+
+def billed(lake: Lake, revision: int) -> dict[str, Decimal]:
+    rows = pl.read_parquet(folder(lake, revision) / "usage.parquet", hive_partitioning=False)
+    return dict(rows.select("subject", "quantity").iter_rows())
+
+
+def manifest(lake: Lake, revision: int, by: str = "") -> dict[str, Any]:
+    return dict(json.loads((folder(lake, revision, by) / "manifest.json").read_text()))
+
+
+def checked(lake: Lake) -> list[Any]:
+    return [problem for each in verify_exports(Path(lake.url) / "exports") for problem in each.problems]
+
+
+def test_an_export_bills_all_others_and_names_who_it_leaves_out(lake: Lake) -> None:
+    for _ in range(2):
+        report = exported(lake)
+        assert report.exit_code == 1
+        (problem,) = report.problems
+        assert problem["where"] == "meter 'active_users', 2026-06"
+        assert problem["found"] == "more: subject 'org_1'"
+    assert billed(lake, 1) == {"org_2": 8}
+    assert manifest(lake, 1)["left_out"] == [{"subject": "org_1"}]
+    assert not folder(lake, 2).exists()
+    assert checked(lake) == []
+
+
+def test_an_export_by_dimension_leaves_out_the_row_alone(lake: Lake) -> None:
+    more = event("more", "org_1", "4", plan="free")
+    put(lake, lake.meter("active_users"), "b.parquet", more)
+    aggregated(lake)
+    assert exported(lake, options=Options(by=("plan",))).exit_code == 1
+    assert manifest(lake, 1, "by=plan/")["left_out"] == [{"subject": "org_1", "plan": "pro"}]
+    rows = pl.read_parquet(folder(lake, 1, "by=plan/") / "usage.parquet", hive_partitioning=False)
+    assert rows.select("subject", "plan", "quantity").rows() == [("org_1", "free", 4), ("org_2", "free", 8)]
+
+
+@pytest.mark.parametrize("nights", [True, False])
+def test_who_is_left_out_keeps_what_was_billed_until_there_is_a_number(tmp_path: Path, nights: bool) -> None:
+    lake, meter = a_lake(tmp_path)
+
+    def revise() -> Report:
+        if not nights:
+            aggregated(lake)
+            return exported(lake)
+        with reported(lake, "nightly") as report:
+            nightly(lake, report, as_of=DAYS[3])
+        return report
+
+    put(lake, meter, "a.parquet", event("a", "org_1", "5"), event("b", "org_2", "7"))
+    assert revise().exit_code == 0
+    large = [
+        put(lake, meter, "b.parquet", event(f"l{n}", "org_1", LARGE, DAYS[n]), day=DAYS[n]) for n in (1, 2)
+    ]
+    put(lake, meter, "c.parquet", event("c", "org_2", "1", DAYS[1]), day=DAYS[1])
+    assert [revise().exit_code, revise().exit_code] == [1, 1]
+    assert billed(lake, 2) == {"org_2": 8}
+    for file in large:
+        file.unlink()
+    put(lake, meter, "d.parquet", event("d", "org_1", "1", DAYS[1]), day=DAYS[1])
+    assert revise().exit_code == 0
+    assert billed(lake, 3) == {"org_1": 6, "org_2": 8}
+    assert "left_out" not in manifest(lake, 3)
+    told = [pl.read_csv(folder(lake, number) / "adjustments.csv", infer_schema=False) for number in (2, 3)]
+    columns = ["subject", "quantity_before", "quantity_after"]
+    assert [rows.select(columns).rows() for rows in told] == [
+        [("org_2", "7.000000000", "8.000000000")],
+        [("org_1", "5.000000000", "6.000000000")],
+    ]
+    assert checked(lake) == []
+    assert revise().exit_code == 0
+    assert not folder(lake, 4).exists()
+
+
+def test_a_month_that_lacks_a_row_is_not_closed(lake: Lake) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.export.now", lambda: dt.datetime(2026, 8, 1, tzinfo=dt.UTC))
+        for _ in range(2):
+            report = exported(lake, close=True)
+            assert [problem["what"] for problem in report.problems] == [
+                "the period can't be closed without a row"
+            ]
+    assert not (folder(lake, 1).parent / "closed.json").exists()
+
+
+def test_the_total_of_an_export_has_any_size(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path)
+    put(lake, meter, "a.parquet", event("a", "org_1", LARGE, plan="x"), event("b", "org_2", LARGE, plan="y"))
+    assert aggregated(lake).exit_code == 0
+    assert exported(lake).exit_code == 0
+    total = manifest(lake, 1)["files"]["usage.csv"]["totals"]["quantity"]
+    assert total == "18" + "0" * 28
+    assert checked(lake) == []
 
 
 def verified(lake: Lake) -> Report:
