@@ -21,9 +21,10 @@ from jobs.landing.batches import (
     Refused,
 )
 from jobs.landing.compression import ByteStream
+from jobs.landing.conflicts import conflicting_rows, side_by_side
 from jobs.landing.csv_header import Header, read_header
 from jobs.landing.csv_records import Chunk, Record, csv_chunks, field_texts, take_apart
-from jobs.landing.rows import as_json, json_lines
+from jobs.landing.rows import FIELDS, as_json, json_lines
 from schemas.meter import Meter
 
 _JSON_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
@@ -64,8 +65,7 @@ def csv_batches(stream: ByteStream, name: str, meters: Mapping[str, Meter]) -> I
         rows = _plain_rows(chunk, header, meters, following) or _sorted_rows(chunk, header, meters, following)
         following, refused = rows.following, refused + rows.refused
         if rows.numbers:
-            lines = json_lines(rows.fields, partial(_typed, meters=meters))
-            yield Batch(_without_empty(lines, rows.fields), rows.numbers[0], positions=rows.numbers)
+            yield Batch(_lines(rows.fields, meters), rows.numbers[0], positions=rows.numbers)
         # Bounds of batches are part of the names of landed files: those behind the last event go with the next ones.
         last = rows.numbers[-1] if rows.numbers else following
         yield from _refused_batches([row for row in refused if row.number < last])
@@ -149,13 +149,32 @@ def _fields(text: bytes, header: Header) -> pl.DataFrame:
     return pl.DataFrame(table)
 
 
-def _without_empty(lines: bytes, fields: pl.DataFrame) -> bytes:
-    """Return the lines with those of rows without a value blank."""
-    if not fields["meter"].null_count():
+def _lines(fields: pl.DataFrame, meters: Mapping[str, Meter]) -> bytes:
+    """Return the rows as lines of JSON; blank where a row has no value."""
+    typed = partial(_typed, meters=meters)
+    lines = json_lines(fields, typed)
+    if fields["meter"].null_count():
+        empty = fields.select(pl.all_horizontal(pl.all().is_null())).to_series().arg_true().to_list()
+        lines = _replaced(lines, dict.fromkeys(empty, b""))
+    if "metadata" not in fields.columns:
         return lines
-    empty = fields.select(pl.all_horizontal(pl.all().is_null())).to_series().to_list()
-    both = zip(lines.split(b"\n"), empty, strict=True)
-    return b"\n".join(b"" if is_empty else line for line, is_empty in both)
+    further = fields.drop(*FIELDS, "metadata", "date", strict=False)
+    twice = conflicting_rows(fields["metadata"], further)
+    if not twice:
+        return lines
+    rows, columns = fields.drop(further.columns)[twice], fields.select("meter", *further.columns)[twice]
+    both = zip(json_lines(rows, typed).split(b"\n"), json_lines(columns, typed).split(b"\n"), strict=True)
+    return _replaced(lines, {row: side_by_side(*pair) for row, pair in zip(twice, both, strict=True)})
+
+
+def _replaced(lines: bytes, others: Mapping[int, bytes]) -> bytes:
+    """Return the lines with others in the place of some of them."""
+    if not others:
+        return lines
+    texts = lines.split(b"\n")
+    for number, text in others.items():
+        texts[number] = text
+    return b"\n".join(texts)
 
 
 def _refused_batches(rows: list[_Row]) -> Iterator[Batch]:

@@ -102,11 +102,14 @@ def _known(name: str, meters: Mapping[str, Meter]) -> Meter:
 def _event(body: dict[str, Any], meter: Meter) -> dict[str, Any]:
     flat = {name: value for name, value in body.items() if name not in FIELDS}
     if flat:
-        _check_flat(flat, body, meter)
+        _check_names(flat, body, meter)
     metadata = body.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise NotAnEvent("metadata_invalid", f"expected an object, found {_kind(metadata)}")
-    rest = _joined(metadata or {}, flat, meter) if flat else metadata or {}
+    rest = metadata or {}
+    if flat:
+        rest = _joined(rest, flat, meter)
+        _check_key(flat, body, meter)
     return {
         "idempotency_key": _text(body, "idempotency_key", "idempotency_key_invalid"),
         "subject": _text(body, "subject", "subject_invalid"),
@@ -118,8 +121,8 @@ def _event(body: dict[str, Any], meter: Meter) -> dict[str, Any]:
     }
 
 
-def _check_flat(flat: dict[str, Any], body: dict[str, Any], meter: Meter) -> None:
-    """Raise NotAnEvent if one of these members, which are no fields, may not be metadata."""
+def _check_names(flat: dict[str, Any], body: dict[str, Any], meter: Meter) -> None:
+    """Raise NotAnEvent if one of these members, which are no fields, was meant to be one that has no value."""
     given = [name for name, value in body.items() if value is not None or name in flat]
     misnamed = find_misnamed(given, meter.dimension_names)
     if misnamed:
@@ -127,6 +130,10 @@ def _check_flat(flat: dict[str, Any], body: dict[str, Any], meter: Meter) -> Non
             "unknown_field",
             f"expected {misnamed[1]}, found {_found(misnamed[0])}: did you mean {misnamed[1]}?",
         )
+
+
+def _check_key(flat: dict[str, Any], body: dict[str, Any], meter: Meter) -> None:
+    """Raise NotAnEvent if there is no key, and one of these members, which are no fields, is no dimension."""
     key = body.get("idempotency_key")
     if isinstance(key, str) and key.strip():
         return

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from jobs.land import land
 from jobs.landing import csv_records, csv_rows
+from jobs.landing.conflicts import conflicting_rows
 from jobs.landing.csv_records import Record, csv_chunks, field_texts, take_apart
 from jobs.report import Report, reported
 from lake import Lake, paths
@@ -103,6 +104,13 @@ def test_a_stray_quote_costs_its_own_row_and_no_other(
     assert {reason for _, reason, _ in found} == {"not_json"}
     if len(landing) == 3:
         assert [position for position, _, _ in found] == [1]
+
+
+def test_a_value_at_a_path_in_the_metadata_and_in_a_column_of_its_name_is_a_conflict() -> None:
+    columns = pl.DataFrame({"service.tier": ["a", "a", None, "a"]})
+    nested = '{"service": {"tier": "b"}}'
+    metadata = pl.Series([nested, '{"service": {"zone": 1}, "service.x": 1}', nested, '{"service": 1}'])
+    assert conflicting_rows(metadata, columns) == [0]
 
 
 def test_a_file_that_ends_in_quotes_lands_no_cut_number(tmp_path: Path) -> None:
@@ -304,6 +312,33 @@ def test_dimensions_of_csv_are_written_as_spreadsheets_and_python_do(tmp_path: P
     found = lake.raw_events("calls").sort("idempotency_key").collect()
     assert found[name].to_list() == [expected, None]
     assert found["metadata"].to_list() == [None, None]
+
+
+METADATA: dict[str, tuple[str, str, str | None]] = {
+    "another name": ('{"note": "x"}', "Team", None),
+    "an empty column": ('{"plan": "x"}', "", None),
+    "the same name": ('{"plan": "x"}', "Team", "metadata_conflict"),
+    "the same value": ('{"plan": "Team"}', "Team", "metadata_conflict"),
+    "an escaped name": ('{"pl\\u0061n": "x"}', "Team", "metadata_conflict"),
+    "the name within a text": ('{"note": "\\"plan\\": 1"}', "Team", None),
+    "the name deeper down": ('{"note": {"plan": 1}}', "Team", None),
+    "no object": ('"plan"', "Team", "metadata_invalid"),
+}
+
+
+@pytest.mark.parametrize(("metadata", "plan", "reason"), METADATA.values(), ids=METADATA)
+def test_a_value_in_a_column_and_in_the_metadata_is_a_conflict(
+    tmp_path: Path, metadata: str, plan: str, reason: str | None
+) -> None:
+    out = io.StringIO()
+    rows = [[*row(key, plan=plan).split(","), "more", metadata] for key in ("k1", "k2")]
+    rows[1][-1] = '{"x": 1}'
+    csv.writer(out).writerows([[*HEADER.split(","), "further", "metadata"], *rows])
+    lake, report = land_text(tmp_path, out.getvalue())
+    assert report.quarantined == ({reason: 1} if reason else {})
+    assert keys(lake) == (["k2"] if reason else ["k1", "k2"])
+    files = [str(file) for file in (tmp_path / "lake" / paths.QUARANTINE).rglob("*.parquet")]
+    assert ["meter=calls" in file for file in files] == ([True] if reason else [])
 
 
 @pytest.mark.parametrize("text", ["1e400", "NaN", "inf", "0x1", "1_000", "1,5", "yes", ".", "+", "1", "t"])
