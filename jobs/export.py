@@ -308,8 +308,18 @@ def _check_files(export: _Export, records: Mapping[dt.date, PartitionState]) -> 
             "the aggregates are not those of one finished aggregation",
             where=f"meter {export.meter.name!r}",
             found=f"differences on {len(wrong)} dates: {', '.join(map(str, wrong[:MAX_DATES]))}",
-            hint="run: meterlake aggregate",
+            hint=_how_to_mend(export, wrong, records),
         )
+
+
+def _how_to_mend(export: _Export, wrong: Sequence[dt.date], records: Mapping[dt.date, PartitionState]) -> str:
+    """Return what makes these dates' tables those of their records again."""
+    if any(date in records and records[date].sealed_at for date in wrong):
+        return (
+            "restore the files of sealed dates from a backup; for others run: meterlake aggregate --rebuild"
+        )
+    known = {date.isoformat() for date in wrong} <= _out_of_date(export).keys()
+    return "run: meterlake aggregate" if known else "run: meterlake aggregate --rebuild"
 
 
 def _out_of_date(export: _Export) -> dict[str, str]:

@@ -117,15 +117,12 @@ class RecentRows:
         if there is None or there.fingerprint != record.fingerprint:
             raise _other(place, record, f"inputs {there.fingerprint}" if there else "no record")
         if rows_checksum(rows) != record.checksums[TABLE]:
-            hint = (
-                "restore the file from a backup" if record.sealed_at else "run: meterlake aggregate --rebuild"
-            )
             raise BrokenLakeError(
                 "the aggregates are not those that were published",
                 where=place,
                 expected=f"rows of checksum {record.checksums[TABLE]}",
                 found=rows_checksum(rows),
-                hint=hint,
+                hint=_how_to_mend(record),
             )
         return rows
 
@@ -162,5 +159,10 @@ def _other(place: str, record: PartitionState, found: str) -> BrokenLakeError:
         where=place,
         expected=f"inputs {record.fingerprint}",
         found=found,
-        hint="run: meterlake aggregate",
+        hint=_how_to_mend(record),
     )
+
+
+def _how_to_mend(record: PartitionState) -> str:
+    """Return what helps where a table is not the one of a record that is up to date."""
+    return "restore the file from a backup" if record.sealed_at else "run: meterlake aggregate --rebuild"

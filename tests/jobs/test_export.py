@@ -32,7 +32,7 @@ from oracle.generate import AGGREGATIONS, Spec, generate, meter_body, write_lake
 from oracle.tables import Oracle
 from schemas.errors import BadInputError, StorageError
 from schemas.meter import Meter, parse_meter
-from support import DAY, a_lake, aggregated, content, define, event, put
+from support import DAY, a_lake, aggregated, content, define, event, put, retained
 
 JUNE = parse_period("2026-06")
 NEXT = DAY + dt.timedelta(days=1)
@@ -490,6 +490,28 @@ def test_aggregates_of_an_interrupted_aggregation_are_not_exported(tmp_path: Pat
     assert (report.exit_code, report.exports) == (3, [])
     assert report.problems[0]["hint"] == "run: meterlake aggregate"
     aggregated(lake)
+    assert exported(lake).rows == 1
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_table_that_is_missing_though_its_date_is_up_to_date_is_not_exported(
+    tmp_path: Path, *, sealed: bool
+) -> None:
+    lake, meter = a_lake(tmp_path)
+    put(lake, meter, "a.parquet", event("x"))
+    aggregated(lake)
+    if sealed:
+        retained(lake, DAY + dt.timedelta(days=31))
+    file = tmp_path / paths.aggregate("usage_by_subject", meter.name, DAY)
+    body = file.read_bytes()
+    file.unlink()
+    report = run(lake)
+    assert (report.exit_code, report.exports) == (3, [])
+    assert ("backup" in report.problems[0]["hint"]) == sealed
+    assert "--rebuild" in report.problems[0]["hint"]
+    if sealed:
+        file.write_bytes(body)
+    aggregated(lake, rebuild=True)
     assert exported(lake).rows == 1
 
 

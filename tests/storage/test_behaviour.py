@@ -123,6 +123,23 @@ def test_retention_drops_what_is_sealed_and_late_files_go_to_quarantine(lake: La
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(2)), (NEXT, "org_1", Decimal(1))]
 
 
+def test_a_lost_state_is_rebuilt_from_tables_that_agree(lake: Lake) -> None:
+    meter = defined(lake)
+    put(lake, meter, "a.parquet", DAY, event("a"), event("shared"))
+    put(lake, meter, "a.parquet", NEXT, event("b", day=NEXT), event("shared", day=NEXT))
+    put(lake, meter, "a.parquet", LATER, event("c", day=LATER))
+    night(lake, EXPIRED)
+    expected = usage(lake, meter)
+    lake.storage.delete(paths.state(meter.name))
+    lake.storage.delete(paths.aggregate("usage", meter.name, NEXT))
+    put(lake, meter, "late.parquet", DAY, event("late"))
+    report = night(lake, EXPIRED)
+    assert report.quarantined == {"sealed_partition": 1}
+    assert recomputed(report) == {DAY: "late files in sealed partition", NEXT: "interrupted before"}
+    assert usage(lake, meter) == expected
+    assert lake.usage(meter.name).collect()["events"].sum() == 4
+
+
 def test_small_files_are_merged_and_nothing_else_changes(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = defined(lake)
     for number in range(5):
