@@ -12,19 +12,19 @@ import polars as pl
 from jobs.late import quarantine_late
 from jobs.partition import Computed, compute, losers_fingerprint
 from jobs.progress import track
-from jobs.report import PartitionReport, Report, now
+from jobs.rejected_rows import quarantine_anew, quarantine_invalid
+from jobs.report import PartitionReport, Report
 from lake import Lake
 from lake.admission import Rejected, admit, reject_unreadable
 from lake.ahead import ahead
-from lake.compacted import is_compacted
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE, HASH
+from lake.earlier_rules import counted_otherwise
 from lake.events import ROW, Partition
 from lake.index import KeyIndex, hashes
 from lake.planning import FILES_ADDED, NEW, VANISHED, Change, changes
 from lake.publish import publish_partition, withdraw_partition
-from lake.quarantine import quarantine_rows
-from lake.state import MeterState, PartitionState, begun_record, rebuild_state
+from lake.state import READING_RULES, MeterState, PartitionState, begun_record, rebuild_state
 from lake.storage import Storage
 from lake.storage.faults import is_storage_failure, storage_failures
 from lake.survey import MeterView, survey
@@ -94,6 +94,7 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
         plan = _plan(storage, view, report, rebuild=rebuild)
     due = plan.changed or plan.compare_all
     index = _recompute(storage, view, plan, report) if due else None
+    view.state.rules = READING_RULES
     # Without it the next run does once more what this one did.
     if not (view.saved_later and _is_little(plan)):
         view.save(storage)
@@ -118,6 +119,8 @@ def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -
         report.problem(stray)
     sealed = MeterState(partitions={date: state.partitions[date] for date in state.sealed})
     changed = changes(listing, sealed if rebuild else state, meter.version)
+    if not rebuild:
+        changed = counted_otherwise(storage, meter.name, state) | changed
     if rebuild:
         gone = state.partitions.keys() - listing.keys() - state.sealed
         changed = {
@@ -191,7 +194,7 @@ def _publish_all(storage: Storage, view: MeterView, plan: Plan, report: Report) 
                     # Its files are those of its record, so the next run would take it for up to date.
                     state.partitions[date] = begun_record(state.partitions[date], ())
                 continue
-            record = _publish(each, computed, report)
+            record = _publish(each, computed, state.partitions.get(date), report)
             state.partitions.pop(date, None)
             if record.files or record.rejected:
                 state.partitions[date] = record
@@ -263,11 +266,17 @@ def _computed(due: _Due) -> Computed | SumTooLargeError:
         return error
 
 
-def _publish(due: _Due, computed: Computed, report: Report) -> PartitionState:
-    """Publish a partition's tables, or withdraw them where no event is left; gives its record."""
+def _publish(due: _Due, computed: Computed, before: PartitionState | None, report: Report) -> PartitionState:
+    """Publish a partition's tables, or withdraw them where no event is left; return its record.
+
+    `before` is what was recorded of the partition, if anything.
+    """
     partition, record, tables = due.partition, computed.record, computed.tables
-    if computed.rows > record.events + record.duplicates:
-        record = msgspec.structs.replace(record, invalid=_quarantine_invalid(partition, report))
+    has_invalid = computed.rows > record.events + record.duplicates
+    if before and before.rules < READING_RULES and (has_invalid or before.invalid):
+        quarantine_anew(partition, before, report)
+    if has_invalid:
+        record = msgspec.structs.replace(record, invalid=quarantine_invalid(partition, report))
     done = PartitionReport(
         meter=partition.meter.name,
         date=partition.date,
@@ -287,17 +296,3 @@ def _publish(due: _Due, computed: Computed, report: Report) -> PartitionState:
     report.events_read += computed.rows
     report.did(done)
     return record
-
-
-def _quarantine_invalid(partition: Partition, report: Report) -> dict[str, int]:
-    """Keep the rows that break a rule, once a file; gives all of the partition by reason.
-
-    Those of a compacted file are kept already: only what has been aggregated is compacted.
-    """
-    for file in partition.files:
-        if is_compacted(file):
-            continue
-        only = partition.only([file])
-        report.quarantine(quarantine_rows(only, file, only.invalid(), now()))
-    counts = partition.invalid().group_by("reason").len().sort("reason").collect(engine="streaming")
-    return dict(counts.iter_rows())

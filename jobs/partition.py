@@ -14,7 +14,7 @@ from lake.events import ROW, Partition, fingerprint
 from lake.lateness import arrivals, lateness
 from lake.packing import packing
 from lake.publish import table_checksums
-from lake.state import PartitionState
+from lake.state import READING_RULES, PartitionState
 from schemas.rules import keeps, measured_rules, partition_rule, subject_rules
 
 # Some 60 bytes each. More are read once for each time that they are looked at.
@@ -52,7 +52,8 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
         converted=sorted(partition.converted & partition.identities.keys()),
         rejected=rejected,
         losers=losers,
-        fingerprint=fingerprint(partition.identities, meter.version, losers),
+        rules=READING_RULES,
+        fingerprint=fingerprint(partition.identities, meter.version, losers, f"rules {READING_RULES}"),
         events=int(str(usage["events"].sum())),
         duplicates=lost.height,
         conflicts=lost.filter(CONFLICT).height,

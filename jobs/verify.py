@@ -17,9 +17,10 @@ from lake.admission import recorded_partition, reject_unreadable
 from lake.compacted import is_compacted
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE
+from lake.earlier_rules import counted_otherwise
 from lake.events import ROW, Partition, by_meter_folder, find_strays
 from lake.index import KeyIndex
-from lake.planning import Change, changes, file_name
+from lake.planning import RULES_CHANGED, Change, changes, file_name
 from lake.state import MeterState
 from lake.storage import Storage, StoredFile
 from lake.survey import MeterView, survey
@@ -62,8 +63,11 @@ def _of_meter(storage: Storage, name: str, report: Report) -> Iterator[Meterlake
     if not view.stored and view.state.partitions:
         hint = "run: meterlake aggregate"
         yield difference("missing", paths.state(name), "a state", "none; the aggregates tell it", hint)
-    stale = changes(view.files, view.state, view.meter.version)
+    stale = counted_otherwise(storage, name, view.state) | changes(view.files, view.state, view.meter.version)
     for date, change in stale.items():
+        if change.why == RULES_CHANGED:
+            # What is published is right by the rules of its time; the next aggregation goes by today's.
+            continue
         hint = "run: meterlake aggregate"
         yield difference("out of date", paths.events(name, date), "aggregated files", change.why, hint)
     yield from view.strays
@@ -111,7 +115,10 @@ def _derived(
 ) -> Iterator[DifferenceError]:
     """How the partition's tables and its record differ from what its events give."""
     where, record = paths.events(of.meter.name, of.date), of.record
-    if record.losers != losers_fingerprint(lost) and any(change.removed for change in stale.values()):
+    has_other_losers = record.losers != losers_fingerprint(lost)
+    if has_other_losers and any(change.why == RULES_CHANGED for change in stale.values()):
+        return
+    if has_other_losers and any(change.removed for change in stale.values()):
         hint = "run: meterlake aggregate"
         yield difference(
             "out of date", where, "the copies it had", "copies in a partition that is out of date", hint

@@ -9,7 +9,7 @@ import polars as pl
 
 from lake.events import Partition, check_file
 from lake.planning import file_name
-from lake.state import MeterState, PartitionState
+from lake.state import READING_RULES, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from lake.storage.faults import is_storage_failure
 from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
@@ -66,12 +66,14 @@ def _checked(
 ) -> tuple[dict[str, dict[str, str]], frozenset[str]]:
     """What is wrong with files, by name, and the names of those that are to be converted."""
     known = record if record and record.meter_version == meter.version else None
+    # What earlier rules refused may be read by now.
+    remembered = known.rejected if known and known.rules == READING_RULES else {}
     bad: dict[str, dict[str, str]] = {}
     converted = set()
     for file in files:
         name = file_name(file)
-        if known and known.rejected.get(name, {}).get("identity") == file.identity:
-            bad[name] = known.rejected[name]
+        if remembered.get(name, {}).get("identity") == file.identity:
+            bad[name] = remembered[name]
         elif known and known.files.get(name) == file.identity:
             converted |= {name} & set(known.converted)
         else:

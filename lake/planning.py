@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from lake import paths
-from lake.state import NO_VERSION, MeterState, PartitionState
+from lake.state import NO_VERSION, READING_RULES, MeterState, PartitionState
 from lake.storage import StoredFile
 
 NEW = "new"
 VANISHED = "vanished"
 INTERRUPTED = "interrupted before"
 DEFINITION_CHANGED = "definition changed"
+RULES_CHANGED = "reading rules changed"
 FILES_ADDED = "files added"
 FILES_REMOVED = "files removed"
 FILES_REPLACED = "files replaced"
@@ -39,7 +40,8 @@ def changes(
     """The partitions whose listed files, or whose meter, differ from their record, sorted by date.
 
     A sealed partition is among them only for files it was not sealed with; those it was sealed with are
-    leftovers of an interrupted retention. A file that was rejected before and is the same still is no change.
+    leftovers of an interrupted retention. A file that was rejected before and is the same still is no change, unless
+    the rules by which files are read have changed since.
     """
     found: dict[dt.date, Change] = {}
     for date in sorted(files.keys() | state.partitions.keys()):
@@ -89,6 +91,7 @@ def _change(listed: Sequence[StoredFile], record: PartitionState | None, meter_v
     compacted = bool(added and gone) and all(file_name(file).startswith(paths.COMPACTED) for file in added)
     causes = {
         DEFINITION_CHANGED: record.meter_version != meter_version,
+        RULES_CHANGED: _rejected_by_earlier_rules(record),
         FILES_COMPACTED: compacted,
         FILES_ADDED: len(added) > len(before) and not compacted,
         FILES_REMOVED: bool(gone) and not compacted,
@@ -102,5 +105,12 @@ def _same(listed: Sequence[StoredFile], record: PartitionState, meter_version: s
     """Whether nothing has happened to an open partition, which is so of nearly all and so is asked first."""
     if record.sealed_at or record.rejected or not listed or record.meter_version != meter_version:
         return False
+    if _rejected_by_earlier_rules(record):
+        return False
     files = record.files
     return len(listed) == len(files) and all(files.get(file_name(file)) == file.identity for file in listed)
+
+
+def _rejected_by_earlier_rules(record: PartitionState) -> bool:
+    """Return whether earlier reading rules refused files or rows of the partition, which may count by now."""
+    return bool(record.rejected or record.invalid) and record.rules < READING_RULES

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
+from collections.abc import Mapping
 
 import polars as pl
 
@@ -23,15 +25,62 @@ def quarantine_rows(
     empty dict is given.
     """
     storage, meter = partition.storage, partition.meter.name
-    name = f"producer-{fingerprint({file.path: file.identity})}.parquet"
-    kept = [other.path for other in storage.list(paths.quarantine(meter)) if not other.unreadable]
-    if any(place.file == name for place in map(paths.split_partition, kept) if place):
+    name = _name(file.path, file.identity)
+    kept = storage.list(paths.quarantine(meter))
+    if any(other.path.endswith(f"/{name}") for other in kept):
         return {}
+    rejected = _rejected(partition, file, rows, now)
+    if rejected.is_empty():
+        return {}
+    publish_rejected(storage, paths.quarantine(meter, now.date()) + name, rejected)
+    return _counts(rejected)
+
+
+def requarantine_rows(
+    partition: Partition,
+    file: StoredFile,
+    rows: pl.LazyFrame,
+    earlier: Mapping[str, str],
+    now: dt.datetime,
+) -> dict[str, int]:
+    """Keep the rows of a file that break a rule in the place of those that did by earlier rules.
+
+    `rows` are as for `quarantine_rows`. `earlier` are the identities by name of other files in the partition's folder
+    whose rows lie in this one. Rows that break no rule any more leave the quarantine: their files are emptied, since
+    not every job may delete there. Returns by reason how many more there are than before. Done again after an
+    interruption, it ends in the same.
+    """
+    storage, meter = partition.storage, partition.meter.name
+    folder, own = file.path.rpartition("/")[0], _name(file.path, file.identity)
+    names = {own} | {_name(f"{folder}/{name}", identity) for name, identity in earlier.items()}
+    listed = [
+        other for other in storage.list(paths.quarantine(meter)) if other.path.rpartition("/")[2] in names
+    ]
+    before = Counter(
+        dict(storage.scan(listed).group_by("reason").len().collect().iter_rows()) if listed else {}
+    )
+    rejected = _rejected(partition, file, rows, now)
+    places = [other.path for other in listed if other.path.endswith(f"/{own}")]
+    place = (places or [paths.quarantine(meter, now.date()) + own])[0]
+    if places or not rejected.is_empty():
+        publish_rejected(storage, place, rejected)
+    for other in listed:
+        if other.path != place:
+            publish_rejected(storage, other.path, rejected.clear())
+    return dict(Counter(_counts(rejected)) - before)
+
+
+def _name(path: str, identity: str) -> str:
+    """The name of the file in quarantine that has the rejected rows of a producer's file."""
+    return f"producer-{fingerprint({path: identity})}.parquet"
+
+
+def _rejected(partition: Partition, file: StoredFile, rows: pl.LazyFrame, now: dt.datetime) -> pl.DataFrame:
     text = [
         pl.col(GIVEN).alias(name) if name == "quantity" else pl.col(name).cast(pl.String)
         for name in event_columns(partition.meter)
     ]
-    rejected = rows.select(
+    return rows.select(
         "reason",
         "detail",
         raw=pl.struct(text).struct.json_encode(),
@@ -39,9 +88,9 @@ def quarantine_rows(
         position=pl.col(ROW).cast(pl.Int64) + 1,
         landed_at=pl.lit(now, INSTANT),
     ).collect(engine="streaming")
-    if rejected.is_empty():
-        return {}
-    publish_rejected(storage, paths.quarantine(meter, now.date()) + name, rejected)
+
+
+def _counts(rejected: pl.DataFrame) -> dict[str, int]:
     return dict(sorted(rejected["reason"].value_counts().iter_rows()))
 
 

@@ -26,6 +26,8 @@ from schemas.meter import Meter, check_meter
 METADATA_KEY = "meterlake"
 # Beside it the path of the file, so that a file that was copied to another place is not taken for what belongs there.
 PLACE_KEY = "meterlake-path"
+# The version of the rules by which files and rows are read. Records of before it was recorded have 0.
+READING_RULES = 1
 # What is recorded of every rejected file; the other parts of its error may be missing.
 REJECTED_PARTS = frozenset({"identity", "what", "where"})
 # Beside the tables in `PartitionState.checksums`: the settled winners.
@@ -51,7 +53,9 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     converted: list[str] = msgspec.field(default_factory=list)
     # Files that could not be read, by name, with what was wrong; they are not counted.
     rejected: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
-    # The inputs as sixteen hex digits: files and meter version.
+    # The reading rules of the program that made it.
+    rules: Count = 0
+    # The inputs as sixteen hex digits: files, meter version and reading rules.
     fingerprint: str
     # Which of the rows lost to a copy, here or in another partition, as sixteen hex digits.
     losers: str
@@ -112,6 +116,8 @@ class MeterState(msgspec.Struct, kw_only=True):
     definition: KnownMeter | None = None
     # By month like `2026-06`; of the months that the last night exported.
     exported: dict[str, ExportedMonth] = msgspec.field(default_factory=dict)
+    # The reading rules of the program that has last looked for open partitions that earlier rules had counted otherwise.
+    rules: Count = 0
     # Of this file, with this field empty.
     checksum: str = ""
 

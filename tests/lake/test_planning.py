@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lake.planning import Change, changes
-from lake.state import MeterState, PartitionState
+from lake.state import READING_RULES, MeterState, PartitionState
 from lake.storage import StoredFile
 
 DAY = dt.date(2026, 6, 19)
@@ -26,6 +26,7 @@ def record(**more: Any) -> PartitionState:
         "fingerprint": "0" * 16,
         "losers": "0" * 16,
         "events": 1,
+        "rules": READING_RULES,
         "aggregated_at": SEALED_AT,
     }
     return PartitionState(**facts | more)
@@ -56,6 +57,14 @@ REJECTED = {"b.parquet": {"identity": "1", "what": "unreadable file"}}
         ([B], record(), Change("files added, files removed", (B,), ("a.parquet",))),
         ([A2, B], record(), Change("files added, files replaced", (A2, B), ("a.parquet",))),
         ([A], record(meter_version="b"), Change("definition changed")),
+        # What earlier rules refused may count by now; what they counted is found otherwise.
+        ([A, B], record(rejected=REJECTED, rules=0), Change("reading rules changed")),
+        ([A], record(invalid={"quantity_missing": 1}, rules=0), Change("reading rules changed")),
+        (
+            [A, stored("c.parquet")],
+            record(invalid={"quantity_missing": 1}, rules=0),
+            Change("reading rules changed, files added", (stored("c.parquet"),)),
+        ),
         ([A, B], record(meter_version="b"), Change("definition changed, files added", (B,))),
         ([], record(), Change("vanished", (), ("a.parquet",))),
         ([], record(meter_version="b"), Change("vanished", (), ("a.parquet",))),
@@ -83,10 +92,13 @@ def test_a_partition_is_out_of_date(
         ([A, B], record(rejected=REJECTED)),
         ([], record(files={})),
         # Sealed: whether its files are dropped, left over, or of a meter that was changed since.
+        ([A], record(rules=0)),
+        ([A], record(invalid={"quantity_missing": 1})),
         ([], record(sealed_at=SEALED_AT)),
         ([A], record(sealed_at=SEALED_AT)),
         ([], record(sealed_at=SEALED_AT, meter_version="b")),
         ([A, B], record(sealed_at=SEALED_AT, rejected=REJECTED)),
+        ([A, B], record(sealed_at=SEALED_AT, rejected=REJECTED, rules=0)),
     ],
 )
 def test_a_partition_is_up_to_date(listed: list[StoredFile], known: PartitionState | None) -> None:

@@ -19,7 +19,7 @@ from lake import Lake, paths
 from lake.checksums import rows_checksum
 from lake.events import fingerprint
 from lake.lease import leased
-from lake.state import METADATA_KEY, PartitionState
+from lake.state import METADATA_KEY, READING_RULES, PartitionState
 from lake.survey import survey
 from storage.lakes import defined, fill, night, parquet, put, ran
 from storage.server import Server
@@ -98,6 +98,7 @@ def a_record(version: str, identity: str) -> PartitionState:
     said = fingerprint(files, version)
     return PartitionState(
         meter_version=version,
+        rules=READING_RULES,
         files=files,
         fingerprint=said,
         losers=said,
