@@ -89,8 +89,8 @@ def sum_too_large(
         where=where,
         expected="less than 10^29, which a decimal(38, 9) holds",
         found=f"more: {named or 'the sum of all'}{f' and {more} others' if more > 0 else ''}",
-        hint="there are quantities of 10^20 and more, which earlier versions took; "
-        "see these events with Lake.events, and mend or remove their files",
+        hint="it has quantities of 10^20 and more, which an earlier version took: ask for a shorter time or by another "
+        "group, and see what is not sealed of these events with Lake.events",
     )
 
 
