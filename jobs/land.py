@@ -233,6 +233,8 @@ class _Landing:
                 self.quarantine_files.append(path)
                 if self._again or not self.storage.exists(path):
                     publish_rejected(self.storage, path, rows)
+                else:
+                    self.storage.sync([path])
         self._held, self._rejected = {}, {}
         self._lines, self._bytes, self._flushes = 0, 0, self._flushes + 1
 
@@ -249,6 +251,8 @@ class _Landing:
             path = paths.events(meter, date) + file
             self.files.append(path)
             if self.storage.exists(path):
+                # By an attempt that was killed; soon the record will say that it is landed.
+                self.storage.sync([path])
                 continue
             local = self.storage.scratch(".parquet")
             write_stamped(rows, local, compression="zstd")

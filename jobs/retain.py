@@ -248,6 +248,8 @@ def _drop(partition: Partition, state: MeterState) -> None:
     # Looked at once more: what was replaced since the plan is late data, not what the aggregates hold.
     listed = partition.storage.list(paths.events(partition.meter.name, partition.date))
     there = standing(partition.storage, listed, state)
+    # That the date is sealed may be the last that a killed run has written.
+    partition.storage.sync([paths.state(partition.meter.name)])
     # Merged files go before the one that stands for them: without it they would be late events of a sealed partition.
     partition.storage.delete_all(file.path for file in there.replaced)
     still = {*there.files.get(partition.date, ())}

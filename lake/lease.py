@@ -204,6 +204,10 @@ class GuardedStorage:
         self._lease.check()
         self._storage.delete_all(paths)
 
+    def sync(self, paths: Iterable[str]) -> None:
+        """As the storage."""
+        self._storage.sync(paths)
+
     def exists(self, path: str) -> bool:
         """As the storage."""
         return self._storage.exists(path)

@@ -26,8 +26,11 @@ def quarantine_rows(
     """
     storage, meter = partition.storage, partition.meter.name
     name = _name(file.path, file.identity)
-    kept = storage.list(paths.quarantine(meter))
-    if any(other.path.endswith(f"/{name}") for other in kept):
+    kept = [other.path for other in storage.list(paths.quarantine(meter)) if not other.unreadable]
+    there = [path for path in kept if (place := paths.split_partition(path)) and place.file == name]
+    if there:
+        # The file that they are from may be removed next.
+        storage.sync(there)
         return {}
     rejected = _rejected(partition, file, rows, now)
     if rejected.is_empty():

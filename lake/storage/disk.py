@@ -57,6 +57,12 @@ class Disk:
             folder.mkdir()
         self._sync(folder.parent)
 
+    def keep(self, folder: Path) -> None:
+        """See that the names in a folder, and its own, outlast a loss of power, whoever has made them."""
+        if folder.is_dir():
+            self.make(folder)
+            self._sync_if_fresh(folder)
+
     def unlink(self, target: Path) -> bool:
         """Remove a file, until `tidy` perhaps not for good; return whether it was there."""
         try:

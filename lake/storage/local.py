@@ -107,6 +107,12 @@ class LocalStorage:
         with _naming(next(iter(folders.values()), ""), "delete"):
             self._disk.tidy(folders)
 
+    def sync(self, paths: Iterable[str]) -> None:
+        """Sync the folders of these files where they changed of late."""
+        for folder, path in {self._target(path).parent: path for path in paths}.items():
+            with _naming(path, "sync"):
+                self._disk.keep(folder)
+
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
         return (self.root / checked(path)).is_file()

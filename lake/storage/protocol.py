@@ -74,6 +74,12 @@ class Storage(Protocol):
     def delete_all(self, paths: Iterable[str]) -> None:
         """Remove several files, with few requests; nothing happens for one that is not there."""
 
+    def sync(self, paths: Iterable[str]) -> None:
+        """See that files that are there outlast a loss of power, before something is done that can't be undone.
+
+        Another process may have published them and been killed before it came to that.
+        """
+
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
 

@@ -109,6 +109,9 @@ class RemoteStorage:
         for path in paths:
             self.delete(path)
 
+    def sync(self, paths: Iterable[str]) -> None:
+        """Nothing: what is published is durable."""
+
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
         with self._naming(path, "look for"):
