@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import NamedTuple
 
@@ -67,13 +67,10 @@ def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | N
     meters = {meter.name: meter for meter in lake.meters()}
     for source in inputs:
         try:
-            with report.stage("read"):
-                opened = open_input(source, lake.storage, file_format, meters)
-            try:
+            with ExitStack() as stack:
+                with report.stage("read"):
+                    opened = stack.enter_context(open_input(source, lake.storage, file_format, meters))
                 _land_input(lake.storage, opened, meters, report)
-            finally:
-                if opened.spooled:
-                    opened.path.unlink()
         except MeterlakeError as error:
             report.inputs.append({"source": redacted(source), "status": "rejected"})
             report.problem(error)

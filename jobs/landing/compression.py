@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import BinaryIO, Protocol, Self
 
 import pyarrow as pa
 
@@ -42,12 +41,13 @@ class _Gzip(gzip.GzipFile):
             raise OSError(str(error)) from error
 
 
-def decompressed(path: Path) -> ByteStream:
+def decompressed(raw: BinaryIO) -> ByteStream:
     """Return the decompressed bytes of a file; reading raises OSError where a compressed one is not whole."""
-    with path.open("rb") as raw:
-        magic = raw.read(4)
+    magic = raw.read(4)
+    raw.seek(0)
     if magic.startswith(_GZIP):
-        return _Gzip(path)
-    is_zstd = magic == _ZSTD or (magic[1:] == _ZSTD_SKIPPED and magic[0] >> 4 == 5)
-    stream: ByteStream = pa.input_stream(str(path), compression="zstd" if is_zstd else None)
-    return stream
+        return _Gzip(fileobj=raw)
+    if magic == _ZSTD or (magic[1:] == _ZSTD_SKIPPED and magic[0] >> 4 == 5):
+        stream: ByteStream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+        return stream
+    return raw

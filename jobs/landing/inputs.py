@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -16,6 +17,7 @@ from jobs.landing.csv_rows import csv_batches
 from jobs.landing.elements import elements
 from jobs.landing.recognition import check_form
 from jobs.landing.rows import parquet_lines
+from jobs.landing.steady_file import SteadyFile
 from lake.storage import Storage
 from schemas.errors import BadInputError
 from schemas.meter import Meter
@@ -33,11 +35,9 @@ class Input(NamedTuple):
     """An input that has been read through once: it is whole, and its content has this hash."""
 
     name: str
-    path: Path
+    file: SteadyFile
     sha256: str
     file_format: str
-    # Whether `path` is a copy of what could be read only once, to be removed afterwards.
-    spooled: bool = False
 
     def batches(self, meters: Mapping[str, Meter]) -> Iterator[Batch]:
         """Its events as lines of JSON, in order, in batches whose bounds depend on the content alone.
@@ -45,9 +45,9 @@ class Input(NamedTuple):
         Raises BadInputError if a table has not the columns of an event.
         """
         if self.file_format == "parquet":
-            yield from numbered(parquet_lines(self.path, self.name, meters))
+            yield from numbered(parquet_lines(self.file.reader(), self.name, meters))
             return
-        with decompressed(self.path) as stream:
+        with decompressed(self.file.reader()) as stream:
             if self.file_format == "csv":
                 yield from csv_batches(stream, self.name, meters)
             elif self.file_format == "json":
@@ -56,30 +56,40 @@ class Input(NamedTuple):
                 yield from cut(stream)
 
 
-def open_input(source: str, storage: Storage, file_format: str | None, meters: Mapping[str, Meter]) -> Input:
-    """Read an input through once. Raises BadInputError if it can't be opened, is damaged, or ends too early."""
+@contextmanager
+def open_input(
+    source: str, storage: Storage, file_format: str | None, meters: Mapping[str, Meter]
+) -> Iterator[Input]:
+    """Open an input for the time of the body, and read it through once.
+
+    Raises BadInputError if it can't be opened, is damaged, or ends too early; and in the body, where its bytes are
+    other ones when they are read again.
+    """
     if file_format not in (None, *FORMATS):
         raise BadInputError("unknown format", expected=", ".join(FORMATS), found=repr(file_format))
     name = "standard input" if source == STDIN else Path(source).name
     where = name if source == STDIN else source
-    path, spooled = Path(source), False
-    try:
-        # A pipe, as of `land <(zcat usage.gz)`, can be read only once; here it is hashed, then read.
-        if source == STDIN or not (path.is_file() or path.is_dir() or not path.exists()):
-            path, spooled = _spooled(source, storage), True
-        return _read_through(Input(name, path, "", file_format or "", spooled), meters)
-    except BaseException as error:
-        if spooled:
-            path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+    with ExitStack() as opened:
+        try:
+            path = Path(source)
+            # A pipe, as of `land <(zcat usage.gz)`, can be read only once; here it is hashed, then read.
+            if source == STDIN or not (path.is_file() or path.is_dir() or not path.exists()):
+                path = storage.scratch(".input")
+                opened.callback(path.unlink, missing_ok=True)
+                _spool(source, path)
+            file = SteadyFile(path, where)
+            opened.callback(file.close)
+            found = _read_through(Input(name, file, "", file_format or ""), meters)
+            # Who goes on writing may have written half a row.
+            file.check_size()
+        except OSError as error:
             raise _unreadable(where, error) from error
-        raise
+        yield found
 
 
 def _read_through(source: Input, meters: Mapping[str, Meter]) -> Input:
-    with source.path.open("rb") as raw:
-        check_form(raw.read(PEEK_BYTES), source.name)
-    with decompressed(source.path) as stream:
+    check_form(source.file.reader().read(PEEK_BYTES), source.name)
+    with decompressed(source.file.reader()) as stream:
         start = stream.read(PEEK_BYTES)
         check_form(start, source.name, decompressed=True)
         digest = hashlib.sha256(start)
@@ -107,18 +117,13 @@ def _unreadable(where: str, error: OSError) -> BadInputError:
     )
 
 
-def _spooled(source: str, storage: Storage) -> Path:
-    path = storage.scratch(".input")
-    try:
-        if source == STDIN:
-            _copy(sys.stdin.buffer, path)
-        else:
-            with Path(source).open("rb") as pipe:
-                _copy(pipe, path)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path
+def _spool(source: str, path: Path) -> None:
+    """Copy what can be read only once."""
+    if source == STDIN:
+        _copy(sys.stdin.buffer, path)
+        return
+    with Path(source).open("rb") as pipe:
+        _copy(pipe, path)
 
 
 def _copy(pipe: BinaryIO, path: Path) -> None:

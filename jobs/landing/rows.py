@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import polars as pl
@@ -24,13 +24,13 @@ _TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
 DAMAGE = (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
-def parquet_lines(path: Path, name: str, meters: Mapping[str, Meter]) -> Iterator[bytes]:
+def parquet_lines(source: BinaryIO, name: str, meters: Mapping[str, Meter]) -> Iterator[bytes]:
     """The rows of a Parquet file: event fields, `metadata` (JSON text or a struct), other columns are metadata.
 
     Raises BadInputError if it can't be read, or if a column that an event needs is missing or of a wrong type.
     """
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(source)
         schema = pl.DataFrame(file.schema_arrow.empty_table()).schema
     except DAMAGE as error:
         raise unreadable(name, "a Parquet file", error) from error
