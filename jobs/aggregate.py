@@ -14,9 +14,10 @@ from jobs.partition import Computed, compute, losers_fingerprint
 from jobs.progress import track
 from jobs.rejected_rows import quarantine_anew, quarantine_invalid
 from jobs.report import PartitionReport, Report
-from lake import Lake
+from lake import Lake, paths
 from lake.admission import Rejected, admit, reject_unreadable
 from lake.ahead import ahead
+from lake.changing import ATTEMPTS, FilesChangedError, changed_files, watching
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE, HASH
 from lake.earlier_rules import counted_otherwise
@@ -86,6 +87,25 @@ def aggregate(
 
 
 def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> None:
+    for stray in view.strays:
+        report.problem(stray)
+    for attempt in range(1, ATTEMPTS + 1):
+        mark = report.mark()
+        try:
+            _bring_up_to_date(storage, view, report, rebuild=rebuild)
+            break
+        except FilesChangedError:
+            if attempt == ATTEMPTS:
+                raise
+            # As after a run that broke off here: what was published is published again.
+            report.back_to(mark)
+            view.refresh(storage)
+    for record in view.state.partitions.values():
+        for said in record.rejected.values():
+            report.problem(BadInputError.from_dict(said))
+
+
+def _bring_up_to_date(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> None:
     with report.stage("plan"):
         if rebuild:
             # What the state knows is not asked of footers: an interrupted run may have put other things there.
@@ -102,9 +122,6 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
         index.tidy()
     for error in plan.too_large.values():
         report.problem(error)
-    for record in view.state.partitions.values():
-        for said in record.rejected.values():
-            report.problem(BadInputError.from_dict(said))
 
 
 def _is_little(plan: Plan) -> bool:
@@ -115,8 +132,6 @@ def _is_little(plan: Plan) -> bool:
 
 def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> Plan:
     meter, listing, state = view.meter, view.files, view.state
-    for stray in view.strays:
-        report.problem(stray)
     sealed = MeterState(partitions={date: state.partitions[date] for date in state.sealed})
     changed = changes(listing, sealed if rebuild else state, meter.version)
     if not rebuild:
@@ -140,15 +155,17 @@ def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -
 
 
 def _recompute(storage: Storage, view: MeterView, plan: Plan, report: Report) -> KeyIndex:
-    while True:
-        try:
-            return _publish_all(storage, view, plan, report)
-        except (pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
-            if is_storage_failure(error):
-                raise
-            # A footer may be whole while a page is not, which shows only on reading it.
-            if not reject_unreadable(plan.partitions, plan.rejected, set(plan.changed)):
-                raise _cannot_aggregate(view.meter, plan, error) from error
+    files = [file for partition in plan.partitions.values() for file in partition.files]
+    with watching(storage, view.meter.name, files):
+        while True:
+            try:
+                return _publish_all(storage, view, plan, report)
+            except (pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
+                if is_storage_failure(error) or changed_files(storage, paths.events(view.meter.name), files):
+                    raise
+                # A footer may be whole while a page is not, which shows only on reading it.
+                if not reject_unreadable(plan.partitions, plan.rejected, set(plan.changed)):
+                    raise _cannot_aggregate(view.meter, plan, error) from error
 
 
 def _cannot_aggregate(meter: Meter, plan: Plan, error: BaseException) -> BrokenLakeError:

@@ -16,6 +16,7 @@ from jobs.session import Session, as_json, for_people, write, write_bytes
 from jobs.texts import as_texts
 from lake import Lake
 from lake.buckets import zone_of
+from lake.changing import asked_again
 from lake.query import Explanation, Question, answer, explain, make_plan
 from schemas.errors import StorageError
 from schemas.meter import Meter
@@ -66,6 +67,10 @@ class Answered(NamedTuple):
 
 def ask(lake: Lake, meter: str, question: Question) -> Answered:
     """Answer one question. Raises what `lake.query` does."""
+    return asked_again(lambda: _ask(lake, meter, question))
+
+
+def _ask(lake: Lake, meter: str, question: Question) -> Answered:
     definition = lake.meter(meter)
     plan = make_plan(definition, question)
     explanation = explain(lake.storage, definition, question, plan)

@@ -136,8 +136,9 @@ def values(
     session = session_of(context)
     lake = session.lake()
     from jobs import show
+    from lake.changing import asked_again
 
-    found = lake.values(meter, dimension, since, until).collect()
+    found = asked_again(lambda: lake.values(meter, dimension, since, until).collect())
     document = {"meter": meter, "dimension": dimension, "values": found.to_dicts()}
     session.answer(document, lambda console: show.values(console, dimension, found))
     return 0

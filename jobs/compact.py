@@ -15,8 +15,9 @@ from jobs.aggregate import aggregate
 from jobs.clock import check_as_of
 from jobs.land import decode_landed
 from jobs.progress import track
-from jobs.report import PartitionReport, Report, now
+from jobs.report import LOG, PartitionReport, Report, now
 from lake import Lake, paths
+from lake.changing import FilesChangedError, watching, went_away
 from lake.checksums import KEY, UNSTAMPED, stamp
 from lake.compacted import METADATA_KEY, Compacted, compacted, compacted_name, is_compacted, remove_replaced
 from lake.events import Partition, event_columns
@@ -103,10 +104,12 @@ def _compact_meter(lake: Lake, view: MeterView, due: Iterable[_Due], report: Rep
     for each in track(due, f"compact {view.meter.name}"):
         done = _said(each)
         try:
-            with report.stage("merge"):
+            with report.stage("merge"), watching(lake.storage, view.meter.name, each.partition.files):
                 for group in each.groups:
                     done.bytes_written += _merge(each.partition.only(group))
                     merged = True
+        except FilesChangedError as error:
+            _passed_over(error)
         except (BadInputError, BrokenLakeError) as error:
             report.problem(error)
         else:
@@ -135,9 +138,19 @@ def _due(
     landing = _still_landing(storage, [file for files in candidates.values() for file in files])
     for date, files in candidates.items():
         partition = Partition(storage, view.meter, date, tuple(file for file in files if file not in landing))
-        groups = [group for alike in _alike(partition) for group in small_files(alike, target_bytes)]
+        groups = []
+        try:
+            with watching(storage, view.meter.name, partition.files):
+                groups = [group for alike in _alike(partition) for group in small_files(alike, target_bytes)]
+        except FilesChangedError as error:
+            _passed_over(error)
         if groups:
             yield _Due(partition, groups)
+
+
+def _passed_over(error: FilesChangedError) -> None:
+    """Note a date whose files changed while they were read: it is out of date, and so for a later run."""
+    LOG.info("passed over: %s", error)
 
 
 def _behind_link(where: str, found: str) -> RefusedError:
@@ -214,7 +227,7 @@ def _write(group: Partition, local: Path, metadata: dict[str, str]) -> None:
         rows.sink_parquet(local, metadata=metadata, engine="streaming")
         there, written = pl.collect_all([_summed(rows), _summed(pl.scan_parquet(local))], engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        if is_storage_failure(error):
+        if is_storage_failure(error) or went_away(error):
             raise
         raise BadInputError(
             "files can't be merged",

@@ -6,7 +6,9 @@ import datetime as dt
 
 import polars as pl
 
-from jobs.report import PartitionReport, Report, now
+from jobs.report import LOG, PartitionReport, Report, now
+from lake import paths
+from lake.changing import FilesChangedError, changed_files, files_changed, watching
 from lake.events import Partition, check_file
 from lake.planning import LATE_IN_SEALED, Change, file_name
 from lake.quarantine import quarantine_rows
@@ -27,17 +29,28 @@ def quarantine_late(storage: Storage, meter: Meter, changed: dict[dt.date, Chang
             if file.linked:
                 report.problem(_behind_link(file))
                 continue
-            check = check_file(storage, meter, file)
-            if check.error:
-                report.problem(check.error)
-                continue
-            converted = frozenset({file_name(file)} if check.converted else ())
-            partition = Partition(storage, meter, date, (file,), converted)
-            said = pl.lit(f"the aggregates of {date} are final: {file.path}")
-            rows = partition.as_given().with_columns(reason=pl.lit("sealed_partition"), detail=said)
-            report.quarantine(quarantine_rows(partition, file, rows, now()))
-            storage.delete(file.path)
-            report.did(PartitionReport(meter=meter.name, date=date, action="quarantined", why=change.why))
+            try:
+                with watching(storage, meter.name, [file]):
+                    _quarantine_one(storage, meter, date, file, report)
+            except FilesChangedError:
+                # Whatever is there now is for the next run.
+                LOG.info("passed over, since it is not there any more as it was listed: %s", file.path)
+
+
+def _quarantine_one(storage: Storage, meter: Meter, date: dt.date, file: StoredFile, report: Report) -> None:
+    check = check_file(storage, meter, file)
+    if check.error:
+        if changed_files(storage, paths.events(meter.name, date), [file]):
+            raise files_changed(file)
+        report.problem(check.error)
+        return
+    converted = frozenset({file_name(file)} if check.converted else ())
+    partition = Partition(storage, meter, date, (file,), converted)
+    said = pl.lit(f"the aggregates of {date} are final: {file.path}")
+    rows = partition.as_given().with_columns(reason=pl.lit("sealed_partition"), detail=said)
+    report.quarantine(quarantine_rows(partition, file, rows, now()))
+    storage.delete(file.path)
+    report.did(PartitionReport(meter=meter.name, date=date, action="quarantined", why=LATE_IN_SEALED))
 
 
 def _behind_link(file: StoredFile) -> RefusedError:

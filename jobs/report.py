@@ -16,12 +16,14 @@ import msgspec
 from lake import Lake, paths
 from lake.decoding import Moment, check_moments
 from lake.storage.faults import storage_failures
-from schemas.errors import LeaseLostError, MeterlakeError, StorageError
+from schemas.errors import LeaseLostError, MeterlakeError, PathRefusedError, StorageError
 from schemas.secrets import redacted
 
 EXIT_FAILED = 3
 LOG = logging.getLogger("meterlake")
 Item = TypeVar("Item")
+# How many partitions a report has, and the counts of them all.
+Mark = tuple[int, tuple[int, int, int, int, int]]
 
 
 class PartitionReport(msgspec.Struct, kw_only=True):
@@ -114,6 +116,17 @@ class Report(msgspec.Struct, kw_only=True):
         self.rows_written += partition.rows_written
         self.bytes_written += partition.bytes_written
 
+    def mark(self) -> Mark:
+        """Return how far the report is, for `back_to`."""
+        counts = (self.duplicates, self.conflicts, self.rows_written, self.bytes_written, self.events_read)
+        return len(self.partitions), counts
+
+    def back_to(self, mark: Mark) -> None:
+        """Forget the partitions since a mark, and their counts: they are done once more. What is in quarantine stays."""
+        done, counts = mark
+        del self.partitions[done:]
+        self.duplicates, self.conflicts, self.rows_written, self.bytes_written, self.events_read = counts
+
     def quarantine(self, counts: dict[str, int]) -> None:
         """Add rejected rows by reason; the run then ends with exit code 1."""
         self.quarantined = dict(sorted((Counter(self.quarantined) + Counter(counts)).items()))
@@ -137,6 +150,8 @@ class Report(msgspec.Struct, kw_only=True):
             try:
                 work(meter)
                 done += 1
+            except PathRefusedError as error:
+                failed.append(error)
             except (LeaseLostError, StorageError):
                 raise
             except MeterlakeError as error:

@@ -13,6 +13,7 @@ from jobs.report import PartitionReport, Report, now
 from jobs.tables import partial_usage, usage_tables
 from lake import Lake, paths
 from lake.admission import recorded_partition
+from lake.changing import watching
 from lake.checksums import rows_checksum, write_stamped
 from lake.compacted import remove_replaced, standing
 from lake.copies import find_losers, settled_winners
@@ -190,7 +191,8 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
 
     Until the state is saved nothing is final, and an interrupted run is simply done again.
     """
-    settled = _settled(lake, doomed)
+    with watching(lake.storage, lake.meter.name, [file for files in lake.listing.values() for file in files]):
+        settled = _settled(lake, doomed)
     for date, winners in settled.items():
         local = lake.storage.scratch(".parquet")
         write_stamped(winners, local)

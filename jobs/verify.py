@@ -14,6 +14,7 @@ from jobs.report import Report
 from jobs.verify_files import Published, check_published, check_stamp, difference, read_content
 from lake import Lake, paths
 from lake.admission import recorded_partition, reject_unreadable
+from lake.changing import ATTEMPTS, FilesChangedError, changed_files, watching
 from lake.compacted import is_compacted
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE
@@ -54,12 +55,29 @@ def verify(lake: Lake, report: Report, *, meter: str | None = None) -> None:
             report.problem(stray)
 
 
-def _of_meter(storage: Storage, name: str, report: Report) -> Iterator[MeterlakeError]:
-    try:
-        (view,) = survey(storage, name)
-    except BrokenLakeError as error:
-        yield difference(error.what, error.where, error.expected, error.found, error.hint)
-        return
+def _of_meter(storage: Storage, name: str, report: Report) -> list[MeterlakeError]:
+    """What is wrong with a meter; looked at again where its event files changed meanwhile, which is no difference."""
+    found: list[MeterlakeError] = []
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            (view,) = survey(storage, name)
+        except BrokenLakeError as error:
+            return [difference(error.what, error.where, error.expected, error.found, error.hint)]
+        files = [file for files in view.files.values() for file in files]
+        mark = report.mark()
+        try:
+            with watching(storage, name, files):
+                found = [*_of_view(storage, name, view, report)]
+            if not found or not changed_files(storage, paths.events(name), files):
+                return found
+        except FilesChangedError:
+            if attempt == ATTEMPTS:
+                raise
+        report.back_to(mark)
+    return found
+
+
+def _of_view(storage: Storage, name: str, view: MeterView, report: Report) -> Iterator[MeterlakeError]:
     if not view.stored and view.state.partitions:
         hint = "run: meterlake aggregate"
         yield difference("missing", paths.state(name), "a state", "none; the aggregates tell it", hint)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import polars as pl
 
+from lake import paths
+from lake.changing import changed_files, went_away
 from lake.events import Partition, check_file
 from lake.planning import file_name
+from lake.producer_files import FileCheck
 from lake.state import READING_RULES, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from lake.storage.faults import is_storage_failure
-from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
+from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError, StorageError
 from schemas.meter import Meter
 
 # Of each date, the files that are not counted: their identity and the parts of the error, by name.
@@ -24,15 +28,22 @@ def admit(
 ) -> tuple[dict[dt.date, Partition], Rejected]:
     """The open partitions with the files that can be read, by date, and what is wrong with the others.
 
-    Reads the footers of files that the state does not know; of known files it believes the state.
+    Reads the footers of files that the state does not know; of known files it believes the state. A file that is gone
+    when it is to be read, or was replaced and can't be read, is in neither.
     """
     partitions: dict[dt.date, Partition] = {}
     rejected: Rejected = {}
     for date in sorted(listing.keys() - state.sealed):
-        bad, converted = _checked(storage, meter, listing[date], state.partitions.get(date))
-        good = tuple(file for file in listing[date] if file_name(file) not in bad)
-        partitions[date] = Partition(storage, meter, date, good, converted)
-        rejected[date] = bad
+        checked = _checked(storage, meter, listing[date], state.partitions.get(date))
+        if checked.unread:
+            _pass_over_changed(storage, paths.events(meter.name, date), checked)
+        left = tuple(
+            file
+            for file in listing[date]
+            if file_name(file) not in checked.bad and file not in checked.unread
+        )
+        partitions[date] = Partition(storage, meter, date, left, frozenset(checked.converted))
+        rejected[date] = checked.bad
     return partitions, rejected
 
 
@@ -61,33 +72,57 @@ def recorded_partition(
     return Partition(storage, meter, date, counted, frozenset(record.converted))
 
 
+class _Checked(NamedTuple):
+    """Of a partition's files what is wrong with some, by name, those found unreadable now, and names of those to convert."""
+
+    bad: dict[str, dict[str, str]]
+    unread: set[StoredFile]
+    converted: set[str]
+
+
 def _checked(
     storage: Storage, meter: Meter, files: Sequence[StoredFile], record: PartitionState | None
-) -> tuple[dict[str, dict[str, str]], frozenset[str]]:
-    """What is wrong with files, by name, and the names of those that are to be converted."""
+) -> _Checked:
     known = record if record and record.meter_version == meter.version else None
     # What earlier rules refused may be read by now.
     remembered = known.rejected if known and known.rules == READING_RULES else {}
-    bad: dict[str, dict[str, str]] = {}
-    converted = set()
+    found = _Checked({}, set(), set())
     for file in files:
         name = file_name(file)
         if remembered.get(name, {}).get("identity") == file.identity:
-            bad[name] = remembered[name]
+            found.bad[name] = remembered[name]
         elif known and known.files.get(name) == file.identity:
-            converted |= {name} & set(known.converted)
+            found.converted.update({name} & set(known.converted))
         else:
-            check = check_file(storage, meter, file)
-            if check.error:
-                bad[name] = _said(file, check.error)
+            check = _check_or_gone(storage, meter, file)
+            if check is None or check.error:
+                found.unread.add(file)
+                found.bad.update({name: _said(file, check.error)} if check and check.error else {})
             elif check.converted:
-                converted.add(name)
-    return bad, frozenset(converted)
+                found.converted.add(name)
+    return found
+
+
+def _pass_over_changed(storage: Storage, folder: str, checked: _Checked) -> None:
+    """Take out of `bad` what is not there any more as it was listed: nothing can be said of that."""
+    for file in changed_files(storage, folder, checked.unread):
+        checked.bad.pop(file_name(file), None)
+
+
+def _check_or_gone(storage: Storage, meter: Meter, file: StoredFile) -> FileCheck | None:
+    try:
+        return check_file(storage, meter, file)
+    except StorageError as error:
+        if went_away(error):
+            return None
+        raise
 
 
 def _read_through(partition: Partition) -> BadInputError | None:
     try:
         partition.rows().collect(engine="streaming")
+    except FileNotFoundError:
+        raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, BrokenLakeError) as error:
         if is_storage_failure(error):
             raise

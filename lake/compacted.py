@@ -10,18 +10,20 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
 from lake import paths
+from lake.changing import ATTEMPTS, FilesChangedError, files_changed, went_away
 from lake.decoding import Moment, check_moments, decode
 from lake.events import by_date, fingerprint, unlisted_dates
 from lake.planning import file_name, known_files
 from lake.state import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
-from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
+from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError, StorageError
 
 METADATA_KEY = "meterlake-compacted"
 # For so long a reader may go on reading the files that it has listed.
@@ -50,7 +52,10 @@ class Standing(NamedTuple):
 
 
 def list_events(storage: Storage, meter: str, state: MeterState) -> Standing:
-    """The event files of a meter."""
+    """The event files of a meter. Raises FilesChangedError if they change faster than they can be listed."""
+    for _ in range(1, ATTEMPTS):
+        with suppress(FilesChangedError):
+            return standing(storage, storage.list(paths.events(meter)), state)
     return standing(storage, storage.list(paths.events(meter)), state)
 
 
@@ -58,7 +63,8 @@ def standing(storage: Storage, listed: Iterable[StoredFile], state: MeterState) 
     """Which of the listed files of one meter count.
 
     The footers of compacted files are read only where the files of a date are not those of its record: there is
-    nothing to pass over where all are counted. A damaged one is among the strays, as is a file that came back.
+    nothing to pass over where all are counted. A damaged one is among the strays, as is a file that came back. Raises
+    FilesChangedError if a compacted one is gone: what it stood for may be gone too, or be there again.
     """
     listed = list(listed)
     files, strays = by_date(listed)
@@ -96,14 +102,24 @@ def compacted_name(replaces: Mapping[str, str]) -> str:
 
 
 def compacted(storage: Storage, file: StoredFile) -> Compacted:
-    """What a compacted file says of itself. Raises BadInputError if it is damaged."""
+    """What a compacted file says of itself. Raises BadInputError if it is damaged, FilesChangedError if it is gone."""
     found = "other files than its name tells of"
     try:
         record = storage.metadata(file).get(METADATA_KEY, "")
         said = decode(record, Compacted, "not the record of a compacted file", where=file.path)
         if file_name(file) == compacted_name(said.replaces):
             return said
-    except (BrokenLakeError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (
+        BrokenLakeError,
+        StorageError,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        OSError,
+    ) as error:
+        if went_away(error):
+            raise files_changed(file) from error
+        if isinstance(error, StorageError):
+            raise
         found = str(error).splitlines()[0]
     raise BadInputError(
         "a compacted file is damaged",

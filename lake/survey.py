@@ -6,13 +6,14 @@ Listings are shared by all meters, and a definition that the state knows is not 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from lake import paths
-from lake.compacted import standing
+from lake.changing import FilesChangedError
+from lake.compacted import Standing, list_events, standing
 from lake.events import by_meter_folder, find_strays
 from lake.meters import load_meter, stored_meter
 from lake.state import (
@@ -52,6 +53,12 @@ class MeterView:
             state = msgspec.structs.replace(self.state, partitions=records | begun)
             self.stored = save_state(storage, self.meter.name, state)
 
+    def refresh(self, storage: Storage) -> None:
+        """Look at the meter once more, and forget what was found and concluded."""
+        (now,) = survey(storage, self.meter.name)
+        self.meter, self.files, self.replaced, self.strays = now.meter, now.files, now.replaced, now.strays
+        self.state, self.stored = now.state, now.stored
+
     def save(self, storage: Storage) -> None:
         """Publish the state, unless it is what is there already."""
         self.stored = save_state(storage, self.meter.name, self.state, self.stored)
@@ -80,7 +87,7 @@ def survey(
             state = told_state(storage, name, body_of(bodies.pop(name)))
             found = _definition(storage, state, name, definitions)
             state.definition = KnownMeter(identities[name], found)
-            of_meter = standing(storage, listed_files, state)
+            of_meter = _standing(storage, name, listed_files, state)
             view = MeterView(found, *of_meter, state, state.checksum)
         except MeterlakeError as error:
             if problem is None:
@@ -91,6 +98,13 @@ def survey(
     if problem and meter is None:
         for stray in find_strays(files):
             problem(stray)
+
+
+def _standing(storage: Storage, meter: str, listed: Sequence[StoredFile], state: MeterState) -> Standing:
+    try:
+        return standing(storage, listed, state)
+    except FilesChangedError:
+        return list_events(storage, meter, state)
 
 
 def _definition_bodies(

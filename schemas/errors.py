@@ -82,6 +82,10 @@ class StorageError(MeterlakeError):
     kind = "storage failure"
 
 
+class PathRefusedError(StorageError):
+    """A path would leave the lake, or leads behind a link: nothing is wrong with the storage elsewhere."""
+
+
 class BrokenLakeError(MeterlakeError):
     """The lake itself is missing, incomplete or contradicts itself."""
 

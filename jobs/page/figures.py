@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from urllib.parse import unquote
 
 import msgspec
@@ -18,6 +19,7 @@ import polars as pl
 from jobs.status import MeterStatus, Status, status
 from jobs.texts import as_texts
 from lake import Lake, paths
+from lake.changing import asked_again
 from lake.exports import Manifest, parse_manifest
 from lake.lateness import GROWTH, merged
 from lake.state import load_state
@@ -103,10 +105,11 @@ def gather(lake: Lake, until: dt.date, days: int) -> Page:
     for each in found.meters:
         figures = MeterFigures(status=each)
         try:
-            _fill(figures, lake, lake.meter(each.meter), (since, until), found)
+            fill = partial(_fill, figures, lake, lake.meter(each.meter), (since, until), found)
+            asked_again(fill)
         except MeterlakeError as error:
             found.problem(error)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             said = str(error).splitlines()[0]
             hint = "run: meterlake verify"
             found.problem(
@@ -122,7 +125,7 @@ def gather(lake: Lake, until: dt.date, days: int) -> Page:
 def _fill(
     figures: MeterFigures, lake: Lake, meter: Meter, dates: tuple[dt.date, dt.date], found: Status
 ) -> None:
-    figures.unit, figures.aggregation = meter.unit, meter.aggregation
+    figures.unit, figures.aggregation, figures.rankings = meter.unit, meter.aggregation, []
     figures.description = meter.description or ""
     used = lake.usage_by_subject(meter.name, *dates).select(exact_count("events")).collect(engine="streaming")
     check_sums(used, f"meter {meter.name!r}", [], pl.col("events").is_null())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lake.storage.protocol import StoredFile
-from schemas.errors import BrokenLakeError, StorageError
+from schemas.errors import BrokenLakeError, PathRefusedError
 
 # One or more names with `/` between them; none is empty, `.` or `..`, and none has a NUL.
 _PATH = re.compile(r"(?:(?!\.{1,2}(?:/|\Z))[^/\0]+(?:/|\Z))+(?<!/)")
@@ -26,10 +26,10 @@ IN_A_CIRCLE = "a link that leads in a circle"
 
 
 def checked(path: str) -> str:
-    """Return a path relative to the lake's root as it is. Raises StorageError for one that could leave the root."""
+    """Return a path relative to the lake's root as it is. Raises PathRefusedError for one that could leave the root."""
     if _PATH.fullmatch(path) and (path.isascii() or _is_unicode(path)):
         return path
-    raise StorageError(
+    raise PathRefusedError(
         "no path inside a lake",
         where=repr(path),
         expected="names with / between them, none of them empty, . or ..",
@@ -38,14 +38,14 @@ def checked(path: str) -> str:
 
 
 def checked_folder(prefix: str) -> str:
-    """Return a folder's path without its last `/`; empty is the lake's root. Raises StorageError as `checked` does."""
+    """Return a folder's path without its last `/`; empty is the lake's root. Raises PathRefusedError as `checked` does."""
     return checked(prefix.removesuffix("/")) if prefix else prefix
 
 
 def refuse_links(root: Path, path: str) -> None:
-    """Raise StorageError if a folder on the way from the lake's root to a file is a link: nothing is written there."""
+    """Raise PathRefusedError if a folder on the way from the lake's root to a file is a link: nothing is written there."""
     if link := linked_folder(root, path):
-        raise StorageError(
+        raise PathRefusedError(
             "nothing is written through a link inside a lake",
             where=link,
             expected="a folder",
