@@ -13,7 +13,8 @@ from schemas.errors import StorageError
 MAX_FOUND_CHARS = 300
 ACCESS = "check the credentials and the policy of the user or role; the README lists what each job needs"
 EXPIRED = "get new credentials, and run the job again; what it published is complete"
-AGAIN = "the storage was asked several times; run the job again; what it published is complete"
+AGAIN = "run the job again; what it published is complete"
+TRIED_AGAIN = f"the storage was asked several times; {AGAIN}"
 BUCKET = "check the bucket's name, the region and the endpoint; meterlake makes no buckets"
 _HINTS = {
     "NoSuchBucket": BUCKET,
@@ -38,21 +39,22 @@ _SECRET = re.compile(
 )
 # How Polars begins what its own reader of object storage has to say.
 _NATIVE = re.compile(r"object[-_ ]store|Generic S3 error|Error performing (?:GET|HEAD)", re.IGNORECASE)
+_NATIVE_RETRIED = re.compile(r"after [1-9]\d* retries")
 _NATIVE_CODE = re.compile(r"<Code>(\w+)</Code>(?:.*?<Message>(.*?)</Message>)?", re.DOTALL)
 
 
 def error_code(error: BaseException) -> str:
     """The code by which the server said no, such as `NoSuchKey`; else the kind of failure."""
-    for each in _chain(error):
+    for each in chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict) and response.get("Error", {}).get("Code"):
             return str(response["Error"]["Code"])
-    return type(list(_chain(error))[-1]).__name__
+    return type(list(chain(error))[-1]).__name__
 
 
 def http_status(error: BaseException) -> int:
     """The HTTP status of the answer that the failure comes from; 0 if there was none."""
-    for each in _chain(error):
+    for each in chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict):
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -61,20 +63,33 @@ def http_status(error: BaseException) -> int:
 
 def attempts_before(error: BaseException) -> int:
     """How many attempts had gone before the one that the server refused."""
-    for each in _chain(error):
+    for each in chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict):
             return int(response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
     return 0
 
 
-def failure(what: str, where: str, error: BaseException, secrets: tuple[str, ...] = ()) -> StorageError:
-    """The StorageError that says what failed where and, of the storage's own words, what is no secret."""
+def failure(
+    what: str,
+    where: str,
+    error: BaseException,
+    secrets: tuple[str, ...] = (),
+    *,
+    tried_again: bool = False,
+) -> StorageError:
+    """The StorageError that says what failed where and, of the storage's own words, what is no secret.
+
+    `tried_again` if the storage was asked more than once.
+    """
     code, status = error_code(error), http_status(error)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     known = f"{code} (HTTP {status}): {text}" if status else f"{code}: {text}"
     return StorageError(
-        what, where=where, found=without_secrets(known, secrets), hint=_HINTS.get(code, AGAIN)
+        what,
+        where=where,
+        found=without_secrets(known, secrets),
+        hint=_HINTS.get(code, TRIED_AGAIN if tried_again else AGAIN),
     )
 
 
@@ -109,13 +124,15 @@ def as_storage_error(error: BaseException, where: str) -> StorageError:
         "could not read events or aggregates of the lake",
         where=where,
         found=without_secrets(said),
-        hint=_HINTS.get(match[1] if match else "", AGAIN),
+        hint=_HINTS.get(
+            match[1] if match else "", TRIED_AGAIN if _NATIVE_RETRIED.search(str(error)) else AGAIN
+        ),
     )
 
 
 def tells_secrets(error: BaseException, secrets: tuple[str, ...]) -> bool:
     """Whether an error or one of its causes says what nobody may see."""
-    texts = [str(each) for each in _chain(error)]
+    texts = [str(each) for each in chain(error)]
     return any(_SECRET.search(text) or any(secret in text for secret in secrets) for text in texts)
 
 
@@ -124,7 +141,8 @@ def is_storage_failure(error: BaseException) -> bool:
     return bool(_NATIVE.search(str(error)))
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what each one was raised from."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen

@@ -209,7 +209,11 @@ class RemoteStorage:
         except Exception as error:  # noqa: BLE001
             what = f"could not {action} this file of the lake"
             cause = None if tells_secrets(error, self._secrets()) else error
-            raise failure(what, path, error, self._secrets()) from cause
+            raise failure(what, path, error, self._secrets(), tried_again=self._tried_again(error)) from cause
+
+    def _tried_again(self, error: BaseException) -> bool:  # noqa: ARG002 - those who try again look at it
+        """Whether what failed had been tried more than once."""
+        return False
 
     def _secrets(self) -> tuple[str, ...]:
         return ()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import email.utils
 import os
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import botocore.exceptions
 import botocore.session
 import polars as pl
 import s3fs
 from aiobotocore.session import AioSession
 
-from lake.storage.faults import attempts_before, error_code, http_status
+from lake.storage.faults import attempts_before, chain, error_code, http_status
 from lake.storage.inside import checked, checked_folder
 from lake.storage.local import scan_local
 from lake.storage.protocol import StoredFile
@@ -26,6 +29,10 @@ from schemas.errors import StorageError
 MISSING = ("NoSuchKey", "404")
 REFUSED = 412
 RANGE_NOT_THERE = 416
+# Two who write one object at the same time: neither may have been carried out, and botocore leaves it to us to ask again.
+CONFLICTS = ("ConditionalRequestConflict", "OperationAborted")
+MAX_PAUSE_SECONDS = 20.0
+UNANSWERED = (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError)
 DELETED_AT_ONCE = 1_000
 # Up to here a file is read into memory and put by one request, which tells its ETag.
 AT_ONCE_BYTES = 32 * 2**20
@@ -214,6 +221,11 @@ class S3Storage(RemoteStorage):
             return {"storage_options": options | {"aws_skip_signature": "true"}, "credential_provider": None}
         return {"storage_options": options, "credential_provider": _credential_provider(self._settings)}
 
+    def _tried_again(self, error: BaseException) -> bool:
+        """As the answer says; without an answer botocore has tried all that passes by itself."""
+        silent = any(isinstance(each, UNANSWERED) for each in chain(error))
+        return attempts_before(error) > 0 or (silent and self._settings.max_attempts > 1)
+
     def _secrets(self) -> tuple[str, ...]:
         given = (self._settings.access_key_id, self._settings.secret_access_key, self._settings.session_token)
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -243,6 +255,8 @@ def _file_system(settings: S3Settings) -> Any:
     }
     if settings.addressing_style:
         config["s3"] = {"addressing_style": settings.addressing_style}
+    session = AioSession(profile=settings.profile)
+    session.register("needs-retry.s3", partial(_pause_after_conflict, settings.max_attempts))
     # Never shared and never cached: another process may have changed the lake, or the environment.
     fs = s3fs.S3FileSystem(
         anon=settings.anonymous,
@@ -252,12 +266,22 @@ def _file_system(settings: S3Settings) -> Any:
         endpoint_url=settings.endpoint_url,
         client_kwargs={"region_name": region} if region else {},
         config_kwargs=config,
-        session=AioSession(profile=settings.profile),
+        session=session,
         use_listings_cache=False,
         skip_instance_cache=True,
     )
     fs.retries = settings.max_attempts
     return fs
+
+
+def _pause_after_conflict(
+    max_attempts: int, *, response: tuple[Any, Mapping[str, Any]] | None, attempts: int, **_: Any
+) -> float | None:
+    """Return after how many seconds to ask again, as botocore does for a 503; None where that is not for us to say."""
+    code = response[1].get("Error", {}).get("Code") if response else None
+    if code not in CONFLICTS or attempts >= max_attempts:
+        return None
+    return random.random() * min(2.0 ** (attempts - 1), MAX_PAUSE_SECONDS)  # noqa: S311 - no secret
 
 
 def _credential_provider(settings: S3Settings) -> Callable[[], tuple[dict[str, str], int | None]]:

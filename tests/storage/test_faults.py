@@ -12,7 +12,7 @@ import pytest
 
 from jobs.aggregate import aggregate
 from lake import Lake, paths
-from lake.storage import copies
+from lake.storage import copies, open_storage, s3
 from schemas.errors import MeterlakeError, StorageError
 from storage.lakes import as_json, defined, put, ran
 from storage.server import CUT, KEY, SECRET, Answer, Request, Server, error, times
@@ -26,6 +26,7 @@ Where = Callable[[Request], bool]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between attempts, without which there is no waiting here."""
     monkeypatch.setattr(botocore.retries.standard.ExponentialBackoff, "delay_amount", lambda *_: 0.01)
+    monkeypatch.setattr(s3, "MAX_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -61,6 +62,7 @@ def slow(start: StartResponse) -> Iterable[bytes]:
 
 
 SLOW_DOWN = error("503 Slow Down", "SlowDown", "Please reduce your request rate.")
+CONFLICT = error("409 Conflict", "ConditionalRequestConflict", "A conflicting operation occurred.")
 INTERNAL = error("500 Internal Server Error", "InternalError")
 DENIED = error("403 Forbidden", "AccessDenied", "User is not authorized to perform this action")
 EXPIRED = error("400 Bad Request", "ExpiredToken", "The provided token has expired.")
@@ -91,6 +93,66 @@ def test_what_passes_by_itself_is_tried_again(lake: Lake, server: Server, fault:
         report = ran(lake, lambda report: aggregate(lake, report))
     assert report.exit_code == 0
     assert usage(lake, lake.meters()[0])[0][2] == 3
+
+
+def test_a_conflict_of_two_writers_is_tried_again(lake: Lake, server: Server) -> None:
+    def written(request: Request) -> bool:
+        return request.method == "PUT" and request.path.endswith("/new")
+
+    with server.spoiling(times(2, when(written, CONFLICT))):
+        assert lake.storage.create("lease/new", b"1")
+    with server.spoiling(times(2, when(written, CONFLICT))):
+        assert lake.storage.create("lease/new", b"2") is None
+    with server.spoiling(times(2, when(written, CONFLICT))):
+        lake.storage.publish("lease/new", b"3")
+    assert lake.storage.read("lease/new") == b"3"
+    with (
+        server.counting() as requests,
+        server.spoiling(when(written, CONFLICT)),
+        pytest.raises(StorageError, match="409") as caught,
+    ):
+        lake.storage.create("lease/new", b"1")
+    assert len(requests) == 3
+    assert "asked several times" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_tried"),
+    [
+        (error("503 Slow Down", "SlowDown"), True),
+        (error("409 Conflict", "ConditionalRequestConflict"), True),
+        (error("400 Bad Request", "InvalidRequest"), False),
+        (error("405 Method Not Allowed", "MethodNotAllowed"), False),
+    ],
+)
+@pytest.mark.parametrize("attempts", ["1", "2"])
+def test_a_hint_says_that_it_was_tried_several_times_only_where_it_was(
+    lake: Lake, server: Server, answer: Answer, attempts: str, *, is_tried: bool
+) -> None:
+    storage = open_storage(lake.url, {"max_attempts": attempts})
+    with (
+        server.counting() as requests,
+        server.spoiling(lambda _: answer),
+        pytest.raises(StorageError) as caught,
+    ):
+        storage.publish("runs/x", b"1")
+    assert len(requests) > 1 or not is_tried or attempts == "1"
+    assert ("asked several times" in caught.value.hint) == (len(requests) > 1)
+
+
+@pytest.mark.parametrize("answer", [SLOW_DOWN, error("400 Bad Request", "InvalidRequest")])
+def test_what_polars_itself_has_tried_is_told_so(
+    lake: Lake, server: Server, monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    monkeypatch.setattr(copies, "SMALL_BYTES", 0)
+    with (
+        server.counting() as requests,
+        server.spoiling(when(of_events, answer)),
+        pytest.raises(StorageError) as caught,
+    ):
+        ran(lake, lambda report: aggregate(lake, report))
+    asked = [request.path for request in requests if of_events(request)]
+    assert ("asked several times" in caught.value.hint) == (len(asked) > len(set(asked)))
 
 
 @pytest.mark.parametrize("fault", ["SlowDown", "500"])
@@ -157,5 +219,8 @@ def test_a_prefix_whose_state_can_not_be_read_is_named(lake: Lake, server: Serve
     def state(request: Request) -> bool:
         return request.method == "GET" and f"/{paths.STATE}" in request.path
 
-    with server.spoiling(when(state, DENIED)), pytest.raises(StorageError, match=r"state/active_users\.json"):
-        ran(lake, lambda report: aggregate(lake, report))
+    with server.spoiling(when(state, DENIED)):
+        report = ran(lake, lambda report: aggregate(lake, report))
+    (problem,) = report.problems
+    assert (problem["where"], report.exit_code) == (paths.state("active_users"), 3)
+    assert "AccessDenied" in problem["found"]
