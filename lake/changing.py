@@ -20,7 +20,8 @@ from schemas.errors import BrokenLakeError, RefusedError, StorageError
 ATTEMPTS = 5
 # How libraries that have no error of their own for it say that a file is not there.
 _GONE = re.compile(r"No such file or directory|\(os error 2\)|NoSuchKey")
-_READING = (
+# What reading may end in where a file is gone, or another one by now: each storage and library has its own.
+READING_ERRORS = (
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,
     OSError,
@@ -49,7 +50,7 @@ def watching(storage: Storage, meter: str, files: Iterable[StoredFile]) -> Itera
     """Raise FilesChangedError for an error of reading if one of these event files of a meter changed meanwhile."""
     try:
         yield
-    except _READING as error:
+    except READING_ERRORS as error:
         if gone := changed_files(storage, paths.events(meter), files):
             raise files_changed(gone[0]) from error
         raise
@@ -77,7 +78,7 @@ def asked_again(ask: Callable[[], Result]) -> Result:
     for _ in range(1, ATTEMPTS):
         try:
             return ask()
-        except _READING as error:
+        except READING_ERRORS as error:
             if not went_away(error):
                 raise
     return ask()

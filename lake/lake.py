@@ -11,7 +11,6 @@ import polars as pl
 
 from lake import paths, query, readers
 from lake.buckets import UTC, Size
-from lake.changing import asked_again
 from lake.decoding import decode
 from lake.meters import load_meter, load_meters
 from lake.storage import Storage, open_storage
@@ -100,7 +99,7 @@ class Lake:
         Copies are looked for over all dates when the frame is made, whatever dates it is asked for, so it is right
         on a lake that has not been aggregated yet. Events of sealed partitions are gone.
         """
-        return asked_again(lambda: readers.events(self.storage, self.meter(meter), (since, until)))
+        return readers.events(self.storage, self.meter(meter), (since, until))
 
     def duplicates(
         self, meter: str, since: dt.date | None = None, until: dt.date | None = None
@@ -109,7 +108,7 @@ class Lake:
 
         `conflict` marks those with another subject, quantity or dimension than the winner.
         """
-        return asked_again(lambda: readers.duplicates(self.storage, self.meter(meter), (since, until)))
+        return readers.duplicates(self.storage, self.meter(meter), (since, until))
 
     def usage(self, meter: str, since: dt.date | None = None, until: dt.date | None = None) -> pl.LazyFrame:
         """Daily usage by subject and all dimensions: `date`, the keys, the measures; sorted by date and keys."""

@@ -13,8 +13,9 @@ from lake.dedup import DATE
 from lake.filters import Filter, parse_filter
 from lake.freshness import out_of_date
 from lake.measures import billed, measure, merge
-from lake.readers import aggregate_rows, events
-from lake.state import load_state
+from lake.readers import deduplicated, from_aggregates
+from lake.snapshot import Snapshot, from_events
+from lake.state import MeterState, load_state
 from lake.storage import Storage
 from lake.sums import check_sums, has_no_sum
 from schemas.errors import BadInputError, RefusedError
@@ -111,18 +112,26 @@ def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl
     bucket and group of a sum that the answer needs and that is too large.
     """
     keys = [BUCKET, *question.by]
-    if plan.source == "events":
-        _refuse_sealed(storage, meter, question, plan)
-        rows = events(storage, meter, question.dates).filter(
+
+    def collect(measured: pl.LazyFrame) -> pl.DataFrame:
+        return _shaped(measured, meter, question, plan.grid).collect(engine="streaming")
+
+    def of_events(snapshot: Snapshot) -> pl.DataFrame:
+        _refuse_sealed(snapshot.state, meter, question, plan)
+        rows = deduplicated(snapshot, question.dates).filter(
             pl.col("timestamp") >= question.since, pl.col("timestamp") < question.until
         )
         rows = rows.with_columns(bucket_of_instant(question.bucket, question.zone))
-        measured = measure(_kept(rows, plan), keys)
-    else:
-        rows = aggregate_rows(storage, meter, plan.table, question.dates)
+        return collect(measure(_kept(rows, plan), keys))
+
+    def of_aggregates(rows: pl.LazyFrame, _: object) -> pl.DataFrame:
         rows = rows.with_columns(bucket_of_date(question.bucket, pl.col(DATE)))
-        measured = merge(_kept(rows, plan), keys)
-    found = _shaped(measured, meter, question, plan.grid).collect(engine="streaming")
+        return collect(merge(_kept(rows, plan), keys))
+
+    if plan.source == "events":
+        found = from_events(storage, meter, of_events)
+    else:
+        found = from_aggregates(storage, meter, plan.table, question.dates, of_aggregates, is_whole=True)
     checked = found.columns[found.columns.index(NO_SUM) :]
     check_sums(found, f"meter {meter.name!r}", ["bucket_start", *question.by], pl.any_horizontal(checked))
     return found.drop(checked).lazy()
@@ -190,8 +199,7 @@ def _beyond_aggregates(question: Question, condition: Filter | None, grid: pl.Da
     return why
 
 
-def _refuse_sealed(storage: Storage, meter: Meter, question: Question, plan: Plan) -> None:
-    state = load_state(storage, meter.name)
+def _refuse_sealed(state: MeterState, meter: Meter, question: Question, plan: Plan) -> None:
     since, until = question.dates
     gone = sorted(d for d in state.sealed if since <= d < until and state.partitions[d].events)
     if gone:

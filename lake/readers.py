@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable, Mapping
 
 import polars as pl
 
 from lake import paths
-from lake.admission import admit
-from lake.compacted import list_events
 from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
 from lake.measures import SECONDS_PER_DAY, merge, with_quantity
 from lake.parts import part_files
-from lake.state import load_state
-from lake.storage import Storage
+from lake.snapshot import Answer, Snapshot, from_events, of_one_moment
+from lake.storage import Storage, StoredFile
 from lake.sums import check_sums, exact_count
 from schemas.errors import BadInputError
 from schemas.meter import Meter
@@ -27,9 +26,13 @@ Dates = tuple[dt.date | None, dt.date | None]
 
 def raw_events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
     """Every row of the readable event files, valid or not, copies included: `date`, then the event columns."""
-    open_partitions = _chosen(_partitions(storage, meter), dates)
-    frames = [partition.rows().select(*_event_columns(partition)) for partition in open_partitions.values()]
-    return pl.concat([_no_events(meter), *frames])
+
+    def rows(snapshot: Snapshot) -> pl.LazyFrame:
+        chosen = _chosen(snapshot.partitions, dates).values()
+        frames = [partition.rows().select(*_event_columns(partition)) for partition in chosen]
+        return pl.concat([_no_events(meter), *frames])
+
+    return from_events(storage, meter, rows)
 
 
 def events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
@@ -37,15 +40,19 @@ def events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
 
     The lazy frame holds which copies lose; they are looked for when it is made, over all partitions of the meter.
     """
-    partitions = _partitions(storage, meter)
-    chosen = _chosen(partitions, dates)
-    lost = _lost(storage, meter, partitions, chosen, [DATE, ROW])
+    return from_events(storage, meter, lambda snapshot: deduplicated(snapshot, dates))
+
+
+def deduplicated(snapshot: Snapshot, dates: Dates) -> pl.LazyFrame:
+    """Return `events` of a snapshot."""
+    chosen = _chosen(snapshot.partitions, dates)
+    lost = _lost(snapshot, chosen, [DATE, ROW])
     frames = []
     for date, partition in chosen.items():
         rows = lost.filter(pl.col(DATE) == date)[ROW]
         counting = partition.valid().filter(~pl.col(ROW).is_in(rows.implode()))
         frames.append(counting.select(*_event_columns(partition)))
-    return pl.concat([_no_events(meter), *frames])
+    return pl.concat([_no_events(snapshot.meter), *frames])
 
 
 def duplicates(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
@@ -54,21 +61,43 @@ def duplicates(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
     `conflict` is whether subject, quantity or a dimension differs from the winner's; `winner_subject`,
     `winner_quantity`, `winner_timestamp` and `winner_date` are the winner's. Sorted by date and file.
     """
-    partitions = _partitions(storage, meter)
-    chosen = _chosen(partitions, dates)
-    lost = _lost(storage, meter, partitions, chosen)
-    return lost.lazy().filter(pl.col(DATE).is_in(list(chosen))).select(DATE, pl.exclude(DATE, ROW))
+
+    def rows(snapshot: Snapshot) -> pl.LazyFrame:
+        chosen = _chosen(snapshot.partitions, dates)
+        lost = _lost(snapshot, chosen).lazy()
+        return lost.filter(pl.col(DATE).is_in(list(chosen))).select(DATE, pl.exclude(DATE, ROW))
+
+    return from_events(storage, meter, rows)
 
 
 def aggregate_rows(storage: Storage, meter: Meter, table: str, dates: Dates) -> pl.LazyFrame:
     """The rows of one aggregate table: `date`, then its keys and measures, in order of date and keys."""
-    schema = aggregate_columns(meter, table)
-    frames = [pl.LazyFrame(schema={DATE: pl.Date, **schema})]
-    for date, file in part_files(storage, paths.aggregates(table, meter.name)).items():
-        if _within(date, dates):
-            rows = storage.scan([file], schema=schema, missing_columns="insert", extra_columns="ignore")
-            frames.append(rows.select(pl.lit(date).alias(DATE), *schema))
-    return pl.concat(frames)
+    return from_aggregates(storage, meter, table, dates, lambda rows, _: rows)
+
+
+def from_aggregates(  # noqa: PLR0913 - which rows, and what to make of them
+    storage: Storage,
+    meter: Meter,
+    table: str,
+    dates: Dates,
+    work: Callable[[pl.LazyFrame, list[dt.date]], Answer],
+    *,
+    is_whole: bool = False,
+) -> Answer:
+    """Return what `work` makes of `aggregate_rows` and their dates; `is_whole` if it has read all of them then."""
+    folder, schema = paths.aggregates(table, meter.name), aggregate_columns(meter, table)
+
+    def look() -> dict[dt.date, StoredFile]:
+        return {date: file for date, file in part_files(storage, folder).items() if _within(date, dates)}
+
+    def rows(files: Mapping[dt.date, StoredFile]) -> Answer:
+        frames = [pl.LazyFrame(schema={DATE: pl.Date, **schema})]
+        for date, file in files.items():
+            found = storage.scan([file], schema=schema, missing_columns="insert", extra_columns="ignore")
+            frames.append(found.select(pl.lit(date).alias(DATE), *schema))
+        return work(pl.concat(frames), list(files))
+
+    return of_one_moment(look, rows, folder, is_whole=is_whole)
 
 
 def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.LazyFrame:
@@ -78,21 +107,29 @@ def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.La
     """
     _check_fields(meter, by)
     table = "usage" if set(by) - {"subject"} else "usage_by_subject"
-    rows = aggregate_rows(storage, meter, table, dates)
-    merged = with_quantity(merge(rows, by), meter, _seconds(storage, meter, dates))
-    found = (merged.sort(by) if by else merged).collect(engine="streaming")
+
+    def merged(rows: pl.LazyFrame, held: list[dt.date]) -> pl.DataFrame:
+        totals = with_quantity(merge(rows, by), meter, _seconds(held, dates))
+        return (totals.sort(by) if by else totals).collect(engine="streaming")
+
+    found = from_aggregates(storage, meter, table, dates, merged, is_whole=True)
     return check_sums(found, f"meter {meter.name!r}", by).lazy()
 
 
 def values(storage: Storage, meter: Meter, name: str, dates: Dates) -> pl.LazyFrame:
     """The values of a dimension or of `subject` as text: `value` and `events`, the most frequent first."""
     _check_fields(meter, [name])
-    if name == "subject":
-        rows = aggregate_rows(storage, meter, "usage_by_subject", dates).rename({"subject": "value"})
-    else:
-        table = aggregate_rows(storage, meter, "usage_by_dimension", dates)
-        rows = table.filter(pl.col("dimension") == name)
-    counted = rows.group_by("value").agg(exact_count("events")).collect(engine="streaming")
+    table = "usage_by_subject" if name == "subject" else "usage_by_dimension"
+
+    def count(rows: pl.LazyFrame, _: object) -> pl.DataFrame:
+        named = (
+            rows.rename({"subject": "value"})
+            if name == "subject"
+            else rows.filter(pl.col("dimension") == name)
+        )
+        return named.group_by("value").agg(exact_count("events")).collect(engine="streaming")
+
+    counted = from_aggregates(storage, meter, table, dates, count, is_whole=True)
     check_sums(counted, f"meter {meter.name!r}", ["value"], pl.col("events").is_null())
     return counted.lazy().sort("events", "value", descending=[True, False])
 
@@ -118,10 +155,8 @@ def _check_fields(meter: Meter, names: list[str]) -> None:
         )
 
 
-def _seconds(storage: Storage, meter: Meter, dates: Dates) -> int:
+def _seconds(held: list[dt.date], dates: Dates) -> int:
     """The length of the bucket that the dates make up; an open end is the first or last date with rows."""
-    files = part_files(storage, paths.aggregates("usage", meter.name))
-    held = [date for date in files if _within(date, dates)]
     if not held:
         return SECONDS_PER_DAY
     since, until = dates
@@ -130,13 +165,7 @@ def _seconds(storage: Storage, meter: Meter, dates: Dates) -> int:
     return days * SECONDS_PER_DAY
 
 
-def _partitions(storage: Storage, meter: Meter) -> dict[dt.date, Partition]:
-    state = load_state(storage, meter.name)
-    partitions, _ = admit(storage, meter, list_events(storage, meter.name, state).files, state)
-    return partitions
-
-
-def _chosen(partitions: dict[dt.date, Partition], dates: Dates) -> dict[dt.date, Partition]:
+def _chosen(partitions: Mapping[dt.date, Partition], dates: Dates) -> dict[dt.date, Partition]:
     return {date: partition for date, partition in partitions.items() if _within(date, dates)}
 
 
@@ -146,15 +175,12 @@ def _within(date: dt.date, dates: Dates) -> bool:
 
 
 def _lost(
-    storage: Storage,
-    meter: Meter,
-    partitions: dict[dt.date, Partition],
-    chosen: dict[dt.date, Partition],
-    keep: list[str] | None = None,
+    snapshot: Snapshot, chosen: dict[dt.date, Partition], keep: list[str] | None = None
 ) -> pl.DataFrame:
-    settled = settled_winners(storage, meter, load_state(storage, meter.name).sealed)
-    index = KeyIndex(storage, meter.name, partitions)
-    return find_losers(meter, partitions, settled, chosen, index, keep)
+    storage, meter = snapshot.storage, snapshot.meter
+    settled = settled_winners(storage, meter, snapshot.state.sealed)
+    index = KeyIndex(storage, meter.name, snapshot.partitions)
+    return find_losers(meter, snapshot.partitions, settled, chosen, index, keep)
 
 
 def _event_columns(partition: Partition) -> list[pl.Expr | str]:
