@@ -13,6 +13,7 @@ import msgspec
 import polars as pl
 
 from jobs.landing.batches import Batch
+from jobs.landing.earlier import DEFINITION_KEY, Earlier, find_earlier
 from jobs.landing.inputs import Input, open_input
 from jobs.landing.judge import judge
 from jobs.landing.parse import parse
@@ -77,20 +78,26 @@ def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | N
 
 
 def _land_input(storage: Storage, source: Input, meters: dict[str, Meter], report: Report) -> None:
-    record = _begun(storage, source)
+    record, is_new = _begun(storage, source)
     said = {"source": source.name, "sha256": source.sha256, "format": source.file_format}
     # An input of which nothing could be landed is tried again: its meter may be defined by now.
     if record.complete and (record.events or not record.quarantined):
         status = f"already landed at {record.landed_at:%Y-%m-%d %H:%M:%S} UTC"
         report.inputs.append(said | {"status": status, "events": 0, "quarantined": 0})
         return
-    landing = _Landing(storage, source, meters, record, report)
-    read = partial(_read_batch, meters=meters, landed_at=landing.landed_at, sealed=landing.sealed)
+    states = {name: load_state(storage, name) for name in meters}
+    earlier = Earlier(frozenset(record.quarantine_files))
+    if not is_new and not record.complete:
+        earlier = find_earlier(storage, source.sha256, states)
+        meters = meters | {name: meter for name, meter in earlier.meters.items() if name in meters}
+    landing = _Landing(storage, source, meters, record, report, earlier)
+    sealed = {name: state.sealed - earlier.dates(name) for name, state in states.items()}
+    read = partial(_read_batch, meters=meters, landed_at=landing.landed_at, sealed=sealed)
     with closing(ahead(read, source.batches(meters), threads=THREADS)) as batches:
         for batch in track(_waited_for(batches, report), f"land {source.name}"):
             landing.add(batch)
     landing.flush()
-    landing.withdraw(set(record.quarantine_files))
+    landing.withdraw()
     done = msgspec.structs.replace(
         record,
         complete=True,
@@ -106,13 +113,13 @@ def _land_input(storage: Storage, source: Input, meters: dict[str, Meter], repor
     report.quarantine(landing.reasons)
 
 
-def _begun(storage: Storage, source: Input) -> LandedInput:
-    """The record of the input, made now if there is none."""
+def _begun(storage: Storage, source: Input) -> tuple[LandedInput, bool]:
+    """Return the record of the input, made now if there is none, and whether it was."""
     path = paths.landed(source.sha256)
     record = LandedInput(source=source.name, landed_at=now())
     if storage.create(path, msgspec.json.encode(record)):
-        return record
-    return decode_landed(storage.read(path) or b"", path)
+        return record, True
+    return decode_landed(storage.read(path) or b"", path), False
 
 
 def decode_landed(body: bytes, path: str) -> LandedInput:
@@ -122,7 +129,7 @@ def decode_landed(body: bytes, path: str) -> LandedInput:
         "remove it if the input was never landed; else its events would be landed twice",
     )
     record = decode(body, LandedInput, what, where=path, hint=hint)
-    start = f"land-{path.removeprefix(paths.LANDED)[:16]}-"
+    start = paths.landed_files(path.removeprefix(paths.LANDED))
     try:
         paths.check_stored_paths(record.files, paths.EVENTS, start)
         paths.check_stored_paths(record.quarantine_files, paths.QUARANTINE, start)
@@ -146,7 +153,7 @@ def _read_batch(
     landed_at: dt.datetime,
     sealed: dict[str, set[dt.date]],
 ) -> _Read:
-    """Parse and judge a batch. It changes nothing, so that batches can be read at the same time."""
+    """Parse and validate a batch. It changes nothing, so that batches can be read at the same time."""
     # To replace takes long even where there is nothing to replace.
     lines = (batch.lines.replace(b"\r\n", b"\n") if b"\r" in batch.lines else batch.lines).rstrip(b"\r\n")
     parsed = _refused(batch) if batch.refused else parse(lines, meters)
@@ -172,21 +179,19 @@ def _waited_for(batches: Iterator[tuple[Batch, _Read]], report: Report) -> Itera
 class _Landing:
     """One input on its way into the lake: what is held until it is written, and what was written."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what is landed, where, by what, and what is known of it
         self,
         storage: Storage,
         source: Input,
         meters: dict[str, Meter],
         record: LandedInput,
         report: Report,
+        earlier: Earlier,
     ) -> None:
         self.storage, self.source, self.meters = storage, source, meters
-        self.landed_at, self.report = record.landed_at, report
-        # All of it was rejected before: what is in quarantine is about meters as they were then.
-        self._again = record.complete
+        self.landed_at, self.report, self._earlier = record.landed_at, report, earlier
         self.events, self.files, self.quarantine_files = 0, list[str](), list[str]()
         self.reasons: Counter[str] = Counter()
-        self.sealed = {name: load_state(storage, name).sealed for name in meters}
         self._held: dict[str, list[pl.DataFrame]] = {}
         self._rejected: dict[str | None, list[pl.DataFrame]] = {}
         self._lines, self._bytes, self._flushes = 0, 0, 0
@@ -218,28 +223,31 @@ class _Landing:
             self._rejected.setdefault(folder, []).append(group.select(*column_types(Quarantine)))
 
     def flush(self) -> None:
-        """Write what is held, one file a partition; files that an earlier attempt wrote are left as they are."""
-        file = f"land-{self.source.sha256[:16]}-{self._flushes:04}.parquet"
+        """Write what is held, one file a partition; event files that an earlier attempt wrote are left as they are."""
+        file = f"{paths.landed_files(self.source.sha256)}{self._flushes:04}.parquet"
         with self.report.stage("write"):
             for name, frames in sorted(self._held.items()):
                 self._write_events(name, pl.concat(frames), file)
             for folder, frames in self._rejected.items():
-                rows = pl.concat(frames).sort("position")
-                self.reasons.update(dict(rows["reason"].value_counts().iter_rows()))
-                path = paths.quarantine(folder, self.landed_at.date()) + file
-                self.quarantine_files.append(path)
-                if self._again or not self.storage.exists(path):
-                    publish_rejected(self.storage, path, rows)
-                else:
-                    self.storage.sync([path])
+                self._write_rejected(folder, pl.concat(frames).sort("position"), file)
         self._held, self._rejected = {}, {}
         self._lines, self._bytes, self._flushes = 0, 0, self._flushes + 1
 
-    def withdraw(self, before: set[str]) -> None:
+    def withdraw(self) -> None:
         """Empty the files of an earlier attempt whose rows are no longer rejected; landing may not delete."""
-        for path in sorted(before - set(self.quarantine_files)):
+        for path in sorted(self._earlier.quarantine_files - set(self.quarantine_files)):
             publish_rejected(self.storage, path, pl.DataFrame(schema=column_types(Quarantine)))
             self.quarantine_files.append(path)
+
+    def _write_rejected(self, meter: str | None, rows: pl.DataFrame, file: str) -> None:
+        self.reasons.update(dict(rows["reason"].value_counts().iter_rows()))
+        path = paths.quarantine(meter, self.landed_at.date()) + file
+        self.quarantine_files.append(path)
+        # What an earlier attempt has rejected was so under the definitions of then.
+        if path in self._earlier.quarantine_files or not self.storage.exists(path):
+            publish_rejected(self.storage, path, rows)
+        else:
+            self.storage.sync([path])
 
     def _write_events(self, meter: str, events: pl.DataFrame, file: str) -> None:
         self.events += events.height
@@ -247,12 +255,15 @@ class _Landing:
         for (date,), rows in sorted(dated.partition_by("#date", as_dict=True, include_key=False).items()):
             path = paths.events(meter, date) + file
             self.files.append(path)
+            if path in self._earlier.counted:
+                continue
             if self.storage.exists(path):
                 # By an attempt that was killed; soon the record will say that it is landed.
                 self.storage.sync([path])
                 continue
             local = self.storage.scratch(".parquet")
-            write_stamped(rows, local, compression="zstd")
+            definition = {DEFINITION_KEY: msgspec.json.encode(self.meters[meter]).decode()}
+            write_stamped(rows, local, definition, compression="zstd")
             self.report.rows_written += rows.height
             self.report.bytes_written += local.stat().st_size
             self.storage.publish_file(path, local)

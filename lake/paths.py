@@ -112,6 +112,11 @@ def landed(sha256: str) -> str:
     return f"{LANDED}{sha256}.json"
 
 
+def landed_files(sha256: str) -> str:
+    """How the names of the files begin that one landed input was written to."""
+    return f"land-{sha256[:16]}-"
+
+
 def run(start: dt.datetime, job: str) -> str:
     """`runs/<start>-<job>.json`; the start sorts as text."""
     return f"{RUNS}{start:%Y%m%dT%H%M%S.%fZ}-{job}.json"

@@ -1,0 +1,74 @@
+"""What an interrupted attempt at an input left in the lake, so that each of its rows ends in exactly one place."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import polars as pl
+
+from lake import paths
+from lake.state import MeterState
+from lake.storage import Storage, StoredFile
+from schemas.errors import BrokenLakeError
+from schemas.meter import Meter, parse_meter
+
+# In a landed file's metadata: the definition by which its rows were validated.
+DEFINITION_KEY = "meterlake-definition"
+
+
+class Earlier(NamedTuple):
+    """What there is of an input.
+
+    `quarantine_files` are its files of rejected rows. `meters` are the definitions, by name, by which rows of it were
+    landed: landed files never change, so the others are validated by the same. `counted` are its event files that were
+    dropped with a sealed date, which had counted them.
+    """
+
+    quarantine_files: frozenset[str] = frozenset()
+    meters: dict[str, Meter] = {}  # noqa: RUF012 - nobody changes it
+    counted: frozenset[str] = frozenset()
+
+    def dates(self, meter: str) -> set[dt.date]:
+        """Return the sealed dates of a meter that have counted rows of the input."""
+        places = (paths.split_partition(path) for path in self.counted)
+        return {place.date for place in places if place and place.meter == meter}
+
+
+def find_earlier(storage: Storage, sha256: str, states: Mapping[str, MeterState]) -> Earlier:
+    """Return what there is of an input: lists the quarantine and all events, and reads a footer for each meter."""
+    start = paths.landed_files(sha256)
+    counted = {
+        paths.events(meter, date) + name
+        for meter, state in states.items()
+        for date in state.sealed
+        for name in state.partitions[date].files
+        if name.startswith(start)
+    }
+    quarantined = [file.path for file in storage.list(paths.QUARANTINE) if _name(file.path).startswith(start)]
+    meters: dict[str, Meter] = {}
+    for file in storage.list(paths.EVENTS):
+        place = paths.split_partition(file.path)
+        if place and place.file.startswith(start) and place.meter not in meters:
+            found = _definition(storage, file)
+            meters |= {place.meter: found} if found else {}
+    return Earlier(frozenset(quarantined), meters, frozenset(counted))
+
+
+def _definition(storage: Storage, file: StoredFile) -> Meter | None:
+    """Return the definition that a landed file names; None for one of an earlier version, which wrote none."""
+    try:
+        stored = storage.metadata(file).get(DEFINITION_KEY)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BrokenLakeError(
+            "a file that this input was landed to can't be read",
+            where=file.path,
+            found=str(error).splitlines()[0],
+            hint="restore it from a backup, or remove it, and land the input again",
+        ) from error
+    return parse_meter(stored.encode(), file.path) if stored else None
+
+
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]

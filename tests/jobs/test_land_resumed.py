@@ -1,0 +1,164 @@
+"""Landing that is interrupted, and resumed after something has changed: each row ends in exactly one place."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from faults.storage import BrokenOffError, FaultyStorage
+from jobs import land as land_job
+from jobs.land import land
+from jobs.report import Report, reported
+from lake import Lake, paths
+from lake.storage import LocalStorage
+from support import DAY, METER, a_lake, aggregated, define, retained
+
+NAME = METER["name"]
+NEXT = DAY + dt.timedelta(days=1)
+SIZE = {"name": "size", "type": "number", "required": False}
+
+
+def line(number: int, meter: str = NAME, day: dt.date = DAY, **changes: Any) -> str:
+    found = {"idempotency_key": f"k{number}", "subject": "s", "meter": meter, "quantity": 1}
+    return (
+        json.dumps(found | {"timestamp": f"{day}T10:00:00Z", "received_at": f"{NEXT}T10:00:00Z"} | changes)
+        + "\n"
+    )
+
+
+LINES = [
+    *(line(n, day=day) for n, day in enumerate([DAY, NEXT] * 3)),
+    # Of a meter that is not defined yet, and a row that no definition makes valid.
+    *(line(n, "coming", day=day) for n, day in enumerate([DAY, NEXT] * 3, 10)),
+    line(20, quantity=-1),
+    # Valid only while `size` is not declared, and only while it is.
+    line(21, metadata={"size": "large"}),
+    *(line(n, quantity=-1) for n in range(30, 33)),
+    *(line(n) for n in range(40, 44)),
+]
+
+
+def run(lake: Lake, job: Callable[[Lake, Report], None]) -> Report:
+    with reported(lake, "job") as report:
+        job(lake, report)
+    return report
+
+
+def places(lake: Lake) -> Counter[str]:
+    """How often each key counts or lies in quarantine."""
+    found = Counter[str]()
+    for meter in lake.meters():
+        found.update(lake.raw_events(meter.name).collect()["idempotency_key"])
+    for file in (Path(lake.url) / paths.QUARANTINE).rglob("*.parquet"):
+        found.update(json.loads(raw)["idempotency_key"] for raw in pl.read_parquet(file)["raw"])
+    return found
+
+
+def rejected(lake: Lake) -> set[str]:
+    files = (Path(lake.url) / paths.QUARANTINE).rglob("*.parquet")
+    return {json.loads(raw)["idempotency_key"] for file in files for raw in pl.read_parquet(file)["raw"]}
+
+
+def nothing(lake: Lake) -> None:
+    """Change nothing."""
+
+
+def define_the_missing(lake: Lake) -> None:
+    define(lake, name="coming")
+
+
+def declare(lake: Lake) -> None:
+    define(lake, dimensions=[*METER["dimensions"], SIZE])
+
+
+CHANGES: dict[str, Callable[[Lake], Any]] = {
+    "nothing": nothing,
+    "the missing meter is defined": define_the_missing,
+    "a dimension is declared": declare,
+    "both": lambda lake: (define_the_missing(lake), declare(lake)),
+}
+
+
+@pytest.mark.parametrize("flush_lines", [5, 1_000])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_broken_off_anywhere_each_row_ends_in_one_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Lake], None], flush_lines: int
+) -> None:
+    monkeypatch.setattr(land_job, "FLUSH_LINES", flush_lines)
+    monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 5)
+    (tmp_path / "usage.jsonl").write_text("".join(LINES))
+    a_lake(tmp_path / "prepared")
+    fails_at, done = 0, 10**9
+    while fails_at < done:
+        fails_at += 1
+        folder = tmp_path / "lake"
+        shutil.copytree(tmp_path / "prepared", folder)
+        lake = Lake(str(folder))
+        faulty = FaultyStorage(folder, fails_at, after=fails_at % 2 == 0, error=BrokenOffError)
+        try:
+            run(lake.over(faulty), lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+            done = fails_at
+        except BrokenOffError:
+            pass
+        change(lake)
+        run(lake, lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+        assert places(lake) == Counter(json.loads(each)["idempotency_key"] for each in LINES), fails_at
+        shutil.rmtree(folder)
+    assert fails_at > 5
+
+
+def test_rows_of_a_meter_that_is_defined_meanwhile_count(tmp_path: Path) -> None:
+    lake, _ = a_lake(tmp_path / "lake")
+    (tmp_path / "usage.jsonl").write_text("".join(LINES))
+    _broken_off_at_the_end(lake, tmp_path / "usage.jsonl")
+    assert f"k{10}" in rejected(lake)
+    define_the_missing(lake)
+    report = run(lake, lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+    assert report.quarantined == {"quantity_not_positive": 4}
+    assert lake.events("coming").collect().height == 6
+    assert rejected(lake) == {"k20", "k30", "k31", "k32"}
+
+
+@pytest.mark.parametrize("when", ["aggregated", "landed"])
+def test_what_a_sealed_date_has_counted_is_not_quarantined_too(tmp_path: Path, when: str) -> None:
+    lake, _ = a_lake(tmp_path / "lake", event_retention_days=30)
+    (tmp_path / "usage.jsonl").write_text("".join(LINES))
+    if when == "aggregated":
+        _broken_off_at_the_end(lake, tmp_path / "usage.jsonl")
+        aggregated(lake)
+    else:
+        (tmp_path / "first.jsonl").write_text(line(99))
+        run(lake, lambda lake, report: land(lake, [str(tmp_path / "first.jsonl")], report))
+        aggregated(lake)
+        _broken_off_at_the_end(lake, tmp_path / "usage.jsonl", before_any=True)
+    retained(lake, DAY + dt.timedelta(days=31))
+    assert DAY not in {file.parent.name for file in (tmp_path / "lake/events").rglob("*.parquet")}
+    run(lake, lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+    aggregated(lake)
+    of_date = lake.usage(NAME, DAY, NEXT).collect()["events"].sum()
+    late = {key for key in rejected(lake) if key not in {"k20", "k30", "k31", "k32"} and int(key[1:]) < 10}
+    assert (of_date, late) == ((8, set()) if when == "aggregated" else (1, {"k0", "k2", "k4"}))
+    assert lake.usage(NAME, NEXT).collect()["events"].sum() == 3
+
+
+def _broken_off_at_the_end(lake: Lake, file: Path, *, before_any: bool = False) -> None:
+    """Land all of a file but the record that it is landed; or nothing of it but that it was begun."""
+
+    def broken(path: str, *about: Any, **options: Any) -> Any:
+        if path.startswith(paths.RUNS):
+            return None
+        raise BrokenOffError(path, about, options)
+
+    storage = LocalStorage(lake.url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "publish_file" if before_any else "publish", broken)
+        with pytest.raises(BrokenOffError):
+            run(lake.over(storage), lambda lake, report: land(lake, [str(file)], report))
