@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.options import PLAIN, AsOf, Json, examples, session_of
-from schemas.errors import StorageError
+from schemas.errors import BadInputError, StorageError
 
 if TYPE_CHECKING:
     from jobs.page.figures import Page
@@ -48,9 +48,12 @@ def report(
         raise typer.BadParameter("name a file for the page, or - for stdout", param_hint="--out")
     lake = session.lake()
     from jobs.layout import line
-    from jobs.page.figures import gather
+    from jobs.page.figures import FIRST_DATE, LAST_DATE, gather
 
     last = as_of or dt.datetime.now(dt.UTC).date()
+    if not FIRST_DATE <= last <= LAST_DATE:
+        expected = f"{FIRST_DATE} to {LAST_DATE}"
+        raise BadInputError("a date out of range", where="--as-of", expected=expected, found=str(last))
     page = gather(lake, last + dt.timedelta(days=1), days)
     if out is not None:
         _write(page, out, session)

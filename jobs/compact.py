@@ -17,13 +17,14 @@ from jobs.land import decode_landed
 from jobs.progress import track
 from jobs.report import LOG, PartitionReport, Report, now
 from lake import Lake, paths
+from lake.calendar import days_before
 from lake.changing import FilesChangedError, watching, went_away
 from lake.checksums import KEY, UNSTAMPED, stamp
 from lake.compacted import METADATA_KEY, Compacted, compacted, compacted_name, is_compacted, remove_replaced
 from lake.events import Partition, event_columns
 from lake.planning import changes, file_name, why_fixed
 from lake.storage import Storage, StoredFile, body_of, read_each
-from lake.storage.faults import is_storage_failure, storage_failures
+from lake.storage.faults import is_storage_failure, storage_failures, writing
 from lake.survey import MeterView, survey
 from schemas.errors import BadInputError, BrokenLakeError, RefusedError, StorageError
 
@@ -62,7 +63,7 @@ def compact(  # noqa: PLR0913 - what to compact, and how
         lake.upgrade()
     if not dry_run:
         check_as_of(as_of, report.started_at)
-    until = (as_of or report.started_at.date()) - dt.timedelta(days=OPEN_DAYS - 1)
+    until = days_before(as_of or report.started_at.date(), OPEN_DAYS - 1)
 
     def work(view: MeterView) -> None:
         with storage_failures(lake.url):
@@ -224,7 +225,8 @@ def _write(group: Partition, local: Path, metadata: dict[str, str]) -> None:
     rows = group.storage.scan(group.files, schema=columns, missing_columns="insert")
     where = paths.events(group.meter.name, group.date)
     try:
-        rows.sink_parquet(local, metadata=metadata, engine="streaming")
+        with writing(local):
+            rows.sink_parquet(local, metadata=metadata, engine="streaming")
         there, written = pl.collect_all([_summed(rows), _summed(pl.scan_parquet(local))], engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         if is_storage_failure(error) or went_away(error):

@@ -11,6 +11,7 @@ import polars as pl
 from jobs.texts import as_texts, decimal_text
 from lake.exports import ExportedFile
 from lake.storage import Storage
+from lake.storage.faults import writing
 from lake.sums import exact_totals
 
 USAGE, ADJUSTMENTS = "usage", "adjustments"
@@ -50,7 +51,9 @@ class Drafts:
     def csv(self, name: str, rows: pl.LazyFrame, *, full: bool, safe: bool) -> None:
         """Write the rows as RFC 4180 has it, a part at a time; `full` and `safe` as for `as_texts`."""
         texts = as_texts(rows, full=full, safe=safe)
-        texts.sink_csv(self._add(name, rows, ".csv"), line_terminator="\r\n", engine="streaming")
+        local = self._add(name, rows, ".csv")
+        with writing(local):
+            texts.sink_csv(local, line_terminator="\r\n", engine="streaming")
 
     def drop(self, name: str) -> None:
         """Take one file away again."""
@@ -102,7 +105,8 @@ def scan_file(file: Path) -> pl.LazyFrame:
 
 
 def _sink(rows: pl.LazyFrame, file: Path) -> None:
-    rows.sink_parquet(file, compression="zstd", row_group_size=ROW_GROUP_ROWS, engine="streaming")
+    with writing(file):
+        rows.sink_parquet(file, compression="zstd", row_group_size=ROW_GROUP_ROWS, engine="streaming")
 
 
 def _type_name(dtype: pl.DataType) -> str:

@@ -15,6 +15,7 @@ from jobs.export_again import Files, exported_before, list_exports, remember_exp
 from jobs.report import Report
 from jobs.retain import retain
 from lake import Lake
+from lake.calendar import days_before
 from lake.meters import meter_names
 from lake.recent import RecentRows
 from lake.storage.faults import storage_failures
@@ -35,7 +36,7 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None, trust_c
     check_as_of(as_of, report.started_at)
     lake.upgrade()
     this_month = month_of(as_of or report.started_at.date())
-    last_month = month_of(this_month.start - dt.timedelta(days=1))
+    last_month = month_of(days_before(this_month.start, 1))
     # Looked at once for all steps: a run with nothing to do is little else than this.
     with report.stage("plan"):
         views = _views(lake, report)
@@ -48,7 +49,8 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None, trust_c
                 view.saved_later = True
             aggregate(lake, report, meter=meter, views=[view] if view else None)
             views[meter] = view
-    _export_months(lake, report, views, (last_month, this_month))
+    # Before the calendar's first month there is none.
+    _export_months(lake, report, views, tuple(sorted({last_month, this_month})))
     with _reporting(report, "retain"):
         check_clock(lake.storage, report.started_at, as_of, trust=trust_clock)
         _retain_each(lake, report, views, as_of)

@@ -13,6 +13,7 @@ from jobs.report import PartitionReport, Report, now
 from jobs.tables import partial_usage, usage_tables
 from lake import Lake, paths
 from lake.admission import recorded_partition
+from lake.calendar import days_before
 from lake.changing import watching
 from lake.checksums import rows_checksum, write_stamped
 from lake.compacted import remove_replaced, standing
@@ -62,7 +63,7 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     found = survey(lake.storage, meter, report.problem) if views is None else views
 
     def work(view: MeterView) -> None:
-        until = (as_of or report.started_at.date()) - dt.timedelta(days=view.meter.event_retention_days)
+        until = days_before(as_of or report.started_at.date(), view.meter.event_retention_days)
         with report.stage("plan"):
             listing = _listed_again(lake.storage, view, until)
         if not dry_run:

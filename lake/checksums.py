@@ -13,6 +13,8 @@ from typing import Any
 
 import polars as pl
 
+from lake.storage.faults import writing
+
 KEY = "meterlake-sha256"
 UNSTAMPED = "0" * 64
 _SIZE = len(UNSTAMPED)
@@ -26,7 +28,8 @@ def write_stamped(
     df: pl.DataFrame, local: Path, metadata: dict[str, str] | None = None, **options: Any
 ) -> None:
     """Write a Parquet file with its checksum; `options` as for `DataFrame.write_parquet`."""
-    df.write_parquet(local, metadata=(metadata or {}) | {KEY: UNSTAMPED}, **options)
+    with writing(local):
+        df.write_parquet(local, metadata=(metadata or {}) | {KEY: UNSTAMPED}, **options)
     stamp(local)
 
 

@@ -17,7 +17,7 @@ from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
 from lake.parts import part_files
 from lake.storage import Storage, StoredFile
-from lake.storage.faults import is_storage_failure
+from lake.storage.faults import is_storage_failure, writing
 from schemas.errors import BrokenLakeError
 from schemas.meter import Meter
 
@@ -163,7 +163,8 @@ def _spill(storage: Storage, rows: pl.DataFrame, parts: int, left: ExitStack) ->
     local = storage.scratch(".parquet")
     left.callback(local.unlink, missing_ok=True)
     by_part = rows.with_columns((pl.col(HASH) % parts).alias(_RANGE)).sort(_RANGE)
-    by_part.write_parquet(local, compression="lz4", row_group_size=max(rows.height // parts, 1024))
+    with writing(local):
+        by_part.write_parquet(local, compression="lz4", row_group_size=max(rows.height // parts, 1024))
     return local
 
 

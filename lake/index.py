@@ -24,6 +24,7 @@ from lake.dedup import DATE, HASH, HASH_BITS, key_hash
 from lake.events import Partition, fingerprint
 from lake.state import PartitionState
 from lake.storage import Storage, StoredFile
+from lake.storage.faults import writing
 from schemas.errors import BrokenLakeError
 
 # Polars' hash differs between its versions, so segments made with another one are passed over and made anew.
@@ -164,9 +165,12 @@ class KeyIndex:
         # Of sorted hashes the steps are small numbers; of the date there is one value in a row group: neither can be
         # compressed further.
         packed = {HASH: "DELTA_BINARY_PACKED"}
-        with pq.ParquetWriter(
-            local, schema, compression="none", use_dictionary=[DATE], column_encoding=packed
-        ) as writer:
+        with (
+            writing(local),
+            pq.ParquetWriter(
+                local, schema, compression="none", use_dictionary=[DATE], column_encoding=packed
+            ) as writer,
+        ):
             # To write takes one core, and to read and sort the next date the other.
             for date, (sorted_hashes, files) in ahead(lambda date: self._sorted(date, merged), dates):
                 held[date] = Held(len(sorted_hashes), files)

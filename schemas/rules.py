@@ -35,7 +35,7 @@ REASONS = {
     "quantity_not_positive": "the quantity is 0 or less, and the meter's aggregation is sum, count or rate",
     "quantity_negative": "the quantity is less than 0",
     "timestamp_invalid": "the timestamp is not RFC 3339 with a zone",
-    "timestamp_out_of_range": "the timestamp is before 1970",
+    "timestamp_out_of_range": "the timestamp is before 1970, or in UTC after 9999",
     "timestamp_in_future": "the timestamp is more than 24 hours after received_at",
     "received_at_missing": "a producer's row has no received_at",
     "received_at_invalid": "received_at is not RFC 3339 with a zone",

@@ -19,6 +19,7 @@ from jobs.landing.recognition import check_form
 from jobs.landing.rows import parquet_lines
 from jobs.landing.steady_file import SteadyFile
 from lake.storage import Storage
+from lake.storage.faults import writing
 from schemas.errors import BadInputError
 from schemas.meter import Meter
 
@@ -127,7 +128,7 @@ def _spool(source: str, path: Path) -> None:
 
 
 def _copy(pipe: BinaryIO, path: Path) -> None:
-    with path.open("wb") as spool:
+    with writing(path), path.open("wb") as spool:
         shutil.copyfileobj(pipe, spool)
 
 

@@ -35,7 +35,12 @@ def judge(parsed: pl.DataFrame, meter: Meter, landed_at: dt.datetime, sealed: Co
     read = given.with_columns(_instant(name) for name in times).with_columns(_unread(name) for name in times)
     # An unreadable received_at is rejected; until then it needs a time that the timestamp can be held to.
     whole = read.with_columns(pl.col("received_at").fill_null(pl.lit(landed_at, INSTANT)))
-    rules = [*(_time_rule(name) for name in times), *event_rules(meter), _sealed_rule(sealed)]
+    rules = [
+        *(_time_rule(name) for name in times),
+        _calendar_rule(),
+        *event_rules(meter),
+        _sealed_rule(sealed),
+    ]
     neat = whole.with_columns(normalised(meter))
     if neat.select(keeps(rules).all()).item():
         # The usual case, for which no reason has to be found.
@@ -69,6 +74,13 @@ def _unread(name: str) -> pl.Expr:
 def _time_rule(name: str) -> Rule:
     given = pl.col(_GIVEN + name)
     return Rule(f"{name}_invalid", pl.col(_UNREAD + name), "RFC 3339 with a zone", given)
+
+
+def _calendar_rule() -> Rule:
+    # A zone west of UTC may lead beyond the last date that a partition can have.
+    timestamp = pl.col("timestamp")
+    last = dt.datetime.max.replace(tzinfo=dt.UTC)
+    return Rule("timestamp_out_of_range", timestamp > last, "a year up to 9999", timestamp.cast(pl.String))
 
 
 def _sealed_rule(sealed: Collection[dt.date]) -> Rule:

@@ -19,6 +19,7 @@ import polars as pl
 from jobs.status import MeterStatus, Status, status
 from jobs.texts import as_texts
 from lake import Lake, paths
+from lake.calendar import days_before
 from lake.changing import asked_again
 from lake.exports import Manifest, parse_manifest
 from lake.lateness import GROWTH, merged
@@ -29,6 +30,8 @@ from schemas.errors import BrokenLakeError, MeterlakeError, SumTooLargeError
 from schemas.meter import Meter
 
 TOP = 8
+# Those of which a question may be asked.
+FIRST_DATE, LAST_DATE = dt.date(2, 1, 1), dt.date(9998, 12, 30)
 RUNS = 12
 # Of each way to export a meter, the newest periods.
 PERIODS = 6
@@ -98,8 +101,11 @@ class Page(msgspec.Struct, kw_only=True):
 
 
 def gather(lake: Lake, until: dt.date, days: int) -> Page:
-    """The figures of the `days` dates before `until`. What of the lake can't be read is among the status' problems."""
-    since = until - dt.timedelta(days=days)
+    """The figures of the `days` dates before `until`. What of the lake can't be read is among the status' problems.
+
+    The calendar's first year is left out, as by `query`.
+    """
+    since = max(days_before(until, days), FIRST_DATE)
     found = status(lake, RUNS)
     page = Page(lake=lake.url, since=since, until=until, meters=[], exports=[], status=found)
     for each in found.meters:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import polars as pl
 
@@ -37,6 +40,10 @@ _SECRET = re.compile(
     r"(?is)<(AWSAccessKeyId|SignatureProvided|StringToSign|StringToSignBytes|CanonicalRequest|CanonicalRequestBytes)>"
     r".*?</\1>|X-Amz-(?:Signature|Credential|Security-Token)=[^&\s]*|(?<=://)[^/@\s]+@"
 )
+# Why a disk takes no more, and how Polars and pyarrow tell of it in the text of an error.
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
+_NO_ROOM_TEXT = re.compile(rf"\b(?:os error|errno) ({'|'.join(map(str, _NO_ROOM))})\b", re.IGNORECASE)
+ROOM = "free space, or raise the limit, and run the job again; what it published is complete"
 # How Polars begins what its own reader of object storage has to say.
 _NATIVE = re.compile(r"object[-_ ]store|Generic S3 error|Error performing (?:GET|HEAD)", re.IGNORECASE)
 _NATIVE_RETRIED = re.compile(r"after [1-9]\d* retries")
@@ -103,7 +110,7 @@ def without_secrets(text: str, secrets: tuple[str, ...] = ()) -> str:
 
 @contextmanager
 def storage_failures(where: str) -> Iterator[None]:
-    """Raise what Polars' own reader says of a storage as StorageError; let everything else pass.
+    """Raise what Polars says of a storage, or of a disk that takes no more, as StorageError; let everything else pass.
 
     Told from damaged files by the words of Polars, for which it has no type of its own.
     """
@@ -116,8 +123,22 @@ def storage_failures(where: str) -> Iterator[None]:
         raise as_storage_error(error, where) from None
 
 
+@contextmanager
+def writing(local: Path) -> Iterator[None]:
+    """Raise StorageError naming a local file if the disk takes no more of it, and remove what there is of it."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if not _no_room(error):
+            raise
+        local.unlink(missing_ok=True)
+        raise as_storage_error(error, str(local)) from error
+
+
 def as_storage_error(error: BaseException, where: str) -> StorageError:
-    """What Polars' own reader says of a storage, as StorageError."""
+    """What Polars says of a storage that it read or of a disk that it wrote to, as StorageError."""
+    if reason := _no_room(error):
+        return StorageError("could not write a file", where=where, found=reason, hint=ROOM)
     match = _NATIVE_CODE.search(str(error))
     said = f"{match[1]}: {match[2]}" if match and match[2] else str(error)
     return StorageError(
@@ -137,8 +158,16 @@ def tells_secrets(error: BaseException, secrets: tuple[str, ...]) -> bool:
 
 
 def is_storage_failure(error: BaseException) -> bool:
-    """Whether an error of Polars is of the storage and not of a file's content."""
-    return bool(_NATIVE.search(str(error)))
+    """Whether an error of Polars is of the storage or the disk, and not of a file's content."""
+    return bool(_NATIVE.search(str(error)) or _no_room(error))
+
+
+def _no_room(error: BaseException) -> str:
+    """Return why a disk took no more; empty for any other error."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return os.strerror(error.errno)
+    match = _NO_ROOM_TEXT.search(str(error))
+    return os.strerror(int(match[1])) if match else ""
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
