@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import NamedTuple
@@ -14,21 +14,23 @@ import polars as pl
 
 from jobs.landing.batches import Batch
 from jobs.landing.earlier import DEFINITION_KEY, Earlier, find_earlier
+from jobs.landing.fast import named_meters
 from jobs.landing.inputs import Input, open_input
 from jobs.landing.judge import judge
 from jobs.landing.parse import parse
 from jobs.landing.parsed import LINE, Parsed, Rejected
+from jobs.landing.undeclared import START_BYTES
 from jobs.progress import track
 from jobs.report import Report, now
 from lake import Lake, paths
 from lake.ahead import ahead
+from lake.catalog import MeterCatalog
 from lake.checksums import write_stamped
 from lake.decoding import Count, Moment, check_moments, decode
 from lake.quarantine import publish_rejected
-from lake.state import load_state
 from lake.storage import Storage
 from schemas.errors import BrokenLakeError, MeterlakeError
-from schemas.meter import MAX_ENCODED_NAME_BYTES, Meter, encode_name
+from schemas.meter import MAX_ENCODED_NAME_BYTES, encode_name
 from schemas.secrets import redacted
 from schemas.tables import INSTANT, Quarantine, column_types
 
@@ -37,6 +39,8 @@ from schemas.tables import INSTANT, Quarantine, column_types
 FLUSH_LINES = 1_000_000
 # Likewise for lines that are long: so many bytes of JSON.
 FLUSH_BYTES = 512 * 2**20
+# The reason of a row whose meter is not defined, and of one whose meter can't be read.
+UNKNOWN, UNREADABLE = "unknown_meter", "meter_unreadable"
 # More would hold more batches in memory, and gain little.
 THREADS = 2
 
@@ -62,11 +66,13 @@ def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | N
 
     An input that was landed before adds nothing. One that was interrupted is gone on with: names of files and the
     landing time are those of the first attempt, so that the end is the same. Invalid rows are kept in quarantine,
-    and end the run with exit code 1.
+    and end the run with exit code 1. Only meters that an input names are read; rows of one that is broken are kept in
+    quarantine until the input is landed again.
     """
     lake.upgrade()
-    meters = {meter.name: meter for meter in lake.meters()}
+    meters = MeterCatalog(lake.storage)
     for source in inputs:
+        meters.refresh()
         try:
             with ExitStack() as stack:
                 with report.stage("read"):
@@ -77,7 +83,7 @@ def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | N
             report.problem(error)
 
 
-def _land_input(storage: Storage, source: Input, meters: dict[str, Meter], report: Report) -> None:
+def _land_input(storage: Storage, source: Input, meters: MeterCatalog, report: Report) -> None:
     record, is_new = _begun(storage, source)
     said = {"source": source.name, "sha256": source.sha256, "format": source.file_format}
     # An input of which nothing could be landed is tried again: its meter may be defined by now.
@@ -85,14 +91,12 @@ def _land_input(storage: Storage, source: Input, meters: dict[str, Meter], repor
         status = f"already landed at {record.landed_at:%Y-%m-%d %H:%M:%S} UTC"
         report.inputs.append(said | {"status": status, "events": 0, "quarantined": 0})
         return
-    states = {name: load_state(storage, name) for name in meters}
     earlier = Earlier(frozenset(record.quarantine_files))
     if not is_new and not record.complete:
-        earlier = find_earlier(storage, source.sha256, states)
-        meters = meters | {name: meter for name, meter in earlier.meters.items() if name in meters}
+        earlier = find_earlier(storage, source.sha256)
+        meters.pin(earlier.meters)
     landing = _Landing(storage, source, meters, record, report, earlier)
-    sealed = {name: state.sealed - earlier.dates(name) for name, state in states.items()}
-    read = partial(_read_batch, meters=meters, landed_at=landing.landed_at, sealed=sealed)
+    read = partial(_read_batch, meters=meters, landed_at=landing.landed_at, earlier=earlier)
     with closing(ahead(read, source.batches(meters), threads=THREADS)) as batches:
         for batch in track(_waited_for(batches, report), f"land {source.name}"):
             landing.add(batch)
@@ -100,7 +104,7 @@ def _land_input(storage: Storage, source: Input, meters: dict[str, Meter], repor
     landing.withdraw()
     done = msgspec.structs.replace(
         record,
-        complete=True,
+        complete=not landing.unreadable,
         events=landing.events,
         quarantined=dict(landing.reasons),
         files=landing.files,
@@ -108,9 +112,19 @@ def _land_input(storage: Storage, source: Input, meters: dict[str, Meter], repor
     )
     storage.publish(paths.landed(source.sha256), msgspec.json.encode(done))
     quarantined = sum(landing.reasons.values())
-    report.inputs.append(said | {"status": "landed", "events": landing.events, "quarantined": quarantined})
+    status = "landed in part" if landing.unreadable else "landed"
+    report.inputs.append(said | {"status": status, "events": landing.events, "quarantined": quarantined})
+    for name in sorted(landing.unreadable):
+        report.problem(_unread_meter(name, source, meters.broken[name]))
     report.events_landed += landing.events
     report.quarantine(landing.reasons)
+
+
+def _unread_meter(name: str, source: Input, error: MeterlakeError) -> BrokenLakeError:
+    hint = f"rows of meter {name!r} are in quarantine; mend the file, then land {source.name} again. {error.hint}"
+    return BrokenLakeError(
+        error.what, where=error.where, expected=error.expected, found=error.found, hint=hint.rstrip()
+    )
 
 
 def _begun(storage: Storage, source: Input) -> tuple[LandedInput, bool]:
@@ -147,23 +161,28 @@ class _Read(NamedTuple):
     rejected: pl.DataFrame
 
 
-def _read_batch(
-    batch: Batch,
-    meters: dict[str, Meter],
-    landed_at: dt.datetime,
-    sealed: dict[str, set[dt.date]],
-) -> _Read:
+def _read_batch(batch: Batch, meters: MeterCatalog, landed_at: dt.datetime, earlier: Earlier) -> _Read:
     """Parse and validate a batch. It changes nothing, so that batches can be read at the same time."""
     # To replace takes long even where there is nothing to replace.
     lines = (batch.lines.replace(b"\r\n", b"\n") if b"\r" in batch.lines else batch.lines).rstrip(b"\r\n")
+    # The first lines mostly name all meters there are, which are read at once; others are when it comes to them.
+    meters.load(named_meters(lines[:START_BYTES]))
     parsed = _refused(batch) if batch.refused else parse(lines, meters)
     schema = {LINE: pl.UInt32, "meter": pl.String, "reason": pl.String, "detail": pl.String}
-    events, rejected = [], [pl.DataFrame(parsed.rejected, schema=schema, orient="row")]
+    refused = [_of_broken_meter(said, meters.broken) for said in parsed.rejected]
+    events, rejected = [], [pl.DataFrame(refused, schema=schema, orient="row")]
     for meter, df in parsed.events:
-        judged = judge(df, meter, landed_at, sealed[meter.name])
+        state = meters.states[meter.name]
+        judged = judge(df, meter, landed_at, state.sealed - earlier.dates(meter.name, state))
         events.append((meter.name, judged.events.drop(LINE)))
         rejected.append(judged.rejected.with_columns(meter=pl.lit(meter.name)))
     return _Read(batch, lines, events, pl.concat(rejected, how="diagonal"))
+
+
+def _of_broken_meter(said: Rejected, broken: Mapping[str, MeterlakeError]) -> Rejected:
+    """The same, but that a meter which can't be read is not one that is not defined."""
+    error = broken.get(said.meter or "")
+    return said._replace(reason=UNREADABLE, detail=str(error)) if error and said.reason == UNKNOWN else said
 
 
 def _waited_for(batches: Iterator[tuple[Batch, _Read]], report: Report) -> Iterator[_Read]:
@@ -183,13 +202,15 @@ class _Landing:
         self,
         storage: Storage,
         source: Input,
-        meters: dict[str, Meter],
+        meters: MeterCatalog,
         record: LandedInput,
         report: Report,
         earlier: Earlier,
     ) -> None:
         self.storage, self.source, self.meters = storage, source, meters
         self.landed_at, self.report, self._earlier = record.landed_at, report, earlier
+        # Meters of which there are rows, and whose definition or state can't be read.
+        self.unreadable: set[str] = set()
         self.events, self.files, self.quarantine_files = 0, list[str](), list[str]()
         self.reasons: Counter[str] = Counter()
         self._held: dict[str, list[pl.DataFrame]] = {}
@@ -210,6 +231,7 @@ class _Landing:
     def _reject(self, rejected: pl.DataFrame, lines: list[bytes], batch: Batch) -> None:
         """Hold rejected rows with their original text, by the meter they name."""
         numbers = rejected[LINE].to_list()
+        self.unreadable.update(rejected.filter(pl.col("reason") == UNREADABLE)["meter"])
         rows = rejected.with_columns(
             pl.Series(
                 "raw", [lines[number].decode(errors="backslashreplace") for number in numbers], pl.String
@@ -255,7 +277,7 @@ class _Landing:
         for (date,), rows in sorted(dated.partition_by("#date", as_dict=True, include_key=False).items()):
             path = paths.events(meter, date) + file
             self.files.append(path)
-            if path in self._earlier.counted:
+            if path in self._earlier.counted(meter, self.meters.states[meter]):
                 continue
             if self.storage.exists(path):
                 # By an attempt that was killed; soon the record will say that it is landed.

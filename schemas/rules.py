@@ -27,6 +27,7 @@ REASONS = {
     "unknown_field": "a member that is no field of an event, where there is no idempotency key, or whose name is almost a field's",
     "meter_missing": "no meter is named, or its name is not text",
     "unknown_meter": "no meter of this name is defined in the lake",
+    "meter_unreadable": "the meter's definition or state can't be read; once it is mended, land the input again",
     "idempotency_key_invalid": "the idempotency key is not text",
     "subject_missing": "no subject, or an empty one",
     "subject_invalid": "the subject is not text, is over 128 bytes, or has characters beside A-Z a-z 0-9 _ . : -",

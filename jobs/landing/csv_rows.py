@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, groupby
 from operator import attrgetter
@@ -151,7 +151,8 @@ def _fields(text: bytes, header: Header) -> pl.DataFrame:
 
 def _lines(fields: pl.DataFrame, meters: Mapping[str, Meter]) -> bytes:
     """Return the rows as lines of JSON; blank where a row has no value."""
-    typed = partial(_typed, meters=meters)
+    named = fields["meter"].unique().drop_nulls().str.strip_chars().unique().sort()
+    typed = partial(_typed, present=[meters[name] for name in named if name in meters])
     lines = json_lines(fields, typed)
     if fields["meter"].null_count():
         empty = fields.select(pl.all_horizontal(pl.all().is_null())).to_series().arg_true().to_list()
@@ -188,11 +189,11 @@ def _refused_batches(rows: list[_Row]) -> Iterator[Batch]:
         yield Batch(lines, numbers[0], Refused(b"", reason, detail), numbers, texts)
 
 
-def _typed(name: str, _dtype: pl.DataType, meters: Mapping[str, Meter]) -> pl.Expr:
+def _typed(name: str, _dtype: pl.DataType, present: Sequence[Meter]) -> pl.Expr:
     """Return a further column as JSON: a number or truth value where the row's meter has it so, else text."""
     text, value = pl.col(name).str.strip_chars(), as_json(pl.col(name))
     for dtype, number_or_truth in ((pl.Float64(), _as_number(text)), (pl.Boolean(), _as_truth(text))):
-        names = [meter.name for meter in meters.values() if meter.dimension_dtypes.get(name) == dtype]
+        names = [meter.name for meter in present if meter.dimension_dtypes.get(name) == dtype]
         if names:
             declared = pl.col("meter").str.strip_chars().is_in(names)
             value = pl.when(declared & number_or_truth.is_not_null()).then(number_or_truth).otherwise(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -18,34 +18,39 @@ from schemas.meter import Meter, parse_meter
 DEFINITION_KEY = "meterlake-definition"
 
 
-class Earlier(NamedTuple):
+@dataclass(frozen=True)
+class Earlier:
     """What there is of an input.
 
     `quarantine_files` are its files of rejected rows. `meters` are the definitions, by name, by which rows of it were
-    landed: landed files never change, so the others are validated by the same. `counted` are its event files that were
-    dropped with a sealed date, which had counted them.
+    landed: landed files never change, so the others are validated by the same. `start` is how its event files are named,
+    if there may be any.
     """
 
     quarantine_files: frozenset[str] = frozenset()
-    meters: dict[str, Meter] = {}  # noqa: RUF012 - nobody changes it
-    counted: frozenset[str] = frozenset()
+    meters: Mapping[str, Meter] = field(default_factory=dict)
+    start: str = ""
 
-    def dates(self, meter: str) -> set[dt.date]:
+    def counted(self, meter: str, state: MeterState) -> set[str]:
+        """Return its event files that were dropped with a sealed date of a meter, which had counted them."""
+        if not self.start:
+            return set()
+        return {
+            paths.events(meter, date) + name
+            for date in state.sealed
+            for name in state.partitions[date].files
+            if name.startswith(self.start)
+        }
+
+    def dates(self, meter: str, state: MeterState) -> set[dt.date]:
         """Return the sealed dates of a meter that have counted rows of the input."""
-        places = (paths.split_partition(path) for path in self.counted)
-        return {place.date for place in places if place and place.meter == meter}
+        places = map(paths.split_partition, self.counted(meter, state))
+        return {place.date for place in places if place}
 
 
-def find_earlier(storage: Storage, sha256: str, states: Mapping[str, MeterState]) -> Earlier:
+def find_earlier(storage: Storage, sha256: str) -> Earlier:
     """Return what there is of an input: lists the quarantine and all events, and reads a footer for each meter."""
     start = paths.landed_files(sha256)
-    counted = {
-        paths.events(meter, date) + name
-        for meter, state in states.items()
-        for date in state.sealed
-        for name in state.partitions[date].files
-        if name.startswith(start)
-    }
     quarantined = [file.path for file in storage.list(paths.QUARANTINE) if _name(file.path).startswith(start)]
     meters: dict[str, Meter] = {}
     for file in storage.list(paths.EVENTS):
@@ -53,7 +58,7 @@ def find_earlier(storage: Storage, sha256: str, states: Mapping[str, MeterState]
         if place and place.file.startswith(start) and place.meter not in meters:
             found = _definition(storage, file)
             meters |= {place.meter: found} if found else {}
-    return Earlier(frozenset(quarantined), meters, frozenset(counted))
+    return Earlier(frozenset(quarantined), meters, start)
 
 
 def _definition(storage: Storage, file: StoredFile) -> Meter | None:

@@ -75,8 +75,12 @@ def _is_plain(lines: bytes) -> bool:
 
 
 def _present(lines: bytes, meters: Mapping[str, Meter]) -> list[Meter]:
-    named = {name.decode(errors="replace") for name in set(_NAMES.findall(lines))}
-    return [meters[name] for name in sorted(named & meters.keys())]
+    return [meters[name] for name in sorted(named_meters(lines)) if name in meters]
+
+
+def named_meters(lines: bytes) -> set[str]:
+    """Return what lines of JSON name as meters; not all of them are lines of events, or names that are not escaped."""
+    return {name.decode(errors="replace") for name in set(_NAMES.findall(lines))}
 
 
 def _read(

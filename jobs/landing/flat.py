@@ -35,7 +35,8 @@ def with_nested_metadata(lines: bytes, meters: Mapping[str, Meter]) -> bytes | N
     texts = lines.split(b"\n")
     if len(bodies) != len(texts):
         return None
-    declared = {name: _declared(meter) for name, meter in meters.items()}
+    named = {_text(bytes(body["meter"])) for body in bodies if "meter" in body}
+    declared = {name: _declared(meters[name]) for name in sorted(named) if name in meters}
     shapes: dict[tuple[str, ...], list[str]] = {}
     # Like the loop of parse_rest: it only puts texts together that msgspec has cut and checked.
     nested = [_nested(text, body, declared, shapes) for text, body in zip(texts, bodies, strict=True)]
