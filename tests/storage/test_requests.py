@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import json
 import random
+from collections import Counter
 from functools import cache
 from math import ceil
+from pathlib import Path
 
 import msgspec
 import polars as pl
@@ -15,6 +18,7 @@ import pytest
 from jobs.aggregate import aggregate
 from jobs.billing import month_of
 from jobs.export import export
+from jobs.land import land
 from lake import Lake, paths
 from lake.checksums import rows_checksum
 from lake.events import fingerprint
@@ -194,6 +198,22 @@ def test_a_night_with_a_copy_on_another_date_reads_only_its_two_partitions(
     assert recomputed(report) == {DAYS[30]: "a copy in another partition", DAYS[31]: "files added"}
     read = {r.path.split("date=")[1] for r in requests if r.kind == "GET" and "/events/" in r.path}
     assert read == {f"{DAYS[31]}/a.parquet", f"{DAYS[31]}/b.parquet", f"{DAYS[30]}/a.parquet"}
+
+
+def test_landing_one_event_asks_as_much_however_many_meters_there_are(
+    lake: Lake, server: Server, tmp_path: Path
+) -> None:
+    for n in range(METERS):
+        defined(lake, f"meter {n}")
+    line = {"subject": "org_1", "meter": "meter 7", "quantity": 1, "timestamp": f"{DAY}T12:00:00Z"}
+    (tmp_path / "events.jsonl").write_text(json.dumps(line) + "\n")
+    opened = Lake(lake.url)
+    with server.counting() as requests:
+        ran(opened, lambda report: land(opened, [str(tmp_path / "events.jsonl")], report))
+    kinds = Counter("GET" if r.kind == "HEAD" else r.kind for r in requests)
+    assert kinds["GET"] <= 4
+    assert kinds["PUT"] <= 4
+    assert sum(kinds.values()) <= 12, [f"{r.kind} {r.path}" for r in requests]
 
 
 def test_reading_two_of_many_columns_reads_few_bytes(lake: Lake, server: Server) -> None:
