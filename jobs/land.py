@@ -14,6 +14,7 @@ import polars as pl
 
 from jobs.landing.batches import Batch
 from jobs.landing.earlier import DEFINITION_KEY, Earlier, find_earlier
+from jobs.landing.earlier_keys import keep_earlier_keys
 from jobs.landing.fast import named_meters
 from jobs.landing.inputs import Input, open_input
 from jobs.landing.judge import judge
@@ -285,7 +286,8 @@ class _Landing:
                 continue
             local = self.storage.scratch(".parquet")
             definition = {DEFINITION_KEY: msgspec.json.encode(self.meters[meter]).decode()}
-            write_stamped(rows, local, definition, compression="zstd")
+            known = keep_earlier_keys(self.storage, meter, rows, self.landed_at)
+            write_stamped(known, local, definition, compression="zstd")
             self.report.rows_written += rows.height
             self.report.bytes_written += local.stat().st_size
             self.storage.publish_file(path, local)

@@ -56,18 +56,21 @@ def find_earlier(storage: Storage, sha256: str) -> Earlier:
     for file in storage.list(paths.EVENTS):
         place = paths.split_partition(file.path)
         if place and place.file.startswith(start) and place.meter not in meters:
-            found = _definition(storage, file)
+            found = definition_of(storage, file)
             meters |= {place.meter: found} if found else {}
     return Earlier(frozenset(quarantined), meters, start)
 
 
-def _definition(storage: Storage, file: StoredFile) -> Meter | None:
-    """Return the definition that a landed file names; None for one of an earlier version, which wrote none."""
+def definition_of(storage: Storage, file: StoredFile) -> Meter | None:
+    """Return the definition that a landed file names; None for one of an earlier version, which wrote none.
+
+    Raises BrokenLakeError if the file can't be read.
+    """
     try:
         stored = storage.metadata(file).get(DEFINITION_KEY)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise BrokenLakeError(
-            "a file that this input was landed to can't be read",
+            "a landed file can't be read",
             where=file.path,
             found=str(error).splitlines()[0],
             hint="restore it from a backup, or remove it, and land the input again",
