@@ -36,14 +36,17 @@ def walk(root: str, folder: str, *, linked: bool) -> Iterator[StoredFile]:
             continue
         for entry in entries:
             path = f"{inner}/{entry.name}" if inner else entry.name
-            if entry.is_dir(follow_symlinks=False) and _is_unicode(path):
+            if not _is_unicode(path):
+                escaped = os.fsencode(path).decode(errors="backslashreplace")
+                yield StoredFile(escaped, 0, "", "a name that is not UTF-8", is_linked)
+            elif entry.is_dir(follow_symlinks=False):
                 left.append((path, is_linked))
-                continue
-            found = _look_at(root, path, entry, linked=is_linked)
-            if isinstance(found, str):
-                left.append((found, True))
-            elif found:
-                yield found
+            else:
+                found = _look_at(root, path, entry, linked=is_linked)
+                if isinstance(found, str):
+                    left.append((found, True))
+                elif found:
+                    yield found
 
 
 def regular_file(path: str, status: os.stat_result, *, linked: bool = False) -> StoredFile:
@@ -54,12 +57,9 @@ def regular_file(path: str, status: os.stat_result, *, linked: bool = False) -> 
 
 def _look_at(root: str, path: str, entry: os.DirEntry[str], *, linked: bool) -> StoredFile | str | None:
     """Return the file, or the path of a linked folder that is to be listed too; None for what is gone."""
-    if not _is_unicode(path):
-        escaped = os.fsencode(path).decode(errors="backslashreplace")
-        return StoredFile(escaped, 0, "", "a name that is not UTF-8", linked)
     is_link = entry.is_symlink()
     try:
-        status = entry.stat()
+        status = entry.stat(follow_symlinks=is_link)
         if stat.S_ISREG(status.st_mode):
             return regular_file(path, status, linked=linked or is_link)
         is_folder = is_link and stat.S_ISDIR(status.st_mode)
