@@ -226,7 +226,7 @@ class _Landing:
             self._reject(batch.rejected, batch.batch.texts or batch.lines.split(b"\n"), batch.batch)
         self._lines += batch.lines.count(b"\n") + 1
         self._bytes += len(batch.lines)
-        if self._lines >= FLUSH_LINES or self._bytes >= FLUSH_BYTES:
+        if batch.batch.ends_block and (self._lines >= FLUSH_LINES or self._bytes >= FLUSH_BYTES):
             self.flush()
 
     def _reject(self, rejected: pl.DataFrame, lines: list[bytes], batch: Batch) -> None:

@@ -28,6 +28,20 @@ def as_json(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
     return _nested(value, dtype) if types.is_nested(dtype) else _other(value, dtype)
 
 
+def has_json(dtype: pa.DataType) -> bool:
+    """Whether values of this type have a JSON: all that Parquet has, but for structs with two fields of one name."""
+    if isinstance(dtype, pa.BaseExtensionType):
+        return has_json(dtype.storage_type)
+    if types.is_struct(dtype):
+        names = [field.name for field in dtype]
+        return len(set(names)) == len(names) and all(has_json(field.type) for field in dtype)
+    if types.is_map(dtype):
+        return (is_text(dtype.key_type) or types.is_primitive(dtype.key_type)) and has_json(dtype.item_type)
+    if is_list(dtype) or types.is_dictionary(dtype):
+        return has_json(dtype.value_type)
+    return not (types.is_nested(dtype) or types.is_interval(dtype))
+
+
 def quoted(text: pl.Expr) -> pl.Expr:
     """Return text as a JSON string, and anything else that Polars has as its JSON; null stays null."""
     encoded = pl.struct(text.alias("t")).struct.json_encode().str.slice(5).str.head(-1)

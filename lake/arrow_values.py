@@ -120,6 +120,9 @@ def _plain_type(dtype: pa.DataType) -> pa.DataType:
         return pa.int64()
     if types.is_decimal256(dtype):
         return pa.string()
+    if types.is_decimal32(dtype) or types.is_decimal64(dtype):
+        # Polars takes them, and panics when one is to be a text.
+        return pa.decimal128(dtype.precision, dtype.scale)
     return _plain_nested(dtype) if types.is_nested(dtype) or types.is_dictionary(dtype) else dtype
 
 

@@ -6,26 +6,15 @@ while it is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
 from polars.io.plugins import register_io_source
 
-from lake.arrow_json import as_json
-from lake.arrow_values import (
-    as_double,
-    as_instant,
-    as_number_text,
-    as_quantity,
-    as_text,
-    is_json,
-    is_number,
-    is_text,
-    is_uuid,
-    to_frame,
-)
+from lake.arrow_values import as_number_text, to_frame
+from lake.column_kinds import DIMENSIONS, FIELDS, Kind, is_own_text
 from lake.parquet_batches import DAMAGE, read_batches, read_schema
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError
@@ -43,15 +32,6 @@ class FileCheck(NamedTuple):
 
     error: MeterlakeError | None = None
     converted: bool = False
-
-
-class _Kind(NamedTuple):
-    """What a column of an event may be: in the lake's own type, or in others that say the same."""
-
-    own: Callable[[pa.DataType], bool]
-    readable: Callable[[pa.DataType], bool]
-    expected: str
-    convert: Callable[[pl.Expr, pa.DataType], pl.Expr]
 
 
 def check_columns(
@@ -112,7 +92,7 @@ def _converted(
         sources = {name: "quantity" if name == GIVEN else name for name in wanted}
         # Without any column it would not be known how many rows there are.
         needed = {source for source in sources.values() if source in there} or {"subject"}
-        for batch in read_batches(path, sorted(needed)):
+        for batch, _ in read_batches(path, sorted(needed)):
             found = dict(zip(batch.schema.names, batch.schema.types, strict=True))
             values = [
                 _value(name, columns, found.get(source)).alias(name) for name, source in sources.items()
@@ -131,11 +111,11 @@ def _value(name: str, columns: Columns, dtype: pa.DataType | None) -> pl.Expr:
     return _kind(name, columns).convert(pl.col(name), dtype)
 
 
-def _kind(name: str, columns: Columns) -> _Kind:
-    return _FIELDS[name] if name in _FIELDS else _DIMENSIONS[columns[name]]
+def _kind(name: str, columns: Columns) -> Kind:
+    return FIELDS[name] if name in FIELDS else DIMENSIONS[columns[name]]
 
 
-def _column_error(schema: pa.Schema, name: str, kind: _Kind, file: StoredFile) -> MeterlakeError | None:
+def _column_error(schema: pa.Schema, name: str, kind: Kind, file: StoredFile) -> MeterlakeError | None:
     found = [str(schema.types[number]) for number in schema.get_all_field_indices(name)]
     if len(found) == 1 and kind.readable(schema.field(name).type):
         return None
@@ -169,57 +149,4 @@ def _is_plain(dtype: pa.DataType) -> bool:
         return False
     number = types.is_integer(dtype) or types.is_float32(dtype) or types.is_float64(dtype)
     other = types.is_boolean(dtype) or types.is_decimal128(dtype) or types.is_date32(dtype)
-    return bool(number or other or _is_own_text(dtype) or types.is_binary(dtype))
-
-
-def _is_own_text(dtype: pa.DataType) -> bool:
-    return bool(types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype))
-
-
-def _is_text(dtype: pa.DataType) -> bool:
-    return is_text(dtype) or is_uuid(dtype)
-
-
-def _is_instant(dtype: pa.DataType) -> bool:
-    return bool((types.is_timestamp(dtype) and dtype.tz) or types.is_null(dtype))
-
-
-def _is_metadata(dtype: pa.DataType) -> bool:
-    return is_text(dtype) or is_json(dtype) or types.is_struct(dtype) or types.is_map(dtype)
-
-
-def _is_bool(dtype: pa.DataType) -> bool:
-    return bool(types.is_boolean(dtype) or types.is_null(dtype))
-
-
-def _as_metadata(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
-    return as_text(value, dtype) if is_text(dtype) or is_json(dtype) else as_json(value, dtype)
-
-
-_TEXT = _Kind(_is_own_text, _is_text, "string", as_text)
-_MOMENT = _Kind(
-    pa.timestamp("us", "UTC").equals,
-    _is_instant,
-    "timestamp[us, tz=UTC], or another unit and zone",
-    as_instant,
-)
-_QUANTITY = _Kind(
-    pa.decimal128(38, 9).equals,
-    lambda dtype: is_number(dtype) or is_text(dtype),
-    "decimal128(38, 9), another number, or numeric text",
-    as_quantity,
-)
-_METADATA = _Kind(_is_own_text, _is_metadata, "string of JSON, a struct or a map", _as_metadata)
-_FIELDS = {
-    "idempotency_key": _TEXT,
-    "subject": _TEXT,
-    "quantity": _QUANTITY,
-    "timestamp": _MOMENT,
-    "received_at": _MOMENT,
-    "metadata": _METADATA,
-}
-_DIMENSIONS = {
-    pl.String(): _TEXT,
-    pl.Float64(): _Kind(types.is_float64, is_number, "double, or another number", as_double),
-    pl.Boolean(): _Kind(types.is_boolean, _is_bool, "bool", lambda value, _: value.cast(pl.Boolean)),
-}
+    return bool(number or other or is_own_text(dtype) or types.is_binary(dtype))

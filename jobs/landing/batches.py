@@ -38,6 +38,8 @@ class Batch(NamedTuple):
     refused: Refused | None = None
     positions: list[int] | None = None
     texts: list[bytes] | None = None
+    # Whether what is held may be written after it: bounds of landed files depend on it.
+    ends_block: bool = True
 
 
 def cut(stream: ByteStream) -> Iterator[Batch]:
@@ -75,14 +77,6 @@ def joined(texts: Iterable[bytes | Refused]) -> Iterator[Batch]:
             position += 1
     if held:
         yield from _bounded(b"\n".join(held), position, len(held) - 1)
-
-
-def numbered(blocks: Iterable[bytes]) -> Iterator[Batch]:
-    """Blocks of lines with the number of their first line."""
-    position = 1
-    for lines in blocks:
-        yield Batch(lines, position)
-        position += lines.count(b"\n") + 1
 
 
 def _bounded(lines: bytes, position: int, ends: int) -> Iterator[Batch]:

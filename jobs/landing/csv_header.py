@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-import polars as pl
-
 from jobs.landing.batches import MAX_LINE_BYTES
 from jobs.landing.csv_records import Chunk, field_texts, first_record
-from jobs.landing.rows import check_columns
+from jobs.landing.rows import check_names
 from schemas.errors import BadInputError
 from schemas.meter import Meter
 
@@ -59,9 +57,4 @@ def _check(columns: list[str], name: str, meters: Mapping[str, Meter]) -> None:
                 found=repr(columns[0][:200]),
                 hint="save it with commas between its columns; numbers have a point, not a comma",
             )
-    twice = [column for number, column in enumerate(columns) if column in columns[:number]]
-    if twice:
-        raise BadInputError(
-            f"column {twice[0]!r} stands twice", where=name, expected="each column once", found="two alike"
-        )
-    check_columns(pl.Schema(dict.fromkeys(columns, pl.String())), name, meters)
+    check_names(columns, name, meters)

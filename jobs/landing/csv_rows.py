@@ -24,7 +24,8 @@ from jobs.landing.compression import ByteStream
 from jobs.landing.conflicts import conflicting_rows, side_by_side
 from jobs.landing.csv_header import Header, read_header
 from jobs.landing.csv_records import Chunk, Record, csv_chunks, field_texts, take_apart
-from jobs.landing.rows import FIELDS, as_json, json_lines
+from jobs.landing.rows import FIELDS, json_lines
+from lake.arrow_json import quoted
 from schemas.meter import Meter
 
 _JSON_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
@@ -189,9 +190,9 @@ def _refused_batches(rows: list[_Row]) -> Iterator[Batch]:
         yield Batch(lines, numbers[0], Refused(b"", reason, detail), numbers, texts)
 
 
-def _typed(name: str, _dtype: pl.DataType, present: Sequence[Meter]) -> pl.Expr:
+def _typed(name: str, present: Sequence[Meter]) -> pl.Expr:
     """Return a further column as JSON: a number or truth value where the row's meter has it so, else text."""
-    text, value = pl.col(name).str.strip_chars(), as_json(pl.col(name))
+    text, value = pl.col(name).str.strip_chars(), quoted(pl.col(name))
     for dtype, number_or_truth in ((pl.Float64(), _as_number(text)), (pl.Boolean(), _as_truth(text))):
         names = [meter.name for meter in present if meter.dimension_dtypes.get(name) == dtype]
         if names:

@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from jobs.landing.batches import BYTE_ORDER_MARK, Batch, cut, joined, numbered
+from jobs.landing.batches import BYTE_ORDER_MARK, Batch, cut, joined
 from jobs.landing.compression import decompressed
 from jobs.landing.csv_rows import csv_batches
 from jobs.landing.elements import elements
+from jobs.landing.parquet_rows import parquet_batches
 from jobs.landing.recognition import check_form
-from jobs.landing.rows import parquet_lines
 from jobs.landing.steady_file import SteadyFile
 from lake.storage import Storage
 from lake.storage.faults import writing
@@ -46,7 +46,7 @@ class Input(NamedTuple):
         Raises BadInputError if a table has not the columns of an event.
         """
         if self.file_format == "parquet":
-            yield from numbered(parquet_lines(self.file.reader(), self.name, meters))
+            yield from parquet_batches(self.file.reader, self.name, meters)
             return
         with decompressed(self.file.reader()) as stream:
             if self.file_format == "csv":

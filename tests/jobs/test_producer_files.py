@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.compact import compact
-from jobs.report import reported
+from jobs.land import land
+from jobs.report import Report, reported
 from jobs.verify import verify
 from lake import Lake, paths
 from schemas.meter import Meter
-from tests.support import DAY, a_lake, aggregated, event, put, retained, usage
+from support import DAY, METER, a_lake, aggregated, event, put, retained, usage
 
 PROGRAMS = Path(__file__).parents[1] / "producers"
 DIMENSIONS = [
@@ -429,7 +430,7 @@ def test_a_late_file_of_other_types_goes_to_quarantine_as_it_is_written(tmp_path
     lake, meter = a_lake(tmp_path)
     put_table(lake, meter, a_table(quantity=of_types([0.5], pa.float64())))
     aggregated(lake)
-    retained(lake, DAY + dt.timedelta(days=400))
+    retained(lake, DAY + dt.timedelta(days=60))
     late = put_table(lake, meter, a_table(quantity=of_types([float("nan")], pa.float64())), "late.parquet")
     assert aggregated(lake).quarantined == {"sealed_partition": 1}
     assert not late.exists()
@@ -461,3 +462,76 @@ def test_text_that_is_not_utf_8_is_a_damaged_file(tmp_path: Path) -> None:
     file.write_bytes(body.getvalue().replace(b"org_XX", b"org_\xff\xfe"))
     (problem,) = aggregated(lake).problems
     assert problem["what"] == "damaged file"
+
+
+# The same files, landed
+
+
+def landed_table(lake: Lake, folder: Path, table: pa.Table) -> Report:
+    """Land a table that names its meter."""
+    file = folder / "usage.parquet"
+    pq.write_table(table.append_column("meter", pa.array([METER["name"]] * table.num_rows)), file)
+    with reported(lake, "land") as report:
+        land(lake, [str(file)], report)
+    return report
+
+
+ALIKE: dict[str, dict[str, pa.Array]] = {
+    **{f"quantity: {name}": {"quantity": values} for name, (values, _) in QUANTITIES.items()},
+    **{
+        f"timestamp: {name}": {"timestamp": pa.array([MICROSECONDS], pa.timestamp("us", "UTC")).cast(dtype)}
+        for name, dtype in MOMENTS.items()
+    },
+    **{
+        f"{column}: {name}": {column: text}
+        for name, text in TEXTS.items()
+        for column in ("idempotency_key", "plan")
+    },
+    **{f"score: {name}": {"score": number} for name, number in NUMBERS.items()},
+    "score: half": {"score": HALF},
+    **{f"metadata: {name}": {"metadata": values} for name, (values, _) in METADATA.items()},
+}
+
+
+@pytest.mark.parametrize("columns", ALIKE.values(), ids=ALIKE)
+def test_a_file_that_is_landed_says_what_it_says_in_a_partition(
+    tmp_path: Path, columns: dict[str, pa.Array], capfd: pytest.CaptureFixture[str]
+) -> None:
+    dimensions = [each | {"required": False} for each in DIMENSIONS]
+    lake, meter = a_lake(tmp_path / "partition", dimensions=dimensions)
+    put_table(lake, meter, a_table(**columns))
+    other, _ = a_lake(tmp_path / "landed", dimensions=dimensions)
+    report = landed_table(other, tmp_path, a_table(**columns))
+    assert (report.problems, report.quarantined) == ([], {})
+    expected, found = (each.events(meter.name).collect() for each in (lake, other))
+    if "metadata" in columns:
+        # Without the white space between its tokens, as of all metadata that lands.
+        expected = expected.with_columns(metadata=pl.col("metadata").str.replace_all(": ", ":"))
+    assert found.to_dicts() == expected.to_dicts()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "found"),
+    [each for each in REFUSED.values() if each[0] not in ("score", "trial", "subject")],
+    ids=[name for name, each in REFUSED.items() if each[0] not in ("score", "trial", "subject")],
+)
+def test_a_type_that_cannot_be_landed_is_named_as_arrow_names_it(
+    tmp_path: Path, column: str, values: pa.Array, found: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lake, meter = a_lake(tmp_path / "lake", dimensions=DIMENSIONS)
+    report = landed_table(lake, tmp_path, a_table(**{column: values}))
+    assert report.exit_code == 1
+    assert report.problems[0]["what"] == f"column {column!r} is of a wrong type"
+    assert report.problems[0]["found"] == found
+    assert lake.events(meter.name).collect().is_empty()
+    assert capfd.readouterr().err == ""
+
+
+def test_columns_of_any_type_land_as_metadata(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path / "lake")
+    table = a_table(gap=of_types([dt.timedelta(hours=1)], pa.duration("s")), half=HALF, id=UUIDS)
+    assert landed_table(lake, tmp_path, table).problems == []
+    (metadata,) = lake.events(meter.name).collect()["metadata"]
+    assert json.loads(metadata)["half"] == 0.1
+    assert json.loads(metadata)["id"] == str(KEY)

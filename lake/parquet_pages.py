@@ -1,0 +1,188 @@
+"""How much memory the pages of a Parquet file take once they are decoded, from the headers of all its pages.
+
+A footer says how long a column chunk is uncompressed, but not how long its dictionary's values are, which may each
+stand for millions of rows, and it may lie. The header of each page is what its reader goes by.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+# Of compact Thrift: the types of a field that have a value behind them.
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
+_HEADER_BYTES, _MAX_HEADER_BYTES = 2**10, 2**20
+_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
+_BY_DICTIONARY, _BY_PREFIX = (2, 8), 7
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
+# What a reader keeps of each value of text beside its bytes.
+_TEXT_BYTES = 16
+_CODECS = {"ZSTD": "zstd", "SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "LZ4": "lz4_raw"}
+# Of longer dictionaries it is not looked how long each value is.
+_MAX_DICTIONARY_BYTES = 2**25
+
+
+class ColumnSize(NamedTuple):
+    """Bytes of one column of a row group: its largest pages before, and its values once they are decoded.
+
+    `row_bytes` is what a row takes: of a flat column in the page where rows take most, else on average.
+    """
+
+    page_bytes: int
+    row_bytes: float
+    decoded_bytes: int
+    repeated: bool
+
+
+class _Page(NamedTuple):
+    """What the header of a page says, and where its content begins."""
+
+    kind: int
+    uncompressed_bytes: int
+    compressed_bytes: int
+    values: int
+    encoding: int
+    start: int
+
+
+def column_sizes(
+    metadata: pq.FileMetaData, source: BinaryIO, row_group: int, columns: Collection[str] | None
+) -> Iterator[ColumnSize]:
+    """Yield the sizes of the leaves of these columns, or of all. Raises ValueError for headers that are none."""
+    group = metadata.row_group(row_group)
+    for number in range(group.num_columns):
+        leaf = metadata.schema.column(number)
+        if columns is None or leaf.path in columns or leaf.path.split(".")[0] in columns:
+            yield _column_size(source, group.column(number), leaf, max(group.num_rows, 1))
+
+
+def _column_size(source: BinaryIO, chunk: Any, leaf: Any, rows: int) -> ColumnSize:
+    width = leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(leaf.physical_type)
+    dictionary, largest, longest = 0, 0, 0
+    decoded, dense = 0, 0.0
+    for page in _pages(source, chunk):
+        if page.kind == _DICTIONARY:
+            dictionary = page.uncompressed_bytes
+            longest = width or _longest(source, page, chunk.compression) + _TEXT_BYTES
+            continue
+        largest = max(largest, page.uncompressed_bytes)
+        size = _decoded_bytes(page, width, longest)
+        decoded += size
+        dense = max(dense, size / max(page.values, 1))
+    repeated = leaf.max_repetition_level > 0
+    return ColumnSize(dictionary + largest, decoded / rows if repeated else dense, decoded, repeated)
+
+
+def _decoded_bytes(page: _Page, width: int | None, longest: int) -> int:
+    if width is not None:
+        return page.values * width
+    if page.encoding in _BY_DICTIONARY:
+        return page.values * longest
+    # Each value may repeat all that the page holds.
+    each = page.uncompressed_bytes if page.encoding == _BY_PREFIX else 0
+    return page.uncompressed_bytes + page.values * (each + _TEXT_BYTES)
+
+
+def _pages(source: BinaryIO, chunk: Any) -> Iterator[_Page]:
+    """The pages of a column chunk, until they have as many values as it has."""
+    starts = [start for start in (chunk.dictionary_page_offset, chunk.data_page_offset) if start]
+    position, left = min(starts, default=0), chunk.num_values
+    while left > 0:
+        page = _page_at(source, position)
+        yield page
+        if page.kind != _DICTIONARY:
+            left -= page.values
+        position = page.start + page.compressed_bytes
+
+
+def _page_at(source: BinaryIO, position: int) -> _Page:
+    size = _HEADER_BYTES
+    while True:
+        source.seek(position)
+        body = source.read(size)
+        try:
+            fields, length = _struct(body, 0)
+        except IndexError:
+            if size >= _MAX_HEADER_BYTES or len(body) < size:
+                raise ValueError(f"no header of a page at byte {position}") from None
+            size = _MAX_HEADER_BYTES
+            continue
+        return _page(fields, position, position + length)
+
+
+def _page(fields: dict[int, Any], position: int, start: int) -> _Page:
+    kind = fields.get(1)
+    inner = fields.get(5 if kind == _DATA else 7 if kind == _DICTIONARY else 8, {})
+    numbers = [kind, fields.get(2), fields.get(3), inner.get(1), inner.get(4 if kind == _DATA_V2 else 2)]
+    found = [number for number in numbers if isinstance(number, int) and number >= 0]
+    # A page of no bytes at all would be read for ever.
+    if len(found) < len(numbers) or start <= position:
+        raise ValueError(f"no header of a page at byte {position}")
+    kind, uncompressed, compressed, values, encoding = found
+    return _Page(kind, uncompressed, compressed, values, encoding, start)
+
+
+def _longest(source: BinaryIO, page: _Page, compression: str) -> int:
+    """The length of the longest text in a dictionary; of one that can't be looked into, its own."""
+    codec = _CODECS.get(compression)
+    if page.uncompressed_bytes > _MAX_DICTIONARY_BYTES or not (codec or compression == "UNCOMPRESSED"):
+        return page.uncompressed_bytes
+    source.seek(page.start)
+    body = source.read(page.compressed_bytes)
+    if codec:
+        body = pa.decompress(body, page.uncompressed_bytes, codec, asbytes=True)
+    longest, position = 0, 0
+    while position + 4 <= len(body):
+        (length,) = struct.unpack_from("<I", body, position)
+        longest = max(longest, length)
+        position += 4 + length
+    return longest
+
+
+def _struct(body: bytes, position: int) -> tuple[dict[int, Any], int]:
+    """A struct of compact Thrift, its fields by number, and where it ends. Raises IndexError where the bytes end."""
+    fields: dict[int, Any] = {}
+    number = 0
+    while (head := body[position]) != 0:
+        position += 1
+        if head >> 4:
+            number += head >> 4
+        else:
+            number, position = _integer(body, position)
+        fields[number], position = _value(body, position, head & 15)
+    return fields, position + 1
+
+
+def _value(body: bytes, position: int, kind: int) -> tuple[Any, int]:
+    if kind in (_TRUE, _FALSE):
+        return kind == _TRUE, position
+    if kind == _STRUCT:
+        return _struct(body, position)
+    if kind == _BINARY:
+        length, position = _varint(body, position)
+        # What is behind it is looked at, so that a text that is not all there is found.
+        return None, position + length
+    if kind in (_BYTE, _DOUBLE):
+        return None, position + (1 if kind == _BYTE else 8)
+    if kind in (_LIST, _SET, _MAP):
+        raise ValueError("a list in the header of a page")
+    return _integer(body, position)
+
+
+def _integer(body: bytes, position: int) -> tuple[int, int]:
+    raw, position = _varint(body, position)
+    return (raw >> 1) ^ -(raw & 1), position
+
+
+def _varint(body: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = body[position]
+        value |= (byte & 127) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 128:
+            return value, position
