@@ -92,8 +92,10 @@ def _land_input(storage: Storage, source: Input, meters: MeterCatalog, report: R
         status = f"already landed at {record.landed_at:%Y-%m-%d %H:%M:%S} UTC"
         report.inputs.append(said | {"status": status, "events": 0, "quarantined": 0})
         return
-    earlier = Earlier(frozenset(record.quarantine_files))
-    if not is_new and not record.complete:
+    earlier = Earlier()
+    if not is_new:
+        # Until the end it is an interrupted one, whose files are not merged.
+        record = _reopened(storage, source, record)
         earlier = find_earlier(storage, source.sha256)
         meters.pin(earlier.meters)
     landing = _Landing(storage, source, meters, record, report, earlier)
@@ -135,6 +137,14 @@ def _begun(storage: Storage, source: Input) -> tuple[LandedInput, bool]:
     if storage.create(path, msgspec.json.encode(record)):
         return record, True
     return decode_landed(storage.read(path) or b"", path), False
+
+
+def _reopened(storage: Storage, source: Input, record: LandedInput) -> LandedInput:
+    """Return the record as that of an input that is not landed to its end."""
+    opened = msgspec.structs.replace(record, complete=False)
+    if record.complete:
+        storage.publish(paths.landed(source.sha256), msgspec.json.encode(opened))
+    return opened
 
 
 def decode_landed(body: bytes, path: str) -> LandedInput:

@@ -24,12 +24,13 @@ class Earlier:
 
     `quarantine_files` are its files of rejected rows. `meters` are the definitions, by name, by which rows of it were
     landed: landed files never change, so the others are validated by the same. `start` is how its event files are named,
-    if there may be any.
+    if there may be any, and `event_files` are those that are there.
     """
 
     quarantine_files: frozenset[str] = frozenset()
     meters: Mapping[str, Meter] = field(default_factory=dict)
     start: str = ""
+    event_files: frozenset[str] = frozenset()
 
     def counted(self, meter: str, state: MeterState) -> set[str]:
         """Return its event files that were dropped with a sealed date of a meter, which had counted them."""
@@ -43,22 +44,25 @@ class Earlier:
         }
 
     def dates(self, meter: str, state: MeterState) -> set[dt.date]:
-        """Return the sealed dates of a meter that have counted rows of the input."""
-        places = map(paths.split_partition, self.counted(meter, state))
-        return {place.date for place in places if place}
+        """Return the sealed dates of a meter with rows of the input: counted, or landed as they were being sealed."""
+        if not state.sealed:
+            return set()
+        places = map(paths.split_partition, self.counted(meter, state) | self.event_files)
+        return {place.date for place in places if place and place.meter == meter}
 
 
 def find_earlier(storage: Storage, sha256: str) -> Earlier:
     """Return what there is of an input: lists the quarantine and all events, and reads a footer for each meter."""
     start = paths.landed_files(sha256)
     quarantined = [file.path for file in storage.list(paths.QUARANTINE) if _name(file.path).startswith(start)]
+    landed = [file for file in storage.list(paths.EVENTS) if _name(file.path).startswith(start)]
     meters: dict[str, Meter] = {}
-    for file in storage.list(paths.EVENTS):
+    for file in landed:
         place = paths.split_partition(file.path)
-        if place and place.file.startswith(start) and place.meter not in meters:
+        if place and place.meter not in meters:
             found = definition_of(storage, file)
             meters |= {place.meter: found} if found else {}
-    return Earlier(frozenset(quarantined), meters, start)
+    return Earlier(frozenset(quarantined), meters, start, frozenset(file.path for file in landed))
 
 
 def definition_of(storage: Storage, file: StoredFile) -> Meter | None:

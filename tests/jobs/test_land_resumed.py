@@ -15,9 +15,11 @@ import pytest
 
 from faults.storage import BrokenOffError, FaultyStorage
 from jobs import land as land_job
+from jobs.compact import compact
 from jobs.land import land
 from jobs.report import Report, reported
 from lake import Lake, paths
+from lake.state import load_state
 from lake.storage import LocalStorage
 from support import DAY, METER, a_lake, aggregated, define, retained
 
@@ -149,6 +151,24 @@ def test_what_a_sealed_date_has_counted_is_not_quarantined_too(tmp_path: Path, w
     assert lake.usage(NAME, NEXT).collect()["events"].sum() == 3
 
 
+def test_what_landed_while_its_date_was_sealed_is_quarantined_once(tmp_path: Path) -> None:
+    lake, _ = a_lake(tmp_path / "lake", event_retention_days=30)
+    (tmp_path / "usage.jsonl").write_text("".join(LINES))
+    (tmp_path / "first.jsonl").write_text(line(99))
+    _broken_off_at_the_end(lake, tmp_path / "usage.jsonl")
+    (late,) = (tmp_path / "lake" / paths.events(NAME, DAY)).iterdir()
+    late.rename(tmp_path / "late")
+    run(lake, lambda lake, report: land(lake, [str(tmp_path / "first.jsonl")], report))
+    aggregated(lake)
+    retained(lake, DAY + dt.timedelta(days=31))
+    late.parent.mkdir(exist_ok=True)
+    (tmp_path / "late").rename(late)
+    run(lake, lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+    aggregated(lake)
+    found = Counter(json.loads(raw)["idempotency_key"] for raw in _quarantined(lake))
+    assert (found["k0"], found["k2"], found["k4"], max(found.values())) == (1, 1, 1, 1)
+
+
 def _broken_off_at_the_end(lake: Lake, file: Path, *, before_any: bool = False) -> None:
     """Land all of a file but the record that it is landed; or nothing of it but that it was begun."""
 
@@ -162,3 +182,79 @@ def _broken_off_at_the_end(lake: Lake, file: Path, *, before_any: bool = False) 
         patch.setattr(storage, "publish_file" if before_any else "publish", broken)
         with pytest.raises(BrokenOffError):
             run(lake.over(storage), lambda lake, report: land(lake, [str(file)], report))
+
+
+def _compacted(lake: Lake) -> None:
+    """Merge what has landed of past dates, and remove what was merged."""
+    aggregated(lake)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lake.compacted.GRACE", dt.timedelta(0))
+        for _ in range(2):
+            run(lake, lambda lake, report: compact(lake, report, as_of=NEXT + dt.timedelta(days=7)))
+
+
+def _sealed(lake: Lake) -> None:
+    aggregated(lake)
+    retained(lake, DAY + dt.timedelta(days=31))
+    aggregated(lake)
+
+
+def _sealed_events(lake: Lake) -> int:
+    """How many events the tables hold of dates that are dropped."""
+    dates = {date for date in (DAY, NEXT) if date in load_state(lake.storage, NAME).sealed}
+    rows = (lake.usage(NAME, date, date + dt.timedelta(days=1)) for date in dates)
+    return sum(frame.collect()["events"].sum() for frame in rows)
+
+
+THEN: dict[str, Callable[[Lake], Any]] = {
+    "nothing": nothing,
+    "a dimension is declared": declare,
+    "files are merged": _compacted,
+    "a date is sealed": _sealed,
+}
+
+
+@pytest.mark.parametrize("then", THEN.values(), ids=THEN)
+def test_what_was_rejected_whole_and_is_broken_off_on_its_second_landing(
+    tmp_path: Path, then: Callable[[Lake], Any]
+) -> None:
+    """Without keys, so that what lands twice counts twice."""
+    lines = [
+        *(line(n, idempotency_key=None, subject=f"k{n}", day=[DAY, NEXT][n % 2]) for n in range(6)),
+        line(6, subject="k6", quantity=-1),
+        line(7, idempotency_key=None, subject="k7", metadata={"size": "large"}),
+    ]
+    (tmp_path / "usage.jsonl").write_text("".join(lines))
+    other = tmp_path / "other.jsonl"
+    other.write_text(line(50, subject="other") + line(51, subject="other", day=NEXT))
+    prepared = Lake.init(str(tmp_path / "prepared"))
+    run(prepared, lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+    define(prepared, event_retention_days=30)
+    run(prepared, lambda lake, report: land(lake, [str(other)], report))
+    fails_at, done = 0, 10**9
+    while fails_at < done:
+        fails_at += 1
+        folder = tmp_path / "lake"
+        shutil.copytree(tmp_path / "prepared", folder)
+        lake = Lake(str(folder))
+        faulty = FaultyStorage(folder, fails_at, after=fails_at % 2 == 0, error=BrokenOffError)
+        try:
+            run(lake.over(faulty), lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+            done = fails_at
+        except BrokenOffError:
+            pass
+        then(lake)
+        run(lake, lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+        # A merged file that came back would be named here.
+        assert aggregated(lake).problems == []
+        found = Counter(lake.events(NAME).collect()["subject"])
+        rows = [json.loads(raw)["subject"] for raw in _quarantined(lake)]
+        assert found.total() + len(rows) + _sealed_events(lake) == len(lines) + 2, fails_at
+        assert max((found + Counter(rows) - Counter(["other"])).values()) == 1, fails_at
+        shutil.rmtree(folder)
+    assert fails_at > 5
+
+
+def _quarantined(lake: Lake) -> list[str]:
+    files = (Path(lake.url) / paths.QUARANTINE).rglob("*.parquet")
+    return [raw for file in files for raw in pl.read_parquet(file)["raw"]]
