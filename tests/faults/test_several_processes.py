@@ -27,6 +27,7 @@ from jobs.land import land
 from jobs.nightly import nightly
 from jobs.report import reported
 from lake import paths
+from schemas.errors import StorageError
 from support import DAY, METER, a_lake, aggregated, event, put
 
 ROOT = Path(__file__).parents[2]
@@ -272,15 +273,17 @@ for number in range(22):
             try:
                 dates = Counter(lake.events(NAME).collect()["date"])
                 assert lake.duplicates(NAME).collect().is_empty()
-            except FileNotFoundError:
-                # Dropped after the frame was made: that is told, and never an answer without these events.
+            except (FileNotFoundError, StorageError):
+                # Dropped after the frame was made, or again and again while it was made: that is said, and never an
+                # answer without these events.
                 continue
             assert set(dates.values()) <= {6}
             # Dates go in their order, so those that are there are the last ones.
             assert sorted(dates) == days[len(days) - len(dates) :]
             seen.add(len(dates))
         finished(retaining)
-    assert len(seen) > 1
+    assert seen
+    assert lake.events(NAME).collect().is_empty()
 
 
 def test_a_producer_beside_a_night_is_never_an_error(scratch: Path) -> None:

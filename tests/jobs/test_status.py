@@ -15,7 +15,7 @@ from jobs.status import Late, MeterStatus, RunStatus, Undefined, meter_status, o
 from lake import Lake, paths
 from lake.lateness import Lateness
 from lake.meters import save_meter
-from lake.state import MeterState, PartitionState, save_state
+from lake.state import READING_RULES, MeterState, PartitionState, save_state
 from lake.storage import StoredFile
 from schemas.errors import BadInputError
 from schemas.meter import Meter
@@ -41,6 +41,7 @@ def record(**more: Any) -> PartitionState:
         "losers": "0" * 16,
         "events": 10,
         "aggregated_at": NOW,
+        "rules": READING_RULES,
     }
     return PartitionState(**facts | more)
 
