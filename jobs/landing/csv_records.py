@@ -19,7 +19,7 @@ from jobs.landing.compression import ByteStream
 
 BLOCK_BYTES = 8 * 2**20
 # A quote that has not been closed within this much is taken for a stray one.
-MAX_QUOTED_BYTES = 2 * MAX_LINE_BYTES
+MAX_QUOTED_BYTES = MAX_LINE_BYTES + BLOCK_BYTES
 _QUOTED = rb'"(?:[^"]++|"")*+"'
 _FIELD = rb"(?:" + _QUOTED + rb'|[^",\r\n]*+)'
 _LINE_END = rb"(\r\n|\r|\n|\Z)"
@@ -60,21 +60,25 @@ def csv_chunks(stream: ByteStream) -> Iterator[Chunk]:
     size = BLOCK_BYTES - len(BYTE_ORDER_MARK)
     while block := stream.read(size):
         chunk, rest = _whole_records(rest + block)
-        if chunk.text:
+        while chunk.text:
             yield chunk
-        if chunk.records and not rest and not chunk.text.endswith((b"\n", b"\r")):
-            rest = _behind_line(stream)
+            if chunk.records and not rest and not chunk.text.endswith((b"\n", b"\r")):
+                rest = _behind_line(stream)
+            chunk, rest = _whole_records(rest)
         size = BLOCK_BYTES
-    if rest:
-        chunk, _ = _whole_records(rest, last=True)
+    while rest:
+        chunk, rest = _whole_records(rest, last=True)
         yield chunk
 
 
-def take_apart(text: bytes, *, last: bool = True) -> tuple[list[Record], int]:
-    """Return the records of a text and where what is not whole yet begins; blank lines are passed over."""
+def take_apart(text: bytes, size: int, *, last: bool = True) -> tuple[list[Record], int]:
+    """Return the records of a text that begin in its first bytes, so many, and where those end; no blank lines.
+
+    If it is not the last text of the file, one that is not whole yet is none of them.
+    """
     records: list[Record] = []
     at = 0
-    while at < len(text):
+    while at < min(len(text), size):
         found = _RECORD.match(text, at)
         legal = found is not None
         if not found:
@@ -116,7 +120,7 @@ def _whole_records(text: bytes, *, last: bool = False) -> tuple[Chunk, bytes]:
     if len(text) <= MAX_LINE_BYTES and _are_legal(codes, quotes.filter(quotes < end), end):
         whole = text[:end]
         return Chunk(whole, _multiline(whole, codes[:end], quotes)), text[end:]
-    records, end = take_apart(text, last=last)
+    records, end = take_apart(text, BLOCK_BYTES, last=last)
     return Chunk(text[:end], [], records), text[end:]
 
 

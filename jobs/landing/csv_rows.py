@@ -88,7 +88,7 @@ def _plain_rows(chunk: Chunk, header: Header, meters: Mapping[str, Meter], first
 
 def _sorted_rows(chunk: Chunk, header: Header, meters: Mapping[str, Meter], first: int) -> _Rows:
     """Return the rows of a chunk, after a look at each."""
-    records = take_apart(chunk.text)[0] if chunk.records is None else chunk.records
+    records = take_apart(chunk.text, len(chunk.text))[0] if chunk.records is None else chunk.records
     numbers, texts, refused = list[int](), list[bytes](), list[_Row]()
     for number, record in enumerate(records, first):
         found = _refused(record, header, meters)
