@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from jobs.landing.batches import Batch
+from jobs.landing.batches import KEPT_OF_LONG_LINE_BYTES, Batch, has_long_line
 from jobs.landing.earlier import DEFINITION_KEY, Earlier, find_earlier
 from jobs.landing.earlier_keys import keep_earlier_keys
 from jobs.landing.fast import named_meters
@@ -40,6 +40,10 @@ from schemas.tables import INSTANT, Quarantine, column_types
 FLUSH_LINES = 1_000_000
 # Likewise for lines that are long: so many bytes of JSON.
 FLUSH_BYTES = 512 * 2**20
+# Lines of a batch with a long one count so many times, for memory. Records of earlier versions have no such weight.
+LONG_LINE_WEIGHT = 8
+# Of a longer rejected line only the start is kept.
+MAX_RAW_BYTES = 2**20
 # The reason of a row whose meter is not defined, and of one whose meter can't be read.
 UNKNOWN, UNREADABLE = "unknown_meter", "meter_unreadable"
 # More would hold more batches in memory, and gain little.
@@ -51,6 +55,8 @@ class LandedInput(msgspec.Struct, kw_only=True):
 
     source: str
     landed_at: Moment
+    # It decides the names of files, so an interrupted input goes on with the one with which it began.
+    long_line_weight: Count = 1
     complete: bool = False
     events: Count = 0
     quarantined: dict[str, Count] = msgspec.field(default_factory=dict)
@@ -100,7 +106,7 @@ def _land_input(storage: Storage, source: Input, meters: MeterCatalog, report: R
         meters.pin(earlier.meters)
     landing = _Landing(storage, source, meters, record, report, earlier)
     read = partial(_read_batch, meters=meters, landed_at=landing.landed_at, earlier=earlier)
-    with closing(ahead(read, source.batches(meters), threads=THREADS)) as batches:
+    with closing(ahead(read, source.batches(meters), threads=THREADS, small=_is_small)) as batches:
         for batch in track(_waited_for(batches, report), f"land {source.name}"):
             landing.add(batch)
     landing.flush()
@@ -133,7 +139,7 @@ def _unread_meter(name: str, source: Input, error: MeterlakeError) -> BrokenLake
 def _begun(storage: Storage, source: Input) -> tuple[LandedInput, bool]:
     """Return the record of the input, made now if there is none, and whether it was."""
     path = paths.landed(source.sha256)
-    record = LandedInput(source=source.name, landed_at=now())
+    record = LandedInput(source=source.name, landed_at=now(), long_line_weight=LONG_LINE_WEIGHT)
     if storage.create(path, msgspec.json.encode(record)):
         return record, True
     return decode_landed(storage.read(path) or b"", path), False
@@ -196,6 +202,16 @@ def _of_broken_meter(said: Rejected, broken: Mapping[str, MeterlakeError]) -> Re
     return said._replace(reason=UNREADABLE, detail=str(error)) if error and said.reason == UNKNOWN else said
 
 
+def _is_small(batch: Batch) -> bool:
+    return not has_long_line(batch.lines)
+
+
+def _kept_text(line: bytes) -> str:
+    """Return the text of a rejected line, of a very long one its start: what is rejected must not fill the memory."""
+    kept = line if len(line) <= MAX_RAW_BYTES else line[:KEPT_OF_LONG_LINE_BYTES]
+    return kept.decode(errors="backslashreplace")
+
+
 def _waited_for(batches: Iterator[tuple[Batch, _Read]], report: Report) -> Iterator[_Read]:
     """The same batches, with the time until each is there as that of parsing."""
     while True:
@@ -227,6 +243,7 @@ class _Landing:
         self._held: dict[str, list[pl.DataFrame]] = {}
         self._rejected: dict[str | None, list[pl.DataFrame]] = {}
         self._lines, self._bytes, self._flushes = 0, 0, 0
+        self._long_line_weight = record.long_line_weight
 
     def add(self, batch: _Read) -> None:
         """Hold what a batch gave; write what is held once it is much."""
@@ -235,7 +252,8 @@ class _Landing:
         if batch.rejected.height:
             self._reject(batch.rejected, batch.batch.texts or batch.lines.split(b"\n"), batch.batch)
         self._lines += batch.lines.count(b"\n") + 1
-        self._bytes += len(batch.lines)
+        weight = 1 if _is_small(batch.batch) else self._long_line_weight
+        self._bytes += len(batch.lines) * weight
         if batch.batch.ends_block and (self._lines >= FLUSH_LINES or self._bytes >= FLUSH_BYTES):
             self.flush()
 
@@ -244,9 +262,7 @@ class _Landing:
         numbers = rejected[LINE].to_list()
         self.unreadable.update(rejected.filter(pl.col("reason") == UNREADABLE)["meter"])
         rows = rejected.with_columns(
-            pl.Series(
-                "raw", [lines[number].decode(errors="backslashreplace") for number in numbers], pl.String
-            ),
+            pl.Series("raw", [_kept_text(lines[number]) for number in numbers], pl.String),
             pl.lit(self.source.name).alias("source"),
             pl.Series("position", [_position(batch, number) for number in numbers], pl.Int64),
             pl.lit(self.landed_at, INSTANT).alias("landed_at"),

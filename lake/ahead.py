@@ -31,7 +31,8 @@ def ahead(
                 while waiting and (alone or len(waiting) > threads):
                     yield _taken(waiting)
                 waiting.append((item, pool.submit(work, item)))
-                if len(waiting) > threads:
+                # The next item is not even made beside a large one.
+                while waiting and (len(waiting) > threads or not small(item)):
                     yield _taken(waiting)
             while waiting:
                 yield _taken(waiting)

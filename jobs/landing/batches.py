@@ -14,6 +14,8 @@ BATCH_LINES = 100_000
 # Longer lines are rejected unread, so that a file without line ends can't fill the memory.
 MAX_LINE_BYTES = 16 * 2**20
 KEPT_OF_LONG_LINE_BYTES = 2**16
+# A batch with a longer line may need many times its bytes: it is read alone, and written soon.
+LONG_LINE_BYTES = 2**14
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TOO_LONG = "the line is longer than 16 MiB; this is its start"
 
@@ -40,6 +42,12 @@ class Batch(NamedTuple):
     texts: list[bytes] | None = None
     # Whether what is held may be written after it: bounds of landed files depend on it.
     ends_block: bool = True
+
+
+def has_long_line(lines: bytes) -> bool:
+    """Return True where a line is twice LONG_LINE_BYTES or longer, False where all are shorter than that once."""
+    starts = range(0, len(lines) - LONG_LINE_BYTES + 1, LONG_LINE_BYTES)
+    return any(lines.find(b"\n", start, start + LONG_LINE_BYTES) < 0 for start in starts)
 
 
 def cut(stream: ByteStream) -> Iterator[Batch]:

@@ -294,6 +294,8 @@ def _found(value: Any) -> str:
     return text if len(text) <= MAX_FOUND_CHARS else f"{text[:MAX_FOUND_CHARS]}… ({len(text)} characters)"
 
 
+# Millions of equal numbers may stand in one line.
+_number = lru_cache(maxsize=2**14)(Number)
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=Number, parse_int=Number, parse_constant=_no_constant
+    object_pairs_hook=_object, parse_float=_number, parse_int=_number, parse_constant=_no_constant
 )

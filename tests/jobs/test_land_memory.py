@@ -1,0 +1,125 @@
+"""Landing in processes of their own: below 1 GB of memory whatever comes, and a clean end where an input is rejected."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from jobs import land as land_module
+from jobs.report import Report, reported
+from lake import Lake, paths
+from support import a_lake
+
+MAX_BYTES = 2**30
+METERLAKE = str(Path(sys.executable).with_name("meterlake"))
+TEXT = "x" * 15_000_000
+# Runs the command and prints the peak of its memory, in KiB.
+_RUN = """import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code.returncode)"""
+
+
+def body(number: int = 0, **changes: Any) -> dict[str, Any]:
+    usage = {"idempotency_key": f"key {number}", "subject": "org_1", "meter": "active_users", "quantity": 1}
+    return usage | changes
+
+
+def written(folder: Path, *lines: str) -> Path:
+    file = folder / "usage.jsonl"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return file
+
+
+def landed(lake: Lake, file: Path) -> Report:
+    with reported(lake, "land") as report:
+        land_module.land(lake, [str(file)], report)
+    return report
+
+
+def _long_lines(kind: str) -> tuple[str, str]:
+    """Return the name of an input and a line of 15 MB for it."""
+    if kind == "csv":
+        return "usage.csv", f"org_1,active_users,1,{TEXT}\n"
+    changes = {"meter": "other"} if kind == "rejected" else {}
+    return "usage.jsonl", json.dumps(body(metadata={"note": TEXT}, **changes)) + "\n"
+
+
+@pytest.mark.parametrize("kind", ["metadata", "rejected", "csv"])
+def test_lines_of_15_mb_land_below_1_gb(tmp_path: Path, kind: str) -> None:
+    a_lake(tmp_path / "lake")
+    name, line = _long_lines(kind)
+    with (tmp_path / name).open("w") as file:
+        file.write("subject,meter,quantity,note\n" if kind == "csv" else "")
+        file.writelines(line for _ in range(16))
+    command = [
+        sys.executable,
+        "-c",
+        _RUN,
+        METERLAKE,
+        "--lake",
+        str(tmp_path / "lake"),
+        "land",
+        str(tmp_path / name),
+    ]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == int(kind == "rejected")
+    assert int(found.stdout) * 1024 < MAX_BYTES
+
+
+def test_an_interrupted_input_goes_on_with_the_weight_of_its_first_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record of an earlier version has none, which is 1."""
+    lake, _ = a_lake(tmp_path / "lake")
+    lines = [json.dumps(body(number, metadata={"note": "x" * 50_000})) for number in range(1_000)]
+    file = written(tmp_path, *lines)
+    monkeypatch.setattr(land_module, "FLUSH_BYTES", 40 * 2**20)
+    monkeypatch.setattr(land_module, "LONG_LINE_WEIGHT", 1)
+    landed(lake, file)
+    (place,) = (tmp_path / "lake" / paths.LANDED).iterdir()
+    record = msgspec.json.decode(place.read_bytes())
+    earlier = {"source": record["source"], "landed_at": record["landed_at"]}
+    place.write_bytes(msgspec.json.encode(earlier))
+    monkeypatch.setattr(land_module, "LONG_LINE_WEIGHT", 8)
+    assert landed(lake, file).events_landed == len(lines)
+    events = list((tmp_path / "lake" / paths.EVENTS).rglob("*.parquet"))
+    assert sum(pl.read_parquet(event, hive_partitioning=False).height for event in events) == len(lines)
+
+
+def test_of_a_very_long_rejected_line_the_start_is_kept(tmp_path: Path) -> None:
+    lake, _ = a_lake(tmp_path / "lake")
+    line = json.dumps(body(meter="other", metadata={"note": "x" * 2**21}))
+    landed(lake, written(tmp_path, line))
+    (file,) = (tmp_path / "lake" / paths.QUARANTINE).rglob("*.parquet")
+    assert pl.read_parquet(file, hive_partitioning=False)["raw"].to_list() == [line[: 2**16]]
+
+
+@pytest.mark.parametrize("form", ["gz", "zst"])
+@pytest.mark.parametrize("file_format", ["csv", "jsonl"])
+@pytest.mark.parametrize("whole_frames", [1, 10])
+def test_an_input_that_is_damaged_at_its_start_or_in_its_middle_ends_cleanly(
+    tmp_path: Path, file_format: str, form: str, whole_frames: int
+) -> None:
+    """With four processes at a time no core is free for threads that would end late."""
+    a_lake(tmp_path / "lake")
+    rows = "".join(f"key {n},org_{n * n % 997},active_users,1\n" for n in range(10_000))
+    text = ("idempotency_key,subject,meter,quantity\n" + rows).encode()
+    frame = gzip.compress(text, 1) if form == "gz" else pa.compress(text, codec="zstd", asbytes=True)
+    file = tmp_path / f"usage.{file_format}.{form}"
+    # Without a checksum, which zstd need not have, only what begins no frame is certainly damage.
+    file.write_bytes(frame * whole_frames + b"\xff" * 200 + frame * (20 - whole_frames))
+    command = [METERLAKE, "--lake", str(tmp_path / "lake"), "land", str(file)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
+    ends = [(run.communicate()[1].decode(), run.returncode) for run in runs]
+    assert [code for _, code in ends] == [1] * 4
+    assert all("could not read this input" in said and "Fatal" not in said for said, _ in ends)
