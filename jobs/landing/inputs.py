@@ -17,7 +17,7 @@ from jobs.landing.csv_rows import csv_batches
 from jobs.landing.elements import elements
 from jobs.landing.parquet_rows import parquet_batches
 from jobs.landing.recognition import check_form
-from jobs.landing.steady_file import SteadyFile
+from jobs.landing.steady_file import BLOCK_BYTES, SteadyFile
 from lake.storage import Storage
 from lake.storage.faults import writing
 from schemas.errors import BadInputError
@@ -26,7 +26,6 @@ from schemas.meter import Meter
 STDIN = "-"
 FORMATS = ("json", "jsonl", "csv", "parquet")
 PEEK_BYTES = 2**16
-BLOCK_BYTES = 2**20
 _PARQUET = b"PAR1"
 # What an event names, and little else does.
 _EVENT = frozenset({"meter", "specversion"})
@@ -91,11 +90,14 @@ def open_input(
 def _read_through(source: Input, meters: Mapping[str, Meter]) -> Input:
     check_form(source.file.reader().read(PEEK_BYTES), source.name)
     with decompressed(source.file.reader()) as stream:
-        start = stream.read(PEEK_BYTES)
+        # In the blocks of the file, which need not be put together then.
+        block = stream.read(BLOCK_BYTES)
+        start = block[:PEEK_BYTES]
         check_form(start, source.name, decompressed=True)
-        digest = hashlib.sha256(start)
-        while block := stream.read(BLOCK_BYTES):
+        digest = hashlib.sha256()
+        while block:
             digest.update(block)
+            block = stream.read(BLOCK_BYTES)
     found = source.file_format or _format(source.name, start)
     opened = source._replace(sha256=digest.hexdigest(), file_format=found)
     if opened.file_format == "csv":
