@@ -1,8 +1,4 @@
-"""Rows of a table that have a value twice: in a column of its own, and in the column `metadata`.
-
-As one object of metadata they would be JSON with a key twice; with their columns beside the metadata they are what they
-are, a conflict, and the careful way names it.
-"""
+"""Rows of a table that have a value twice: in a column of its own, and in the column `metadata`."""
 
 from __future__ import annotations
 
@@ -12,24 +8,45 @@ import msgspec
 import polars as pl
 
 _METADATA = b'"metadata":{'
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def conflicting_rows(metadata: pl.Series, columns: pl.DataFrame) -> list[int]:
-    """Return the rows with a value in one of these columns that their metadata, JSON as text, has as well."""
+def find_conflicts(metadata: pl.Series, columns: pl.DataFrame) -> tuple[pl.Series, list[int]]:
+    """Return the metadata, JSON as text, and the rows in which it has a value of a column that has one, too.
+
+    A null in it is no value: it is taken out where its column has one.
+    """
+    texts: dict[int, str] = {}
     found: set[int] = set()
     for name in columns.columns:
         # The name is looked for as text first, so that few rows are decoded; a backslash may hide it.
         root = msgspec.json.encode(name.split(".")[0]).decode()[:-1]
         likely = metadata.str.contains(root, literal=True) | metadata.str.contains("\\", literal=True)
-        rows = (likely & columns[name].is_not_null()).fill_null(value=False).arg_true()
-        found.update(row for row in rows if _has(metadata[row], name))
-    return sorted(found)
+        for row in (likely & columns[name].is_not_null()).fill_null(value=False).arg_true():
+            text = texts.get(row, metadata[row])
+            texts[row] = _without_null(text, name)
+            if _has(texts[row], name):
+                found.add(row)
+    changed = [row for row, text in texts.items() if text != metadata[row]]
+    settled = metadata.scatter(changed, [texts[row] for row in changed]) if changed else metadata
+    return settled, sorted(found)
 
 
 def side_by_side(with_metadata: bytes, with_columns: bytes) -> bytes:
     """Return one line of the fields of a row with its column `metadata`, and of its further columns as metadata."""
     members = with_columns.split(_METADATA, 1)[1].removesuffix(b"}}")
     return with_metadata.removesuffix(b"}") + b"," + members + b"}"
+
+
+def _without_null(metadata: str, name: str) -> str:
+    """Return a JSON object without the member of this name, if that is null; any other text as it is."""
+    try:
+        members = _OBJECT.decode(metadata)
+    except (msgspec.DecodeError, RecursionError):
+        return metadata
+    if name not in members or bytes(members.pop(name)) != b"null":
+        return metadata
+    return msgspec.json.encode(members).decode()
 
 
 def _has(metadata: str, name: str) -> bool:

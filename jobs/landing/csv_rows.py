@@ -21,10 +21,9 @@ from jobs.landing.batches import (
     Refused,
 )
 from jobs.landing.compression import ByteStream
-from jobs.landing.conflicts import conflicting_rows, side_by_side
 from jobs.landing.csv_header import Header, read_header
 from jobs.landing.csv_records import Chunk, Record, csv_chunks, field_texts, take_apart
-from jobs.landing.rows import FIELDS, json_lines
+from jobs.landing.rows import json_lines, replace_lines
 from lake.arrow_json import quoted
 from schemas.meter import Meter
 
@@ -157,26 +156,8 @@ def _lines(fields: pl.DataFrame, meters: Mapping[str, Meter]) -> bytes:
     lines = json_lines(fields, typed)
     if fields["meter"].null_count():
         empty = fields.select(pl.all_horizontal(pl.all().is_null())).to_series().arg_true().to_list()
-        lines = _replaced(lines, dict.fromkeys(empty, b""))
-    if "metadata" not in fields.columns:
-        return lines
-    further = fields.drop(*FIELDS, "metadata", "date", strict=False)
-    twice = conflicting_rows(fields["metadata"], further)
-    if not twice:
-        return lines
-    rows, columns = fields.drop(further.columns)[twice], fields.select("meter", *further.columns)[twice]
-    both = zip(json_lines(rows, typed).split(b"\n"), json_lines(columns, typed).split(b"\n"), strict=True)
-    return _replaced(lines, {row: side_by_side(*pair) for row, pair in zip(twice, both, strict=True)})
-
-
-def _replaced(lines: bytes, others: Mapping[int, bytes]) -> bytes:
-    """Return the lines with others in the place of some of them."""
-    if not others:
-        return lines
-    texts = lines.split(b"\n")
-    for number, text in others.items():
-        texts[number] = text
-    return b"\n".join(texts)
+        lines = replace_lines(lines, dict.fromkeys(empty, b""))
+    return lines
 
 
 def _refused_batches(rows: list[_Row]) -> Iterator[Batch]:

@@ -8,6 +8,7 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
+from jobs.landing.conflicts import find_conflicts, side_by_side
 from lake.arrow_json import member, quoted
 from schemas.errors import BadInputError
 from schemas.fields import find_misnamed
@@ -64,11 +65,39 @@ def _declared(meters: Mapping[str, Meter]) -> set[str]:
 def json_lines(df: pl.DataFrame, value: Callable[[str], pl.Expr]) -> bytes:
     """Return one line of JSON for each row; `value` makes the JSON of a column that is no field of an event.
 
-    The fields of an event are columns of text, and so is `metadata`, of JSON.
+    The fields of an event are columns of text, and so is `metadata`, of JSON. Where that has a value of a further
+    column, too, the columns stand beside it: in one object they would be no JSON, but so the conflict is found.
     """
+    if "metadata" not in df.columns:
+        return _lines(df, value)
+    further = _further(df)
+    metadata, twice = find_conflicts(df["metadata"], df.select(further))
+    df = df.with_columns(metadata=metadata)
+    lines = _lines(df, value)
+    if not twice:
+        return lines
+    rows, columns = df.drop(further)[twice], df.select("meter", *further)[twice]
+    both = zip(_lines(rows, value).split(b"\n"), _lines(columns, value).split(b"\n"), strict=True)
+    return replace_lines(lines, {row: side_by_side(*pair) for row, pair in zip(twice, both, strict=True)})
+
+
+def replace_lines(lines: bytes, others: Mapping[int, bytes]) -> bytes:
+    """Return the lines with others in the place of some of them."""
+    if not others:
+        return lines
+    texts = lines.split(b"\n")
+    for number, text in others.items():
+        texts[number] = text
+    return b"\n".join(texts)
+
+
+def _further(df: pl.DataFrame) -> list[str]:
+    return [name for name in df.columns if name not in (*FIELDS, "metadata", "date")]
+
+
+def _lines(df: pl.DataFrame, value: Callable[[str], pl.Expr]) -> bytes:
     fields = [name for name in df.columns if name in FIELDS]
-    further = [name for name in df.columns if name not in (*FIELDS, "metadata", "date")]
-    rows = df.select(*fields, metadata=_metadata(df, further, value))
+    rows = df.select(*fields, metadata=_metadata(df, _further(df), value))
     # Fields are put together as text: a struct would quote the metadata, which is JSON already.
     texts = [member(name, quoted(pl.col(name))) for name in fields]
     members = pl.concat_str(

@@ -239,6 +239,26 @@ def test_the_text_of_a_metadata_column_is_one_object_and_never_another_event(
         assert quarantined(lake)["position"].to_list() == [2]
 
 
+TWICE = {
+    "JSON text": pl.Series(['{"plan": "x"}', '{"y": 1}', None]),
+    "a struct": pl.Series([{"plan": "x"}, {"plan": None}, None]),
+}
+
+
+@pytest.mark.parametrize("metadata", TWICE.values(), ids=TWICE)
+def test_a_value_in_a_column_of_parquet_and_in_its_metadata_is_a_conflict(
+    tmp_path: Path, metadata: pl.Series
+) -> None:
+    lake, meter = a_lake(tmp_path / "lake")
+    table = pl.DataFrame(TABLE).with_columns(quantity=1, metadata=metadata, plan=pl.lit("pro"), n=1.5)
+    table.write_parquet(tmp_path / "a.parquet")
+    report = landed(lake, tmp_path / "a.parquet")
+    found = quarantined(lake)
+    assert found["position"].to_list()[0] == 1
+    assert report.quarantined == {"metadata_conflict": 1}
+    assert lake.raw_events(meter.name).collect()["plan"].to_list() == ["pro"] * 2
+
+
 COLUMNS: dict[str, tuple[pl.Series, str | None]] = {
     "categories": (pl.Series(["a", None, None], dtype=pl.Categorical), '"a"'),
     "decimals": (pl.Series(["1.10", None, None]).cast(pl.Decimal(38, 2)), "1.10"),

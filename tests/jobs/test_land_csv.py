@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from jobs.land import land
 from jobs.landing import csv_records, csv_rows
-from jobs.landing.conflicts import conflicting_rows
+from jobs.landing.conflicts import find_conflicts
 from jobs.landing.csv_records import Record, csv_chunks, field_texts, take_apart
 from jobs.report import Report, reported
 from lake import Lake, paths
@@ -110,7 +110,7 @@ def test_a_value_at_a_path_in_the_metadata_and_in_a_column_of_its_name_is_a_conf
     columns = pl.DataFrame({"service.tier": ["a", "a", None, "a"]})
     nested = '{"service": {"tier": "b"}}'
     metadata = pl.Series([nested, '{"service": {"zone": 1}, "service.x": 1}', nested, '{"service": 1}'])
-    assert conflicting_rows(metadata, columns) == [0]
+    assert find_conflicts(metadata, columns)[1] == [0]
 
 
 def test_a_file_that_ends_in_quotes_lands_no_cut_number(tmp_path: Path) -> None:
@@ -319,6 +319,7 @@ METADATA: dict[str, tuple[str, str, str | None]] = {
     "an empty column": ('{"plan": "x"}', "", None),
     "the same name": ('{"plan": "x"}', "Team", "metadata_conflict"),
     "the same value": ('{"plan": "Team"}', "Team", "metadata_conflict"),
+    "a null of the same name": ('{"plan": null, "x": 1}', "Team", None),
     "an escaped name": ('{"pl\\u0061n": "x"}', "Team", "metadata_conflict"),
     "the name within a text": ('{"note": "\\"plan\\": 1"}', "Team", None),
     "the name deeper down": ('{"note": {"plan": 1}}', "Team", None),
