@@ -18,6 +18,7 @@ from lake.column_kinds import DIMENSIONS, FIELDS, Kind, is_own_text
 from lake.parquet_batches import DAMAGE, read_batches, read_schema
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError
+from schemas.fields import find_misnamed
 
 types = pa.types
 Columns = Mapping[str, pl.DataType]
@@ -52,8 +53,10 @@ def check_columns(
             )
         )
     for name in columns:
-        if name in schema.names or name not in optional:
-            wrong = _column_error(schema, name, _kind(name, columns), file)
+        # A quantity under another name must not count as an absent one, which is 1.
+        misnamed = name == "quantity" and _misnamed(schema, name, columns)
+        if name in schema.names or name not in optional or misnamed:
+            wrong = _column_error(schema, name, columns, file)
             if wrong:
                 return FileCheck(wrong)
     return FileCheck(converted=not _is_own(schema, columns))
@@ -115,7 +118,15 @@ def _kind(name: str, columns: Columns) -> Kind:
     return FIELDS[name] if name in FIELDS else DIMENSIONS[columns[name]]
 
 
-def _column_error(schema: pa.Schema, name: str, kind: Kind, file: StoredFile) -> MeterlakeError | None:
+def _misnamed(schema: pa.Schema, name: str, columns: Columns) -> str | None:
+    """Return the column that was meant to be the one of this name, which is not there; None if there is none."""
+    others = (column for column in schema.names if column not in columns)
+    alike = (column for column in others if find_misnamed([column]) == (column, name))
+    return None if name in schema.names else next(alike, None)
+
+
+def _column_error(schema: pa.Schema, name: str, columns: Columns, file: StoredFile) -> MeterlakeError | None:
+    kind, misnamed = _kind(name, columns), _misnamed(schema, name, columns)
     found = [str(schema.types[number]) for number in schema.get_all_field_indices(name)]
     if len(found) == 1 and kind.readable(schema.field(name).type):
         return None
@@ -123,8 +134,8 @@ def _column_error(schema: pa.Schema, name: str, kind: Kind, file: StoredFile) ->
         f"column {name!r} is wrong",
         where=file.path,
         expected=kind.expected if len(found) <= 1 else f"one column of this name: {kind.expected}",
-        found=" and ".join(found) or "no such column",
-        hint=HINT,
+        found=" and ".join(found) or (f"column {misnamed!r}" if misnamed else "no such column"),
+        hint=f"did you mean {name!r}? {HINT}" if misnamed else HINT,
     )
 
 

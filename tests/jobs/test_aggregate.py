@@ -389,3 +389,19 @@ def test_a_producers_event_without_a_quantity_counts_one_where_events_are_counte
     assert aggregated(lake).exit_code == 0
     found = lake.usage_by_subject(meter.name).select("quantity", "quantity_sum", "quantity_min").collect()
     assert found.rows() == [(Decimal(2), Decimal(2), Decimal(1))]
+
+
+MISNAMED = [("quantity", "Quantity"), ("idempotency_key", "idempotencyKey"), ("received_at", "received-at")]
+
+
+@pytest.mark.parametrize(("name", "misnamed"), MISNAMED)
+def test_a_producers_column_that_was_meant_to_be_a_field_is_named(
+    tmp_path: Path, name: str, misnamed: str
+) -> None:
+    lake, meter = a_lake(tmp_path / "lake", aggregation="count")
+    file = put(lake, meter, "a.parquet", event("a", quantity="2"))
+    pl.read_parquet(file, hive_partitioning=False).rename({name: misnamed}).write_parquet(file)
+    (problem,) = aggregated(lake).problems
+    assert (problem["what"], problem["found"]) == (f"column {name!r} is wrong", f"column {misnamed!r}")
+    assert f"did you mean {name!r}?" in problem["hint"]
+    assert usage(lake, meter) == []
