@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from jobs.landing.batches import KEPT_OF_LONG_LINE_BYTES, Batch, has_long_line
+from jobs.landing.batches import Batch, has_long_line
 from jobs.landing.earlier import DEFINITION_KEY, Earlier, find_earlier
 from jobs.landing.earlier_keys import keep_earlier_keys
 from jobs.landing.fast import named_meters
@@ -42,8 +42,6 @@ FLUSH_LINES = 1_000_000
 FLUSH_BYTES = 512 * 2**20
 # Lines of a batch with a long one count so many times, for memory. Records of earlier versions have no such weight.
 LONG_LINE_WEIGHT = 8
-# Of a longer rejected line only the start is kept.
-MAX_RAW_BYTES = 2**20
 # The reason of a row whose meter is not defined, and of one whose meter can't be read.
 UNKNOWN, UNREADABLE = "unknown_meter", "meter_unreadable"
 # More would hold more batches in memory, and gain little.
@@ -206,12 +204,6 @@ def _is_small(batch: Batch) -> bool:
     return not has_long_line(batch.lines)
 
 
-def _kept_text(line: bytes) -> str:
-    """Return the text of a rejected line, of a very long one its start: what is rejected must not fill the memory."""
-    kept = line if len(line) <= MAX_RAW_BYTES else line[:KEPT_OF_LONG_LINE_BYTES]
-    return kept.decode(errors="backslashreplace")
-
-
 def _waited_for(batches: Iterator[tuple[Batch, _Read]], report: Report) -> Iterator[_Read]:
     """The same batches, with the time until each is there as that of parsing."""
     while True:
@@ -262,7 +254,9 @@ class _Landing:
         numbers = rejected[LINE].to_list()
         self.unreadable.update(rejected.filter(pl.col("reason") == UNREADABLE)["meter"])
         rows = rejected.with_columns(
-            pl.Series("raw", [_kept_text(lines[number]) for number in numbers], pl.String),
+            pl.Series(
+                "raw", [lines[number].decode(errors="backslashreplace") for number in numbers], pl.String
+            ),
             pl.lit(self.source.name).alias("source"),
             pl.Series("position", [_position(batch, number) for number in numbers], pl.Int64),
             pl.lit(self.landed_at, INSTANT).alias("landed_at"),
