@@ -246,7 +246,9 @@ class _Landing:
         self._lines += batch.lines.count(b"\n") + 1
         weight = 1 if _is_small(batch.batch) else self._long_line_weight
         self._bytes += len(batch.lines) * weight
-        if batch.batch.ends_block and (self._lines >= FLUSH_LINES or self._bytes >= FLUSH_BYTES):
+        # Earlier versions wrote between blocks of rows only, however large these were.
+        may_write = batch.batch.ends_block or self._long_line_weight > 1
+        if may_write and (self._lines >= FLUSH_LINES or self._bytes >= FLUSH_BYTES):
             self.flush()
 
     def _reject(self, rejected: pl.DataFrame, lines: list[bytes], batch: Batch) -> None:

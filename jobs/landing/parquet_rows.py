@@ -18,8 +18,6 @@ from schemas.errors import BadInputError
 from schemas.meter import Meter
 
 _INSTANT = "%Y-%m-%dT%H:%M:%S%.6fZ"
-# A block of rows that are larger than this is written as soon as there is much of it.
-MAX_BLOCK_BYTES = 2**28
 
 
 def parquet_batches(
@@ -43,16 +41,14 @@ def parquet_batches(
 
 
 def _batches(opened: Callable[[], BinaryIO]) -> Iterator[Batch]:
-    position, block_bytes = 1, 0
+    position = 1
     for rows, ends_block in read_batches(opened):
         lines = _lines(rows)
-        block_bytes += len(lines)
         pieces = [Batch(lines, 1)] if len(lines) <= MAX_LINE_BYTES else [*cut(pa.BufferReader(lines))]
         for number, piece in enumerate(pieces, start=1):
-            ends = (ends_block and number == len(pieces)) or block_bytes > MAX_BLOCK_BYTES
+            ends = ends_block and number == len(pieces)
             yield piece._replace(position=piece.position + position - 1, ends_block=ends)
         position += rows.num_rows
-        block_bytes = 0 if ends_block else block_bytes
 
 
 def _check_type(field: pa.Field, name: str) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import uuid
 from decimal import Decimal
 from pathlib import Path
@@ -535,3 +538,35 @@ def test_columns_of_any_type_land_as_metadata(tmp_path: Path) -> None:
     (metadata,) = lake.events(meter.name).collect()["metadata"]
     assert json.loads(metadata)["half"] == 0.1
     assert json.loads(metadata)["id"] == str(KEY)
+
+
+def test_a_small_file_that_is_large_once_decoded_lands_in_little_memory_or_is_refused(tmp_path: Path) -> None:
+    """A real process: one value of a megabyte in each of 700 rows, which the file says once."""
+    a_lake(tmp_path / "lake")
+    keys = pa.array([f"k{number}" for number in range(700)])
+    table = pa.concat_tables([a_table()] * len(keys)).set_column(0, "idempotency_key", keys).combine_chunks()
+    large = pa.DictionaryArray.from_arrays(pa.array([0] * len(keys), pa.int32()), pa.array(["x" * 2**20]))
+    table = table.append_column("meter", pa.array([METER["name"]] * len(keys))).append_column("note", large)
+    pq.write_table(table, tmp_path / "usage.parquet", compression="zstd")
+    assert (tmp_path / "usage.parquet").stat().st_size < 2**20
+    script = (
+        "import resource, subprocess, sys; "
+        "code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode; "
+        "print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    called = [
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        "--lake",
+        str(tmp_path / "lake"),
+        "land",
+        str(tmp_path / "usage.parquet"),
+    ]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *called], env=env, capture_output=True, text=True, check=True
+    )
+    code, peak_kilobytes = map(int, done.stdout.split())
+    assert code in (0, 1)
+    assert peak_kilobytes < 2**20
