@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from jobs.layout import Table, line, prose, shares
 from jobs.session import Session, as_json, for_people, write, write_bytes
 from jobs.texts import as_texts
 from lake import Lake
-from lake.buckets import zone_of
+from lake.buckets import bucket_label, zone_of
 from lake.changing import asked_again
 from lake.query import Explanation, Question, answer, explain, make_plan
 from schemas.errors import StorageError
@@ -24,7 +23,6 @@ from schemas.meter import Meter
 # More lines nobody reads; the other formats have them all, and the table says so.
 MAX_ROWS = 1_000
 CRLF = "\r\n"
-LABELS = {"hour": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
 
 
 class Answered(NamedTuple):
@@ -119,11 +117,11 @@ def _json_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
 
 def _show(console: Console, found: Answered) -> None:
     asked, shown = found.question, found.rows.head(MAX_ROWS)
-    label = LABELS.get(asked.bucket)
+    in_time = asked.bucket != "none"
     texts = as_texts(shown.lazy().drop("bucket_start", "bucket_end")).collect()
     # Moments are texts, and not to be shortened either.
     measures = [f"={name}" if name.endswith("_at") else f">{name}" for name in texts.columns[len(asked.by) :]]
-    heading = [f"={_heading(found)}"] if label else []
+    heading = [f"={_heading(asked)}"] if in_time else []
     # One row has nothing to be compared with.
     bars = shares(shown["quantity"]) if shown.height > 1 else []
     table = Table(*heading, *asked.by, *measures, *("|" for _ in bars[:1]))
@@ -131,7 +129,7 @@ def _show(console: Console, found: Answered) -> None:
     for number, (start, cells) in enumerate(
         zip(shown["bucket_start"].to_list(), texts.iter_rows(), strict=True)
     ):
-        when = [_label(start, label, zone)] if label else []
+        when = [bucket_label(asked.bucket, start, zone)] if in_time else []
         table.add(*when, *("-" if cell is None else cell for cell in cells), *bars[number : number + 1])
     prose(console, f"{found.meter.name}: {found.meter.aggregation} of {found.meter.unit}")
     table.print(console)
@@ -141,13 +139,6 @@ def _show(console: Console, found: Answered) -> None:
         prose(console, "nothing was used in this range")
 
 
-def _heading(found: Answered) -> str:
-    asked = found.question
+def _heading(asked: Question) -> str:
     zone = "UTC" if asked.bucket == "hour" else asked.zone
     return asked.bucket if zone == "UTC" and asked.bucket != "hour" else f"{asked.bucket} ({zone})"
-
-
-def _label(start: dt.datetime, label: str, zone: dt.tzinfo) -> str:
-    # Hours are those of UTC.
-    moment = start if label == LABELS["hour"] else start.astimezone(zone)
-    return moment.strftime(label)

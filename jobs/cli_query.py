@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jobs.answers import Answered
 
 AnswerFormat = Literal["table", "csv", "json", "parquet"]
-BucketSize = Literal["hour", "day", "month", "none"]
+BucketSize = Literal["hour", "day", "week", "month", "quarter", "year", "none"]
 MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})?)?")
 
 # Of many, the newest are those that people look for.
@@ -69,7 +69,7 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
         int | None, typer.Option("--top", min=1, metavar="N", help="The N groups of greatest quantity.")
     ] = None,
     zone: Annotated[
-        str, typer.Option("--tz", metavar="ZONE", help="IANA zone of dates, days and months.")
+        str, typer.Option("--tz", metavar="ZONE", help="IANA zone of dates, and of days and longer buckets.")
     ] = "UTC",
     fill: Annotated[
         bool, typer.Option("--fill", help="Rows for empty buckets: 0, or a gauge's last value.")

@@ -1,4 +1,4 @@
-"""Buckets of time, pure: where hours, days and months of a zone begin and end, and in which of them a row lies."""
+"""Buckets of time, pure: where hours, days, weeks and longer ones of a zone begin and end, and in which a row lies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ import polars as pl
 from schemas.errors import BadInputError, RefusedError
 from schemas.tables import INSTANT
 
-Size = Literal["hour", "day", "month", "none"]
+Size = Literal["hour", "day", "week", "month", "quarter", "year", "none"]
 SIZES: tuple[str, ...] = get_args(Size)
 # The key of a bucket, in rows on their way to an answer; no dimension's name has such a sign.
 BUCKET = "#bucket"
 UTC = "UTC"
 MAX_BUCKETS = 1_000_000
 HOUR = dt.timedelta(hours=1)
+DAY = dt.timedelta(days=1)
+# The fewest days of a bucket of these sizes, and how Polars names their length.
+_DAYS = {"day": 1, "week": 7, "month": 28, "quarter": 90, "year": 365}
+_LENGTHS = {"day": "1d", "week": "1w", "month": "1mo", "quarter": "1q", "year": "1y"}
 
 
 def zone_of(name: str) -> dt.tzinfo:
@@ -38,12 +42,39 @@ def zone_of(name: str) -> dt.tzinfo:
 def buckets(size: Size, since: dt.datetime, until: dt.datetime, zone: str) -> pl.DataFrame:
     """All buckets that overlap since <= time < until: their key, `bucket_start` and `bucket_end`, in order.
 
-    Hours begin at full hours of UTC, days and months at midnight in the zone; they are whole, also where the range
-    holds only a part of them. `none` is one bucket: the range. Raises RefusedError for over a million buckets.
+    Hours begin at full hours of UTC, longer buckets at midnight in the zone, and weeks on Mondays; they are whole, also
+    where the range holds only a part of them. `none` is one bucket: the range. Raises RefusedError for over a million
+    buckets, and BadInputError where one leaves the calendar.
     """
-    rows = list(_edges(size, since, until, zone_of(zone)))
+    try:
+        rows = list(_edges(size, since, until, zone_of(zone)))
+    except (ValueError, OverflowError):
+        raise BadInputError(
+            f"a {size} of this range leaves the calendar",
+            expected=f"a range whose {size}s lie within the years 1 to 9999",
+            found=f"{since.isoformat()} to {until.isoformat()}",
+        ) from None
     schema = {BUCKET: _key_dtype(size), "bucket_start": INSTANT, "bucket_end": INSTANT}
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def bucket_label(size: Size, start: dt.datetime, zone: dt.tzinfo) -> str:
+    """Return what people call the bucket that begins at `start`: 2026-W25, 2026-Q2; nothing for `none`.
+
+    Hours are those of UTC, weeks those of ISO 8601, which begin on Mondays.
+    """
+    if size == "hour":
+        return f"{start.astimezone(dt.UTC):%Y-%m-%d %H:%M}"
+    date = start.astimezone(zone).date()
+    year, week, _ = date.isocalendar()
+    labels = {
+        "day": date.isoformat(),
+        "week": f"{year:04}-W{week:02}",
+        "month": f"{date:%Y-%m}",
+        "quarter": f"{date.year:04}-Q{(date.month + 2) // 3}",
+        "year": f"{date.year:04}",
+    }
+    return labels.get(size, "")
 
 
 def bucket_of_instant(size: Size, zone: str) -> pl.Expr:
@@ -56,8 +87,8 @@ def bucket_of_instant(size: Size, zone: str) -> pl.Expr:
 
 def bucket_of_date(size: Size, date: pl.Expr) -> pl.Expr:
     """The key of the bucket, of a day or longer, that a date of the buckets' zone lies in."""
-    keys = {"day": date, "month": date.dt.truncate("1mo"), "none": pl.lit(None, pl.Date)}
-    return keys[size].alias(BUCKET)
+    key = pl.lit(None, pl.Date) if size == "none" else date.dt.truncate(_LENGTHS[size])
+    return key.alias(BUCKET)
 
 
 def _key_dtype(size: Size) -> pl.DataType:
@@ -77,9 +108,8 @@ def _edges(
             yield start, start, start + HOUR
             start += HOUR
         return
-    _check_count((until - since) / (HOUR * 24 if size == "day" else HOUR * 24 * 28))
-    date = since.astimezone(zone).date()
-    date = date.replace(day=1) if size == "month" else date
+    _check_count((until - since) / (DAY * _DAYS[size]))
+    date = _first_date(size, since.astimezone(zone).date())
     start = _midnight(date, zone)
     while start < until:
         after = _next(size, date)
@@ -90,10 +120,23 @@ def _edges(
         date, start = after, end
 
 
-def _next(size: Size, date: dt.date) -> dt.date:
-    if size == "day":
-        return date + dt.timedelta(days=1)
-    return (date.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
+def _first_date(size: Size, date: dt.date) -> dt.date:
+    """Return the first date of the bucket that a date lies in."""
+    first = {
+        "week": date - DAY * date.weekday(),
+        "month": date.replace(day=1),
+        "quarter": date.replace(month=(date.month - 1) // 3 * 3 + 1, day=1),
+        "year": date.replace(month=1, day=1),
+    }
+    return first.get(size, date)
+
+
+def _next(size: Size, first: dt.date) -> dt.date:
+    """Return the first date of the bucket after the one that begins with `first`."""
+    if size in ("day", "week"):
+        return first + DAY * _DAYS[size]
+    # As many days as no bucket of this size has, but that no two have either.
+    return _first_date(size, first + DAY * (_DAYS[size] + 10))
 
 
 def _midnight(date: dt.date, zone: dt.tzinfo) -> dt.datetime:

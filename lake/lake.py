@@ -155,14 +155,14 @@ class Lake:
         fill: bool = False,
         measures: bool = False,
     ) -> pl.LazyFrame:
-        """Usage of since <= time < until in buckets (`hour`, `day`, `month`, `none`), by subject and dimensions.
+        """Usage of since <= time < until in buckets, by subject and dimensions.
 
-        Dates begin at midnight in `zone`, an IANA name, and so do the buckets `day` and `month`. `where` is a filter
-        (see the README), `top` keeps the groups with the greatest quantity over the whole range. With `fill`, empty
-        buckets have 0 of what adds up, and of a gauge its last quantity before them. Gives `bucket_start`,
-        `bucket_end`, the fields of `by`, `quantity`, `events`, and with `measures` the other measures; sorted by
-        bucket, then rank or fields. Raises BadInputError for a wrong question, and RefusedError where only raw
-        events could answer and retention has dropped them.
+        Buckets are `hour`, `day`, `week`, `month`, `quarter`, `year` and `none`. Dates begin at midnight in `zone`, an
+        IANA name, and so do buckets of a day and longer. `where` is a filter (see the README), `top` keeps the groups
+        with the greatest quantity over the whole range. With `fill`, empty buckets have 0 of what adds up, and of a
+        gauge its last quantity before them. Gives `bucket_start`, `bucket_end`, the fields of `by`, `quantity`,
+        `events`, and with `measures` the other measures; sorted by bucket, then rank or fields. Raises BadInputError
+        for a wrong question, and RefusedError where only raw events could answer and retention has dropped them.
         """
         definition = self.meter(meter)
         question = query.Question(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from lake.buckets import BUCKET, SIZES, UTC, Size, bucket_of_date, bucket_of_instant, buckets, zone_of
+from lake.buckets import BUCKET, DAY, SIZES, UTC, Size, bucket_of_date, bucket_of_instant, buckets, zone_of
 from lake.dedup import DATE
 from lake.filters import Filter, parse_filter
 from lake.freshness import out_of_date
@@ -27,7 +27,6 @@ ANSWER = list(column_types(Answer))
 RANK = "#rank"
 # Whether a bucket has events of a group, and whether one of its sums is too large, or that of its group.
 IS_USED, NO_SUM, NO_TOTAL = "#is_used", "#no_sum", "#no_total"
-DAY = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +189,7 @@ def _beyond_aggregates(question: Question, condition: Filter | None, grid: pl.Da
         why.append("hours are smaller than the dates of the aggregates")
     if {question.since.astimezone(dt.UTC).time(), question.until.astimezone(dt.UTC).time()} != {midnight}:
         why.append("the range does not begin and end at midnight UTC")
-    elif question.bucket in ("day", "month"):
+    elif question.bucket not in ("hour", "none"):
         inner = grid["bucket_start"].to_list()[1:]
         if any(edge.time() != midnight for edge in inner):
             why.append(f"days of {question.zone} are not dates of UTC")

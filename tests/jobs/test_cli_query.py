@@ -180,7 +180,7 @@ def test_what_only_dropped_events_could_answer_is_refused(meterlake: Run, lake: 
         (("query", *JUNE[:-2]), 2, "--to"),
         (("query", *JUNE[:-1], "June"), 2, "expected a date like 2026-06-19"),
         (("query", *JUNE[:-1], "2026-02-30"), 2, "expected a date like 2026-06-19"),
-        (("query", *JUNE, "--bucket", "week"), 2, "week"),
+        (("query", *JUNE, "--bucket", "fortnight"), 2, "fortnight"),
         (("query", *JUNE, "--json", "--format", "csv"), 2, "expected json or nothing beside --json"),
         (("query", *JUNE, "--filter", "plam = 'x'"), 1, "a field: one of subject, plan, quantity"),
         (("query", *JUNE, "--group-by", "plan,"), 1, "can't be grouped by ''"),

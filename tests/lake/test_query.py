@@ -45,7 +45,7 @@ FILTERS = {
         "quantity >= decimal '0.2' and not quantity in (decimal '1', decimal '482.7')"
     ),
 }
-BUCKETS = ("hour", "day", "month", "none")
+BUCKETS = ("hour", "day", "month", "none", "week", "year")
 # Each filter meets each grouping in some test; every combination of all four only in the deep profile.
 DEEP = os.environ.get("METERLAKE_HYPOTHESIS_PROFILE") == "deep"
 
@@ -134,7 +134,7 @@ def test_answers_equal_sql_over_the_raw_events(answers: Answers, aggregation: st
 def test_days_and_months_of_a_zone_begin_at_its_midnight(
     answers: Answers, aggregation: str, zone: str
 ) -> None:
-    for bucket, by in itertools.product(("day", "month", "none"), [(), ("plan",)]):
+    for bucket, by in itertools.product(("day", "week", "month", "none"), [(), ("plan",)]):
         found = answers.lake.query(
             aggregation, SINCE, UNTIL, bucket=bucket, by=by, zone=zone, measures=True
         ).collect()
@@ -182,6 +182,10 @@ def test_explain_tells_what_was_used_and_why(answers: Answers) -> None:
     # The range is whole dates of UTC, and its days are not.
     assert source(zone="Europe/Berlin")[1] == "days of Europe/Berlin are not dates of UTC"
     assert source(zone="Europe/Berlin", bucket="none") == ("usage_by_subject", "")
+    # London's winter has the midnights of UTC; a longer bucket is one of UTC's dates wherever it begins within the range.
+    assert source(zone="Europe/London", bucket="week") == ("usage_by_subject", "")
+    assert source(zone="Europe/Berlin", bucket="quarter") == ("usage_by_subject", "")
+    assert source(zone="Europe/Berlin", bucket="week")[1] == "days of Europe/Berlin are not dates of UTC"
 
 
 # Small lakes, where every number can be seen
@@ -299,7 +303,16 @@ def test_what_has_landed_since_the_aggregation_is_told(tmp_path: Path) -> None:
     [
         ({"since": DAY, "until": DAY}, "the range is empty"),
         ({"until": dt.date(9999, 12, 31)}, "a time out of range"),
-        ({"bucket": "week"}, "no bucket 'week': expected hour, day, month, none"),
+        ({"bucket": "weeks"}, "no bucket 'weeks': expected hour, day, week, month, quarter, year, none"),
+        (
+            {
+                "since": dt.datetime(9998, 12, 31, 12, tzinfo=dt.UTC),
+                "until": dt.datetime(9998, 12, 31, 13, tzinfo=dt.UTC),
+                "zone": "Pacific/Kiritimati",
+                "bucket": "year",
+            },
+            "a year of this range leaves the calendar",
+        ),
         ({"by": ["plam"]}, "can't be grouped by 'plam': expected some of subject, plan"),
         ({"by": ["plan", "plan"]}, "can't be grouped by 'plan'"),
         ({"top": 3}, "there is nothing to rank"),
