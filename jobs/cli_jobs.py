@@ -138,8 +138,8 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
 
     def work(lake: Lake, report: Report) -> None:
         from jobs.billing import parse_period
-        from jobs.export import Options
         from jobs.export import export as job
+        from jobs.export_month import Options
 
         options = Options(tuple(listed(group_by)), columns, csv_safe)
         job(lake, report, parse_period(period), meter=meter, options=options, close=close)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.billing import Period
-from jobs.export import Seen
+from jobs.export_month import Seen
 from jobs.report import ExportReport
 from lake import Lake, paths
 from lake.events import fingerprint

@@ -18,11 +18,12 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from jobs import export as export_job
+from jobs import export_revision
 from jobs import nightly as nightly_job
 from jobs.billing import parse_period, shares
-from jobs.export import Options, export
+from jobs.export import export
 from jobs.export_files import ROW_GROUP_ROWS, Drafts
+from jobs.export_month import Options
 from jobs.nightly import nightly
 from jobs.report import ExportReport, Report, reported
 from jobs.verify_export import verify_exports
@@ -863,6 +864,6 @@ def test_an_export_that_fails_keeps_no_scratch_files(tmp_path: Path, monkeypatch
     def full(*_: Any) -> None:
         raise StorageError("disk full")
 
-    monkeypatch.setattr(export_job, "publish_revision", full)
+    monkeypatch.setattr(export_revision, "publish_revision", full)
     assert run(lake).exit_code == 3
     assert not list((tmp_path / paths.TEMPORARY).glob("*"))

@@ -13,7 +13,8 @@ import pytest
 
 from jobs import cli
 from jobs.billing import month_of
-from jobs.export import Options, export
+from jobs.export import export
+from jobs.export_month import Options
 from jobs.nightly import nightly
 from jobs.page.figures import gather
 from jobs.page.html import document

@@ -239,7 +239,7 @@ def test_partitions_of_an_older_release_have_no_checksum_and_are_read_as_they_ar
     expected = without(folder)
     (folder / RECENT).unlink()
     asked: list[StoredFile] = []
-    monkeypatch.setattr("jobs.export._check_files", lambda *given: asked.append(given[1]))
+    monkeypatch.setattr("jobs.export_rows.check_files", lambda *given: asked.append(given[1]))
     monkeypatch.setattr(recent, "TABLE", "usage_by_nothing")
     assert night(lake).exit_code == 0
     assert content(folder, "exports") == expected

@@ -1,0 +1,167 @@
+"""The next revision of an export: its files, what they adjust, its manifest, and publishing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from jobs.billing import (
+    ADDITIVE,
+    about,
+    adjusted,
+    bill,
+    changes,
+    in_columns,
+    keys_frame,
+    shares,
+    with_left_out,
+)
+from jobs.export_files import ADJUSTMENTS, USAGE, Drafts
+from jobs.export_month import MonthExport
+from jobs.report import ExportReport
+from lake.checksums import rows_checksum
+from lake.exports import Close, Manifest, Revisions
+from lake.sums import SUMS, has_no_sum
+
+
+def revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it found
+    export: MonthExport,
+    revisions: Revisions,
+    rows: pl.LazyFrame,
+    inputs: dict[str, str],
+    done: ExportReport,
+    closed: Close | None,
+) -> None:
+    """Make the next revision, unless its rows are those of the one before."""
+    last = revisions.last
+    made = Drafts(export.storage, additive=export.meter.aggregation in ADDITIVE)
+    try:
+        usage, done.left_out = _usage(export, rows, made)
+        if last:
+            before = _before(export, revisions)
+            # What has no number now is as it was stated last, until it has one.
+            unknown = keys_frame(before, done.left_out, export.keys)
+            before = before.join(unknown, on=export.keys, how="anti", nulls_equal=True)
+            # By the rows of both revisions, since whole subjects may have come and gone.
+            parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
+            told = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
+            adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", told)
+            changed = adjustments.select(pl.len()).collect().item()
+            same = done.left_out == revisions.left_out(last) and not changed
+            if not changed and (closed or (same and _same_rows(revisions, last, usage, parts))):
+                return
+            done.adjustments = changed
+            made.csv(f"{ADJUSTMENTS}.csv", adjustments, full=True, safe=export.options.csv_safe)
+        if closed:
+            made.drop(f"{USAGE}.parquet")
+        else:
+            chosen = export.options
+            shown = in_columns(usage, chosen.by, chosen.columns)
+            made.csv(f"{USAGE}.csv", shown, full=chosen.columns == "default", safe=chosen.csv_safe)
+        manifest = _manifest(export, revisions, inputs, made, closed)
+        if done.left_out:
+            manifest = msgspec.structs.replace(manifest, left_out=done.left_out)
+        if export.seen and export.seen.is_small and not closed and not done.left_out:
+            export.seen.billed = rows_checksum(usage.select(*export.keys, "quantity").collect())
+        publish_revision(revisions, manifest, made)
+    finally:
+        made.clear()
+    done.action, done.revision = "exported", manifest.revision
+    done.rows = manifest.files[f"{USAGE}.csv"].rows if not closed else 0
+    done.bytes_written = sum(file.size_bytes for file in manifest.files.values())
+
+
+def publish_revision(revisions: Revisions, manifest: Manifest, made: Drafts) -> None:
+    """Publish what was made; a step of its own, since it is the one that a full disk fails."""
+    revisions.publish(manifest, made.local)
+
+
+def quantities(revisions: Revisions, number: int, keys: Sequence[str]) -> pl.LazyFrame:
+    """The keys and quantities that a revision states: its own rows, or since the close those with all adjustments.
+
+    A row that it leaves out is as the revision before stated it.
+    """
+    earlier = max((each for each in revisions.numbers if each < number), default=0)
+    if revisions.kind(number) == USAGE:
+        usage = revisions.scan(number, f"{USAGE}.parquet").select(*keys, "quantity")
+        left_out = revisions.left_out(number)
+        if not (left_out and earlier):
+            return usage
+        return with_left_out(usage, left_out, quantities(revisions, earlier, keys), keys)
+    before = quantities(revisions, earlier, keys)
+    return adjusted(before, revisions.scan(number, f"{ADJUSTMENTS}.parquet"), keys)
+
+
+def _usage(
+    export: MonthExport, rows: pl.LazyFrame, made: Drafts
+) -> tuple[pl.LazyFrame, list[dict[str, Any]]]:
+    """Write the rows that are billed; gives them, and the keys of those that have no number, since a sum is too large."""
+    name = f"{USAGE}.parquet"
+    usage = made.parquet(name, [_bill(export, rows.filter(share)) for share in shares(rows)])
+    left_out = usage.filter(has_no_sum(SUMS)).select(export.keys).collect(engine="streaming")
+    if left_out.height:
+        whole = made.local[name]
+        usage = made.parquet(name, [usage.filter(~has_no_sum(SUMS))])
+        whole.unlink()
+    return usage, left_out.to_dicts()
+
+
+def _before(export: MonthExport, revisions: Revisions) -> pl.LazyFrame:
+    """What the last revision states, from the rows that it was made of if they are at hand, else from its files."""
+    seen = export.seen
+    if seen and seen.is_small and seen.known and seen.known.quantities:
+        rows = seen.recent.before(*export.period)
+        told = _bill(export, rows).select(*export.keys, "quantity").collect()
+        if rows_checksum(told) == seen.known.quantities:
+            return told.lazy()
+    return quantities(revisions, revisions.last, export.keys)
+
+
+def _bill(export: MonthExport, rows: pl.LazyFrame) -> pl.LazyFrame:
+    return bill(rows, export.meter, export.period, export.options.by)
+
+
+def _adjustments(export: MonthExport, before: pl.LazyFrame, usage: pl.LazyFrame) -> pl.LazyFrame:
+    constant = about(export.meter, export.period)
+    return changes(before, usage, export.keys).select(*constant, pl.all())
+
+
+def _same_rows(revisions: Revisions, number: int, usage: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
+    """Whether these rows are those of a revision, whatever their inputs; looks at one part after the other."""
+    before = revisions.scan(number, f"{USAGE}.parquet")
+    columns = usage.collect_schema().names()
+    if before.collect_schema() != usage.collect_schema():
+        return False
+    return not any(
+        one.filter(share)
+        .join(other.filter(share), on=columns, how="anti", nulls_equal=True)
+        .select(pl.len())
+        .collect(engine="streaming")
+        .item()
+        for share in parts
+        for one, other in ((before, usage), (usage, before))
+    )
+
+
+def _manifest(
+    export: MonthExport, revisions: Revisions, inputs: dict[str, str], made: Drafts, closed: Close | None
+) -> Manifest:
+    meter, options, last = export.meter, export.options, revisions.last
+    return Manifest(
+        meter=meter.name,
+        period=str(export.period),
+        revision=last + 1,
+        kind=ADJUSTMENTS if closed else USAGE,
+        unit=meter.unit,
+        aggregation=meter.aggregation,
+        group_by=list(options.by),
+        columns=options.columns,
+        csv_safe=options.csv_safe,
+        meter_version=meter.version,
+        previous_sha256=revisions.told(last).sha256 if last else None,
+        inputs=inputs,
+        files=made.described(),
+    )

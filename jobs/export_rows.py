@@ -1,0 +1,73 @@
+"""The rows of the aggregates that an export bills: those of one finished aggregation, or an error."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from jobs.export_month import MAX_DATES, MonthExport, out_of_date
+from lake import paths
+from lake.parts import part_files
+from lake.readers import aggregate_rows
+from lake.state import PartitionState, load_state, read_record
+from schemas.errors import BrokenLakeError
+
+
+def billed_rows(export: MonthExport) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """The rows to be billed, and the fingerprint of the inputs of each date with events.
+
+    Raises BrokenLakeError where the rows are not those of the last aggregation, which was interrupted then.
+    """
+    start, end = export.period
+    seen = export.seen
+    state = seen.view.state if seen else load_state(export.storage, export.meter.name)
+    records = {
+        date: record for date, record in state.partitions.items() if start <= date < end and record.events
+    }
+    expected = {date.isoformat(): record.fingerprint for date, record in sorted(records.items())}
+    recent = seen.recent.of(records) if seen and not export.options.by else None
+    if seen and recent is not None:
+        seen.is_small = True
+        return recent.lazy(), expected
+    check_files(export, records)
+    return aggregate_rows(export.storage, export.meter, export.table, (start, end)), expected
+
+
+def check_files(export: MonthExport, records: Mapping[dt.date, PartitionState]) -> None:
+    """Whether the very files that are exported name the inputs that their records tell of."""
+    start, end = export.period
+    expected = {date: record.fingerprint for date, record in records.items()}
+    found = {}
+    listed = part_files(export.storage, paths.aggregates(export.table, export.meter.name))
+    files = {date: file for date, file in listed.items() if start <= date < end}
+    # Their footers are read here, and then their rows.
+    export.storage.prefetch(list(files.values()))
+    for date, file in files.items():
+        record = read_record(export.storage, file)
+        # A sealed date without events has a file too, of no rows.
+        if record is None or record.events:
+            found[date] = record.fingerprint if record else ""
+    if found != expected:
+        wrong = sorted(
+            date for date in found.keys() | expected.keys() if found.get(date) != expected.get(date)
+        )
+        raise BrokenLakeError(
+            "the aggregates are not those of one finished aggregation",
+            where=f"meter {export.meter.name!r}",
+            found=f"differences on {len(wrong)} dates: {', '.join(map(str, wrong[:MAX_DATES]))}",
+            hint=_how_to_mend(export, wrong, records),
+        )
+
+
+def _how_to_mend(
+    export: MonthExport, wrong: Sequence[dt.date], records: Mapping[dt.date, PartitionState]
+) -> str:
+    """Return what makes these dates' tables those of their records again."""
+    if any(date in records and records[date].sealed_at for date in wrong):
+        return (
+            "restore the files of sealed dates from a backup; for others run: meterlake aggregate --rebuild"
+        )
+    known = {date.isoformat() for date in wrong} <= out_of_date(export).keys()
+    return "run: meterlake aggregate" if known else "run: meterlake aggregate --rebuild"
