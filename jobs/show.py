@@ -30,7 +30,7 @@ def meters(console: Console, found: Sequence[Meter]) -> None:
     table = Table("meter", "unit", "=aggregation", ">days kept", "dimensions", fold=True)
     for meter in found:
         dimensions = ", ".join(meter.dimension_names)
-        table.add(meter.name, meter.unit, meter.aggregation, meter.event_retention_days, dimensions)
+        table.add(meter.name, meter.unit, _aggregation(meter), meter.event_retention_days, dimensions)
     table.print(console)
 
 
@@ -41,8 +41,8 @@ def meter(console: Console, found: Meter) -> None:
         f"{found.name}: {found.aggregation} of {found.unit}, raw events kept for "
         f"{number(found.event_retention_days)} days",
     )
-    if found.description:
-        prose(console, found.description)
+    for said in filter(None, (found.description, _levels(found), _unique(found))):
+        prose(console, said)
     if not found.dimensions:
         line(console, "no dimensions")
         return
@@ -52,6 +52,29 @@ def meter(console: Console, found: Meter) -> None:
         said = ": ".join(text for text in (dimension.display_name, dimension.description) if text)
         table.add(dimension.name, dimension.type, value, said)
     table.print(console)
+
+
+def _aggregation(meter: Meter) -> str:
+    """The aggregation, and of what: `last by subject, workspace`, `unique_count of user`."""
+    if meter.series is not None:
+        return f"{meter.aggregation} by {', '.join(['subject', *meter.series])}"
+    return f"{meter.aggregation} of {meter.unique}" if meter.unique else meter.aggregation
+
+
+def _levels(meter: Meter) -> str:
+    """How the levels of a gauge are added up; empty for other meters."""
+    if meter.series is None:
+        return ""
+    carried = (
+        f"; a silent one keeps its last level for {counted(meter.carry_days, 'day')}"
+        if meter.carry_days
+        else ""
+    )
+    return f"series: {' and '.join(['subject', *meter.series])}, whose levels are added{carried}"
+
+
+def _unique(meter: Meter) -> str:
+    return f"unique: the distinct values of {meter.unique} are counted" if meter.unique else ""
 
 
 def verified(console: Console, found: Sequence[VerifiedRevision]) -> None:

@@ -12,16 +12,17 @@ import polars as pl
 
 from schemas.encodings import other_encoding
 from schemas.errors import BadInputError, RefusedError
+from schemas.levels import GAUGES, check_levels
 from schemas.tables import RESERVED_NAMES
 
-Aggregation = Literal["sum", "count", "avg", "min", "max", "first", "last", "rate"]
+Aggregation = Literal["sum", "count", "avg", "min", "max", "first", "last", "rate", "unique_count"]
 DimensionType = Literal["string", "number", "boolean"]
 
 AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 # An event of these must add something; the others are gauges, of which 0 is a fact.
-POSITIVE_AGGREGATIONS = frozenset({"sum", "count", "rate"})
+POSITIVE_AGGREGATIONS = frozenset(AGGREGATIONS) - GAUGES
 # An event of these counts by itself, so that one without a quantity has the quantity 1.
-COUNTING_AGGREGATIONS = frozenset({"count", "rate"})
+COUNTING_AGGREGATIONS = frozenset({"count", "rate", "unique_count"})
 DIMENSION_DTYPES: dict[str, pl.DataType] = {
     "string": pl.String(),
     "number": pl.Float64(),
@@ -65,6 +66,39 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     aggregation: Aggregation = "sum"
     event_retention_days: int = DEFAULT_RETENTION_DAYS
     dimensions: tuple[Dimension, ...] = ()
+    # Written only where they are set, so that a definition without them is stored and shown as it always was.
+    declared_series: tuple[str, ...] | msgspec.UnsetType | None = msgspec.field(
+        default=msgspec.UNSET, name="series"
+    )
+    declared_carry_days: int | msgspec.UnsetType | None = msgspec.field(
+        default=msgspec.UNSET, name="carry_days"
+    )
+    declared_unique: str | msgspec.UnsetType | None = msgspec.field(default=msgspec.UNSET, name="unique")
+
+    @property
+    def series(self) -> tuple[str, ...] | None:
+        """Dimensions that name a series beside the subject, maybe none; None for a meter whose levels are not added."""
+        return None if self.declared_series is msgspec.UNSET else self.declared_series
+
+    @property
+    def carry_days(self) -> int | None:
+        """For how many dates a silent series keeps its last level; None if for none."""
+        return None if self.declared_carry_days is msgspec.UNSET else self.declared_carry_days
+
+    @property
+    def unique(self) -> str | None:
+        """The dimension whose distinct values are counted; None for a meter that is no `unique_count`."""
+        return None if self.declared_unique is msgspec.UNSET else self.declared_unique
+
+    @property
+    def needs_usage(self) -> bool:
+        """Whether quantities over several rows take the rows of `usage`, since no smaller table has the dimensions."""
+        return self.series is not None or self.aggregation == "unique_count"
+
+    @property
+    def is_gauge(self) -> bool:
+        """Whether the meter's events state a level, not an amount."""
+        return self.aggregation in GAUGES
 
     @property
     def dimension_names(self) -> list[str]:
@@ -83,9 +117,16 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     @property
     def version(self) -> str:
-        """Twelve hex digits that change exactly when the numbers may: unit, aggregation, dimensions."""
+        """Twelve hex digits that change exactly when the numbers of the tables may.
+
+        They depend on unit, aggregation, dimensions, and where they are set on `series`, in any order, and `unique`.
+        """
         said = [self.name, self.unit, self.aggregation]
         said += [f"{d.name}:{d.type}:{d.needs_value}" for d in self.dimensions]
+        if self.series is not None:
+            said.append(f"series {msgspec.json.encode(sorted(self.series)).decode()}")
+        if self.unique is not None:
+            said.append(f"unique {self.unique}")
         return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]
 
     def to_json(self) -> bytes:
@@ -122,6 +163,10 @@ def parse_meter(body: bytes, where: str) -> Meter:
         name=raw.name.strip(),
         unit=raw.unit.strip(),
         event_retention_days=raw.event_retention_days or DEFAULT_RETENTION_DAYS,
+        # A null is a member that is not set.
+        declared_series=msgspec.UNSET if raw.series is None else raw.series,
+        declared_carry_days=msgspec.UNSET if raw.carry_days is None else raw.carry_days,
+        declared_unique=msgspec.UNSET if raw.unique is None else raw.unique,
     )
     check_meter(meter, where)
     return meter
@@ -132,17 +177,18 @@ def check_meter(meter: Meter, where: str) -> None:
     _check_texts(meter, where)
     _check_retention(meter.event_retention_days, where)
     _check_dimensions(meter, where)
+    check_levels(meter, where)
 
 
 def check_change(old: Meter, new: Meter) -> None:
     """Refuse a change of definition that would contradict data the meter already has.
 
-    Allowed: description, retention, adding an optional dimension, asking less of an existing one, order of
-    dimensions. Raises RefusedError with the reason for anything else.
+    Allowed: description, retention, `series`, `carry_days`, adding an optional dimension, asking less of an existing
+    one, order of dimensions. Raises RefusedError with the reason for anything else.
     """
-    for field in ("unit", "aggregation"):
+    for field in ("unit", "aggregation", "unique"):
         if getattr(old, field) != getattr(new, field):
-            raise _change_refused(old, field, getattr(old, field), getattr(new, field))
+            raise _change_refused(old, field, str(getattr(old, field)), str(getattr(new, field)))
     after = {dimension.name: dimension for dimension in new.dimensions}
     for before in old.dimensions:
         now = after.pop(before.name, None)
@@ -227,12 +273,14 @@ def _change_refused(meter: Meter, what: str, expected: str, found: str) -> Refus
         where=f"meter {meter.name!r}",
         expected=expected,
         found=found,
-        hint="define a new meter for the new meaning; description, retention and optional dimensions may change",
+        hint="define a new meter for the new meaning; description, retention, series, carry_days and optional "
+        "dimensions may change",
     )
 
 
 def _field_hint(message: str) -> str:
     if "unknown field" not in message:
         return ""
-    known = Dimension.__struct_fields__ if "$.dimensions" in message else Meter.__struct_fields__
+    kind = Dimension if "$.dimensions" in message else Meter
+    known = kind.__struct_encode_fields__
     return f"known fields: {', '.join(known)}"

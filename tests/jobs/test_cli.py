@@ -295,7 +295,7 @@ def test_a_bad_file_does_not_stop_the_others(meterlake: Run, tmp_path: Path) -> 
     unreadable = "could not read this file: expected a JSON file with one meter definition, found"
     assert ran.err.splitlines() == [
         "error: typo.json: not a meter definition: Object contains unknown field `untit`",
-        "hint: known fields: name, unit, description, aggregation, event_retention_days, dimensions",
+        "hint: known fields: name, unit, description, aggregation, event_retention_days, dimensions, series, carry_days, unique",
         f"error: missing.json: {unreadable} No such file or directory",
         f"error: folder: {unreadable} Is a directory",
     ]

@@ -106,6 +106,11 @@ def test_each_aggregation_is_taken(aggregation: str) -> None:
     assert aggregation in AGGREGATIONS
 
 
+def test_unique_count_is_taken() -> None:
+    meter = parse(aggregation="unique_count", unique="user", dimensions=[{"name": "user", "type": "string"}])
+    assert (meter.unique, meter.needs_usage, meter.needs_quantity) == ("user", True, False)
+
+
 @pytest.mark.parametrize("aggregation", ["SUM", "median", "", None, 1])
 def test_another_aggregation_is_refused(aggregation: object) -> None:
     assert "$.aggregation" in refusal_of(aggregation=aggregation).what
