@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs import question_options as options
 from jobs.options import PLAIN, Json, TheMeter, examples, listed, session_of
 from jobs.session import Session, complain
 
 if TYPE_CHECKING:
     from jobs.answers import Answered
 
-AnswerFormat = Literal["table", "csv", "json", "parquet"]
-BucketSize = Literal["hour", "day", "week", "month", "quarter", "year", "none"]
-MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})?)?")
-
 # Of many, the newest are those that people look for.
 MAX_STALE_DATES = 3
 
 query_app = typer.Typer(**PLAIN)
-
-
-def _moment(text: str) -> dt.date:
-    """A date, or a time, which is a date too."""
-    if MOMENT.fullmatch(text):
-        try:
-            return dt.date.fromisoformat(text) if len(text) == 10 else dt.datetime.fromisoformat(text.upper())
-        except ValueError:
-            # The 30th of February and the like.
-            pass
-    raise typer.BadParameter(
-        f"expected a date like 2026-06-19 or a time like 2026-06-19T12:00:00Z, found {text!r}"
-    )
 
 
 @query_app.command(
@@ -49,43 +32,18 @@ def _moment(text: str) -> dt.date:
 def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     context: typer.Context,
     meter: TheMeter,
-    since: Annotated[
-        dt.date, typer.Option("--from", parser=_moment, metavar="T", help="First moment: a date or a time.")
-    ],
-    until: Annotated[
-        dt.date, typer.Option("--to", parser=_moment, metavar="T", help="End of the range, not part of it.")
-    ],
-    bucket: Annotated[BucketSize, typer.Option("--bucket", help="Length of a row's time.")] = "day",
-    group_by: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--group-by", metavar="F", help="subject or a dimension; several: again, or with commas."
-        ),
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option("--filter", metavar="EXPR", help="Like: plan = 'pro' and seats >= 10")
-    ] = None,
-    top: Annotated[
-        int | None, typer.Option("--top", min=1, metavar="N", help="The N groups of greatest quantity.")
-    ] = None,
-    zone: Annotated[
-        str, typer.Option("--tz", metavar="ZONE", help="IANA zone of dates, and of days and longer buckets.")
-    ] = "UTC",
-    fill: Annotated[
-        bool, typer.Option("--fill", help="Rows for empty buckets: 0, or a gauge's last value.")
-    ] = False,
-    measures: Annotated[
-        bool, typer.Option("--measures", help="All measures, not only the quantity.")
-    ] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say on stderr what the answer is from.")
-    ] = False,
-    answer_format: Annotated[
-        AnswerFormat, typer.Option("--format", help="How to print the answer.")
-    ] = "table",
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write the answer to a file.")
-    ] = None,
+    since: options.Since,
+    until: options.Until,
+    bucket: options.Bucket = "day",
+    group_by: options.GroupBy = None,
+    where: options.Where = None,
+    top: options.Top = None,
+    zone: options.Zone = "UTC",
+    fill: options.Fill = False,
+    measures: options.Measures = False,
+    explain: options.Explain = False,
+    answer_format: options.AnswerFormat = "table",
+    output: options.Output = None,
     _json: Json = False,
 ) -> int:
     """Answer how much was used.
@@ -122,10 +80,12 @@ def values(
     meter: TheMeter,
     dimension: Annotated[str, typer.Option("--dimension", metavar="D", help="A dimension, or subject.")],
     since: Annotated[
-        dt.date | None, typer.Option("--from", parser=_moment, metavar="DATE", help="First date.")
+        dt.date | None,
+        typer.Option("--from", parser=options.parse_moment, metavar="DATE", help="First date."),
     ] = None,
     until: Annotated[
-        dt.date | None, typer.Option("--to", parser=_moment, metavar="DATE", help="Date after the last.")
+        dt.date | None,
+        typer.Option("--to", parser=options.parse_moment, metavar="DATE", help="Date after the last."),
     ] = None,
     _json: Json = False,
 ) -> int:
@@ -144,7 +104,9 @@ def values(
     return 0
 
 
-def _format_of(session: Session, asked: AnswerFormat, output: Path | None) -> AnswerFormat:
+def _format_of(
+    session: Session, asked: options.AnswerFormatName, output: Path | None
+) -> options.AnswerFormatName:
     if session.as_json:
         if asked not in ("table", "json"):
             raise typer.BadParameter(
