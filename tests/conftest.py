@@ -1,11 +1,26 @@
-"""Settings of all tests."""
+"""Settings and fixtures of all tests."""
 
 from __future__ import annotations
 
-import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from depth import PROFILE
+from in_memory import FOLDER
 
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("deep", settings.get_profile("ci"), derandomize=False, max_examples=5_000)
-settings.load_profile(os.environ.get("METERLAKE_HYPOTHESIS_PROFILE", "ci"))
+settings.load_profile(PROFILE)
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """An empty folder, in memory where there is room."""
+    folder = Path(tempfile.mkdtemp(dir=FOLDER))
+    yield folder
+    shutil.rmtree(folder)

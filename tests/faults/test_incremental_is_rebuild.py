@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -18,6 +17,8 @@ from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from depth import DEEP
+from in_memory import FOLDER
 from jobs.aggregate import COPIES_MOVED
 from jobs.compact import compact
 from jobs.land import land
@@ -30,9 +31,8 @@ from support import METER, aggregated, define, put, recomputed, retained
 FIRST = dt.date(2026, 6, 1)
 DAYS = [FIRST + dt.timedelta(days=number) for number in range(4)]
 RETENTION = 30
-EXAMPLES = 500 if os.environ.get("METERLAKE_HYPOTHESIS_PROFILE", "ci") == "ci" else 5_000
+EXAMPLES = 5_000 if DEEP else 500
 # In memory where the machine has such a folder: what is tested here is not the disk.
-FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 TABLES = {"usage": ["subject"], "usage_by_subject": ["subject"], "usage_by_dimension": ["dimension", "value"]}
 
 hours = st.sampled_from([0, 1, 12])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from depth import DEEP
 from faults.power_loss import EndedError, LosingDisk
 from faults.test_crash_anywhere import AS_OF, DAYS, JOBS, NAME, Job, ended, prepared, run
 from faults.test_crash_anywhere import scratch as scratch  # noqa: PLC0414 - a fixture
@@ -26,7 +27,7 @@ from lake.state import load_state
 from schemas.meter import parse_meter
 from support import METER, a_lake, event, put
 
-LOSSES = 100 if os.environ.get("METERLAKE_DEEP") else 12
+LOSSES = 100 if DEEP else 12
 GONE = DAYS[-1] + dt.timedelta(days=1)
 
 

@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import DEEP
+from in_memory import FOLDER
 from jobs.nightly import nightly
 from jobs.report import Report, reported
 from jobs.verify import verify
@@ -29,8 +31,7 @@ DAYS = [DAY - dt.timedelta(days=number) for number in (0, 1, 2, 25)]
 AS_OF = DAY + dt.timedelta(days=1)
 NAME = METER["name"]
 RECENT = paths.recent(NAME)
-EXAMPLES = 30 if os.environ.get("METERLAKE_HYPOTHESIS_PROFILE", "ci") == "ci" else 200
-FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+EXAMPLES = 200 if DEEP else 30
 
 
 def night(lake: Lake, as_of: dt.date = AS_OF) -> Report:

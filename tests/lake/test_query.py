@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +15,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from depth import DEEP
 from jobs.aggregate import aggregate
 from jobs.report import reported
 from lake import Lake
@@ -47,7 +47,6 @@ FILTERS = {
 }
 BUCKETS = ("hour", "day", "month", "none", "week", "year")
 # Each filter meets each grouping in some test; every combination of all four only in the deep profile.
-DEEP = os.environ.get("METERLAKE_HYPOTHESIS_PROFILE") == "deep"
 
 
 class Answers:

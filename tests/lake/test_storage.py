@@ -1,11 +1,9 @@
 """What a lake needs of its storage, on a local disk."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,14 +23,6 @@ def locked(storage: LocalStorage) -> LocalStorage:
     """A lake whose events are below a file instead of a folder, so that every write there fails."""
     storage.publish("events", b"")
     return storage
-
-
-@pytest.fixture
-def in_memory() -> Iterator[Path]:
-    """A folder on a disk that syncs at once, where there is one: the more races in a second."""
-    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
-    yield folder
-    shutil.rmtree(folder)
 
 
 def names(storage: LocalStorage, prefix: str) -> list[str]:
@@ -152,9 +142,9 @@ for number in range(1_500):
 """
 
 
-def test_a_file_is_published_while_another_process_removes_the_last_one_beside_it(in_memory: Path) -> None:
-    storage = LocalStorage(in_memory)
-    program = [sys.executable, "-c", PUBLISHER, str(in_memory)]
+def test_a_file_is_published_while_another_process_removes_the_last_one_beside_it(scratch: Path) -> None:
+    storage = LocalStorage(scratch)
+    program = [sys.executable, "-c", PUBLISHER, str(scratch)]
     publisher = subprocess.Popen(program, cwd=Path(__file__).parents[2], text=True, stderr=subprocess.PIPE)
     removed = set()
     while publisher.poll() is None:

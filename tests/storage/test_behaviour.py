@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from depth import DEEP
 from jobs.aggregate import aggregate
 from jobs.compact import compact
 from jobs.land import land
@@ -37,7 +37,7 @@ EXPIRED = DAY + dt.timedelta(days=31)
 OPEN = DAY + dt.timedelta(days=3)
 # All crashes are tried in memory; a disk and a server take longer, so there only every so many operations are, unless
 # asked for all: by turns before the operation and after it, from the first of the night to its last.
-EVERY = {"s3": 5, "local": 2} if not os.environ.get("METERLAKE_DEEP") else {}
+EVERY = {"s3": 5, "local": 2} if not DEEP else {}
 MANY = 10_000
 
 
