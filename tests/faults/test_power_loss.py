@@ -16,7 +16,6 @@ import pytest
 from depth import DEEP
 from faults.power_loss import EndedError, LosingDisk
 from faults.test_crash_anywhere import AS_OF, DAYS, JOBS, NAME, Job, ended, prepared, run
-from faults.test_crash_anywhere import scratch as scratch  # noqa: PLC0414 - a fixture
 from jobs.billing import month_of
 from jobs.export import export
 from jobs.nightly import nightly
