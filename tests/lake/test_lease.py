@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -21,45 +22,52 @@ from jobs.nightly import nightly
 from jobs.report import reported
 from lake import Lake, paths
 from lake import lease as lease_module
-from lake.lease import Holder, current_holder, leased
-from lake.storage import LocalStorage
+from lake.lease import GuardedStorage, Holder, current_holder, leased
+from lake.storage import LocalStorage, Storage
 from schemas.errors import LeaseLostError, MeterlakeError, RefusedError, StorageError
 from support import a_lake, aggregated, content, define, event, put, usage
 
 SHORT = dt.timedelta(seconds=1)
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
+# As many contenders as there are names.
 CONTENDER = """
 import sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from lake.lease import leased
 from lake.storage import LocalStorage
 from schemas.errors import RefusedError
-folder, name = sys.argv[1:]
+folder, *names = sys.argv[1:]
+def contend(name):
+    try:
+        with leased(LocalStorage(folder), name) as storage:
+            storage.publish(f"got/{name}", b"")
+            while not (Path(folder) / "end").exists():
+                time.sleep(0.01)
+    except RefusedError:
+        pass
+(Path(folder) / f"{names[0]} is ready").touch()
 while not (Path(folder) / "go").exists():
     time.sleep(0.001)
-try:
-    with leased(LocalStorage(folder), name) as storage:
-        storage.publish(f"got/{name}", b"")
-        while not (Path(folder) / "end").exists():
-            time.sleep(0.01)
-except RefusedError:
-    pass
+with ThreadPoolExecutor(len(names)) as threads:
+    list(threads.map(contend, names))
 """
 HOLDER = """
-import datetime as dt, sys, time
+import datetime as dt, os, signal, sys, time
 from lake.lease import leased
 from lake.storage import LocalStorage
 from schemas.errors import LeaseLostError
-with leased(LocalStorage(sys.argv[1]), "slow", lease_time=dt.timedelta(seconds=1)) as storage:
-    storage.publish("before", b"")
+with leased(LocalStorage(sys.argv[1]), "slow", lease_time=dt.timedelta(seconds=float(sys.argv[2]))) as storage:
+    if "suspended" in sys.argv:
+        os.kill(os.getpid(), signal.SIGSTOP)
     while True:
-        time.sleep(0.05)
         try:
-            storage.publish("beat", str(time.time()).encode())
+            storage.publish("beat", b"")
         except LeaseLostError as error:
             print(error, flush=True)
             break
+        time.sleep(0.05)
 """
 
 BEHIND = """
@@ -80,6 +88,53 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < until, path
         time.sleep(0.01)
+
+
+class Clock:
+    """The clocks of leases in this process: they go on only while somebody waits, so that no machine is too slow."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.is_set_back = False
+
+    def now(self) -> dt.datetime:
+        start = dt.datetime(2026, 6, 19, tzinfo=dt.UTC)
+        return LONG_AGO if self.is_set_back else start + dt.timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def pass_by(self, span: dt.timedelta) -> None:
+        """Wait until other threads have waited for so long."""
+        end = self.seconds + span.total_seconds()
+        until = time.monotonic() + 60
+        while self.seconds < end:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+
+    class Event(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock.sleep(timeout or 0)
+            return super().wait(0.001)
+
+    monkeypatch.setattr(lease_module, "threading", SimpleNamespace(Event=Event, Thread=threading.Thread))
+    monkeypatch.setattr(lease_module, "time", clock)
+    monkeypatch.setattr(lease_module, "_now", clock.now)
+    return clock
+
+
+def renewing(storage: Storage) -> threading.Thread:
+    """The thread that renews the lease of a storage."""
+    assert isinstance(storage, GuardedStorage)
+    return storage._lease._renewing
 
 
 def a_dead_holders_lease(folder: Path, number: int = 1) -> None:
@@ -113,12 +168,13 @@ def test_a_lease_that_was_given_back_is_free_at_once_and_leaves_one_file(tmp_pat
 
 def test_ten_contenders_for_a_dead_holders_lease_and_exactly_one_gets_it(tmp_path: Path) -> None:
     a_dead_holders_lease(tmp_path, number=7)
-    contenders = [started(CONTENDER, str(tmp_path), str(number)) for number in range(10)]
-    time.sleep(2)
+    contenders = [started(CONTENDER, str(tmp_path), f"{number}a", f"{number}b") for number in range(5)]
+    for number in range(5):
+        wait_for(tmp_path / f"{number}a is ready")
     (tmp_path / "go").touch()
     until = time.monotonic() + 100
     while sum(contender.poll() is None for contender in contenders) > 1 and time.monotonic() < until:
-        time.sleep(0.05)
+        time.sleep(0.01)
     (tmp_path / "end").touch()
     for contender in contenders:
         _, errors = contender.communicate(timeout=60)
@@ -126,21 +182,19 @@ def test_ten_contenders_for_a_dead_holders_lease_and_exactly_one_gets_it(tmp_pat
     assert len(list((tmp_path / "got").iterdir())) == 1
 
 
-def test_a_holder_keeps_its_lease_for_longer_than_one_lease_time(tmp_path: Path) -> None:
+def test_a_holder_keeps_its_lease_for_longer_than_one_lease_time(tmp_path: Path, clock: Clock) -> None:
     storage = LocalStorage(tmp_path)
     with leased(storage, "nightly", lease_time=SHORT) as held:
-        time.sleep(2.5 * SHORT.total_seconds())
+        clock.pass_by(10 * SHORT)
         held.publish("x", b"")
         assert current_holder(storage) is not None
 
 
 def test_a_suspended_holder_publishes_nothing_once_another_has_taken_over(tmp_path: Path) -> None:
-    holder = started(HOLDER, str(tmp_path))
+    holder = started(HOLDER, str(tmp_path), "1", "suspended")
     try:
-        wait_for(tmp_path / "beat")
-        holder.send_signal(signal.SIGSTOP)
-        time.sleep(1.5)
-        (tmp_path / "beat").unlink()
+        os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
+        time.sleep(1.1)
         holder.send_signal(signal.SIGCONT)
         said, errors = holder.communicate(timeout=60)
     finally:
@@ -150,15 +204,20 @@ def test_a_suspended_holder_publishes_nothing_once_another_has_taken_over(tmp_pa
     assert not (tmp_path / "beat").exists()
 
 
-def test_waiting_ends_when_the_other_job_does(tmp_path: Path) -> None:
-    waiting = started(CONTENDER, str(tmp_path), "a")
+def test_waiting_ends_when_the_other_job_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = started(CONTENDER, str(tmp_path), "a")
     storage = LocalStorage(tmp_path)
     (tmp_path / "go").touch()
     wait_for(tmp_path / "got" / "a")
-    threading.Timer(1, (tmp_path / "end").touch).start()
+
+    def end_the_other(_: float) -> None:
+        (tmp_path / "end").touch()
+        time.sleep(0.01)
+
+    monkeypatch.setattr(lease_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end_the_other))
     with leased(storage, "b", wait=True):
         assert (tmp_path / "end").exists()
-    waiting.communicate(timeout=60)
+    other.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"\xff"])
@@ -209,33 +268,29 @@ def test_a_lease_that_is_held_as_usual_is_not_taken_over(tmp_path: Path) -> None
 
 
 def test_waiting_for_a_lease_that_never_ends_goes_on_only_while_it_is_renewed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_module, "LEASE_TIME", SHORT)
-    monkeypatch.setattr(lease_module, "MAX_CLOCK_SKEW", SHORT)
-    monkeypatch.setattr(lease_module, "POLL_SECONDS", 0.1)
     renewals = 5
+    for_so_long = renewals * lease_module.LEASE_TIME
 
-    def renew() -> None:
-        for number in range(renewals):
-            a_lease_until(tmp_path, FAR + number * SHORT)
-            time.sleep(0.7)
+    def sleep_beside_its_holder(seconds: float) -> None:
+        clock.seconds += seconds
+        if clock.seconds <= for_so_long.total_seconds() and clock.seconds % 60 == 0:
+            a_lease_until(tmp_path, FAR + clock.seconds * SHORT)
 
-    holder = threading.Thread(target=renew)
-    start = time.monotonic()
-    holder.start()
-    time.sleep(0.3)
+    a_lease_until(tmp_path, FAR)
+    monkeypatch.setattr(clock, "sleep", sleep_beside_its_holder)
     with (
         pytest.raises(RefusedError, match="later than any lease can"),
         leased(LocalStorage(tmp_path), "x", wait=True),
     ):
         pass
-    holder.join()
-    assert time.monotonic() - start > renewals * 0.7
+    after = lease_module.LEASE_TIME + lease_module.MAX_CLOCK_SKEW
+    assert clock.seconds == (for_so_long + after).total_seconds()
 
 
 def test_a_holder_with_a_clock_that_is_behind_stops_once_another_has_taken_over(tmp_path: Path) -> None:
-    holder = started(BEHIND + HOLDER, str(tmp_path))
+    holder = started(BEHIND + HOLDER, str(tmp_path), "2")
     try:
         wait_for(tmp_path / "beat")
         with leased(LocalStorage(tmp_path), "next") as successor:
@@ -248,14 +303,14 @@ def test_a_holder_with_a_clock_that_is_behind_stops_once_another_has_taken_over(
 
 
 def test_a_clock_that_is_set_back_while_it_is_held_does_not_end_a_lease_for_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: Clock
 ) -> None:
     storage = LocalStorage(tmp_path)
     with leased(storage, "nightly", lease_time=SHORT) as held:
-        monkeypatch.setattr(lease_module, "_now", lambda: LONG_AGO)
-        time.sleep(1.5)
+        clock.is_set_back = True
+        clock.pass_by(1.5 * SHORT)
         held.publish("x", b"")
-        monkeypatch.undo()
+        clock.is_set_back = False
         assert current_holder(storage) is not None
         with pytest.raises(RefusedError), leased(storage, "x"):
             pass
@@ -302,42 +357,43 @@ def test_what_lands_during_a_run_waits_for_the_next_one(
     assert [str(quantity) for *_, quantity in usage(lake, meter)] == ["6.000000000"]
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_job_whose_successor_works_already_finds_out_by_its_next_renewal(tmp_path: Path) -> None:
     """Where clocks differ by more than is allowed for: the successor thought that the lease was over."""
     storage = LocalStorage(tmp_path)
-    with leased(storage, "nightly", lease_time=dt.timedelta(seconds=2)) as held:
+    with leased(storage, "nightly", lease_time=SHORT) as held:
         a_dead_holders_lease(tmp_path, number=2)
-        time.sleep(1)
+        renewing(held).join(60)
         with pytest.raises(LeaseLostError, match="lost its lease"):
             held.publish("x", b"")
     assert not storage.exists("x")
 
 
 def test_a_clock_that_is_set_back_does_not_lengthen_a_lease(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease_module.Lease, "_renew", lambda _: None)
     with leased(LocalStorage(tmp_path), "nightly", lease_time=SHORT) as held:
-        monkeypatch.setattr(lease_module, "_now", lambda: LONG_AGO)
+        clock.is_set_back = True
         held.publish("x", b"")
-        time.sleep(1.1)
+        clock.sleep(1.1)
         with pytest.raises(LeaseLostError):
             held.publish("x", b"")
 
 
 def test_a_renewal_that_took_until_after_the_end_came_too_late(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish = LocalStorage.publish
 
     def slow(self: LocalStorage, path: str, content: bytes) -> None:
         if path.startswith(paths.LEASE):
-            time.sleep(1.5)
+            clock.sleep(1.5)
         publish(self, path, content)
 
     with leased(LocalStorage(tmp_path), "nightly", lease_time=SHORT) as held:
         monkeypatch.setattr(LocalStorage, "publish", slow)
-        time.sleep(2)
+        renewing(held).join(60)
         with pytest.raises(LeaseLostError):
             held.publish("x", b"")
 
@@ -363,7 +419,9 @@ def test_a_job_is_not_failed_by_a_lease_that_cannot_be_given_back(
     assert "could not be given back" in caplog.text
 
 
-def test_a_night_that_lost_its_lease_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_night_that_lost_its_lease_ends_at_once(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake, meter = a_lake(tmp_path)
     define(lake, name="another")
     put(lake, meter, "a.parquet", event("a"))
@@ -371,9 +429,9 @@ def test_a_night_that_lost_its_lease_ends_at_once(tmp_path: Path, monkeypatch: p
     with (  # noqa: PT012 - the lease is lost before the night, and the night tells
         pytest.raises(LeaseLostError),
         reported(lake, "nightly") as report,
-        leased(lake.storage, "nightly", lease_time=dt.timedelta(seconds=0.1)) as held,
+        leased(lake.storage, "nightly", lease_time=SHORT) as held,
     ):
-        time.sleep(0.2)
+        clock.sleep(2)
         nightly(lake.over(held), report)
     assert [problem["kind"] for problem in report.problems] == ["lease lost"]
     assert report.exit_code == 3
