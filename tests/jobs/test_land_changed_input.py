@@ -190,6 +190,8 @@ for number in range(10**9):
 """
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) as replacing:
         try:
+            while file.read_bytes() == bodies[0]:
+                assert replacing.poll() is None
             for _ in range(8):
                 with reported(lake, "land") as report:
                     land(lake, [str(file)], report)

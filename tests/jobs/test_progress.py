@@ -17,7 +17,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_items_pass_through_and_short_work_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_items_pass_through_and_short_work_says_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 0.0)
     with caplog.at_level(logging.INFO, "meterlake"):
         assert list(track(range(5), "count")) == [0, 1, 2, 3, 4]
     assert caplog.text == ""
