@@ -71,7 +71,7 @@ def ask(lake: Lake, meter: str, question: Question) -> Answered:
 def _ask(lake: Lake, meter: str, question: Question) -> Answered:
     definition = lake.meter(meter)
     plan = make_plan(definition, question)
-    explanation = explain(lake.storage, definition, question, plan)
+    explanation = explain(lake.storage, definition, plan)
     rows = answer(lake.storage, definition, question, plan).collect()
     return Answered(definition, question, rows, explanation)
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from lake.measures import SECONDS_PER_DAY, merge, with_quantity
+from lake.measures import SECONDS_PER_DAY
+from lake.quantities import range_totals
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import Meter
-from schemas.tables import INSTANT, MEASURES, Adjustment, Billed, column_types
+from schemas.tables import INSTANT, MEASURES, SERIES_COUNT, Adjustment, Billed, column_types
 
-# Quantities of these add up: the sum over an export's rows is the usage of all subjects together.
+# Quantities of these add up: the sum over an export's rows is the usage of all subjects together; and levels of series.
 ADDITIVE = frozenset({"sum", "count"})
 BILLED = list(column_types(Billed))
 ADJUSTMENT = list(column_types(Adjustment))
@@ -77,12 +78,18 @@ def shares(rows: pl.LazyFrame, part_rows: int = PART_ROWS) -> list[pl.Expr]:
 def bill(rows: pl.LazyFrame, meter: Meter, period: Period, by: Sequence[str]) -> pl.LazyFrame:
     """The usage of a period by subject and the dimensions of `by`, from rows of an aggregate table of its dates.
 
-    Columns of `Billed`, subject, dimensions, and every measure, null where it takes a sum that is too large; sorted
-    by subject and dimensions.
+    Columns of `Billed`, subject, dimensions, and every measure, null where it takes a sum that is too large, and with
+    `series` the number of those that were added; sorted by subject and dimensions.
     """
     keys = ["subject", *by]
-    measured = with_quantity(merge(rows, keys), meter, period.seconds)
-    return measured.sort(keys).select(*about(meter, period), *keys, *MEASURES)
+    counted = [] if meter.series is None else [SERIES_COUNT]
+    measured = range_totals(rows, meter, keys, period.start, period.seconds)
+    return measured.sort(keys).select(*about(meter, period), *keys, *MEASURES, *counted)
+
+
+def is_additive(meter: Meter) -> bool:
+    """Whether the sum over an export's rows is the usage of all subjects together."""
+    return meter.aggregation in ADDITIVE or meter.series is not None
 
 
 def changes(before: pl.LazyFrame, after: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
@@ -135,7 +142,7 @@ def check_columns(meter: Meter, by: Sequence[str], columns: str) -> None:
     Raises BadInputError for an unknown or colliding dimension, and RefusedError for FOCUS columns of a meter whose
     quantities do not add up.
     """
-    taken = {*BILLED, *ADJUSTMENT, *OPEN_SPANNER}
+    taken = {*BILLED, *ADJUSTMENT, *OPEN_SPANNER, *([] if meter.series is None else [SERIES_COUNT])}
     for position, name in enumerate(by):
         if name not in meter.dimension_names or name in by[:position] or name in taken:
             free = [dimension for dimension in meter.dimension_names if dimension not in taken]
@@ -145,11 +152,11 @@ def check_columns(meter: Meter, by: Sequence[str], columns: str) -> None:
                 found=", ".join(by),
                 hint=f"these names are taken by columns: {', '.join(sorted(taken))}" if name in taken else "",
             )
-    if columns == "focus" and meter.aggregation not in ADDITIVE:
+    if columns == "focus" and not is_additive(meter):
         raise RefusedError(
             "FOCUS rows are added up, which is wrong for this meter",
             where=f"meter {meter.name!r}",
-            expected=f"a meter of {' or '.join(sorted(ADDITIVE))}",
+            expected=f"a meter of {' or '.join(sorted(ADDITIVE))}, or a gauge with series",
             found=f"one of {meter.aggregation}",
             hint="export it with --columns default or open-spanner",
         )

@@ -74,7 +74,7 @@ class MonthExport(NamedTuple):
     @property
     def table(self) -> str:
         """The aggregate table that has these keys."""
-        return "usage" if self.options.by else "usage_by_subject"
+        return "usage" if self.options.by or self.meter.needs_usage else "usage_by_subject"
 
 
 def out_of_date(export: MonthExport) -> dict[str, str]:

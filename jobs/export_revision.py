@@ -9,12 +9,12 @@ import msgspec
 import polars as pl
 
 from jobs.billing import (
-    ADDITIVE,
     about,
     adjusted,
     bill,
     changes,
     in_columns,
+    is_additive,
     keys_frame,
     shares,
     with_left_out,
@@ -24,7 +24,7 @@ from jobs.export_month import MonthExport
 from jobs.report import ExportReport
 from lake.checksums import rows_checksum
 from lake.exports import Close, Manifest, Revisions
-from lake.sums import SUMS, has_no_sum
+from lake.sums import lacks_quantity
 
 
 def revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it found
@@ -37,7 +37,7 @@ def revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it fo
 ) -> None:
     """Make the next revision, unless its rows are those of the one before."""
     last = revisions.last
-    made = Drafts(export.storage, additive=export.meter.aggregation in ADDITIVE)
+    made = Drafts(export.storage, additive=is_additive(export.meter))
     try:
         usage, done.left_out = _usage(export, rows, made)
         if last:
@@ -101,10 +101,10 @@ def _usage(
     """Write the rows that are billed; gives them, and the keys of those that have no number, since a sum is too large."""
     name = f"{USAGE}.parquet"
     usage = made.parquet(name, [_bill(export, rows.filter(share)) for share in shares(rows)])
-    left_out = usage.filter(has_no_sum(SUMS)).select(export.keys).collect(engine="streaming")
+    left_out = usage.filter(lacks_quantity()).select(export.keys).collect(engine="streaming")
     if left_out.height:
         whole = made.local[name]
-        usage = made.parquet(name, [usage.filter(~has_no_sum(SUMS))])
+        usage = made.parquet(name, [usage.filter(~lacks_quantity())])
         whole.unlink()
     return usage, left_out.to_dicts()
 
@@ -150,6 +150,7 @@ def _manifest(
     export: MonthExport, revisions: Revisions, inputs: dict[str, str], made: Drafts, closed: Close | None
 ) -> Manifest:
     meter, options, last = export.meter, export.options, revisions.last
+    series = msgspec.UNSET if meter.series is None else sorted(meter.series)
     return Manifest(
         meter=meter.name,
         period=str(export.period),
@@ -160,6 +161,7 @@ def _manifest(
         group_by=list(options.by),
         columns=options.columns,
         csv_safe=options.csv_safe,
+        series=series,
         meter_version=meter.version,
         previous_sha256=revisions.told(last).sha256 if last else None,
         inputs=inputs,

@@ -11,6 +11,7 @@ from jobs.export_month import MAX_DATES, MonthExport, out_of_date
 from lake import paths
 from lake.parts import part_files
 from lake.readers import aggregate_rows
+from lake.recent import TABLE
 from lake.state import PartitionState, load_state, read_record
 from schemas.errors import BrokenLakeError
 
@@ -27,7 +28,7 @@ def billed_rows(export: MonthExport) -> tuple[pl.LazyFrame, dict[str, str]]:
         date: record for date, record in state.partitions.items() if start <= date < end and record.events
     }
     expected = {date.isoformat(): record.fingerprint for date, record in sorted(records.items())}
-    recent = seen.recent.of(records) if seen and not export.options.by else None
+    recent = seen.recent.of(records) if seen and export.table == TABLE else None
     if seen and recent is not None:
         seen.is_small = True
         return recent.lazy(), expected

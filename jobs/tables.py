@@ -6,9 +6,13 @@ import polars as pl
 
 from lake.ends import Ends
 from lake.measures import dimension_text, merge_partial, partial, told, with_quantity
-from lake.sums import check_sums
+from lake.quantities import quantities
+from lake.sums import SUMS, check_sums, has_no_sum
 from schemas.meter import Meter
-from schemas.tables import MEASURES, UsageByDimension, column_types
+from schemas.tables import MEASURES, QUANTITY, UsageByDimension, column_types
+
+_VALUE = ["dimension", "value"]
+_IS_KNOWN = "#is_known"
 
 
 def partial_usage(events: pl.LazyFrame, meter: Meter, ends: Ends) -> pl.LazyFrame:
@@ -33,11 +37,44 @@ def usage_tables(rows: pl.DataFrame, meter: Meter, ends: Ends, where: str = "") 
         if meter.dimensions
         else pl.DataFrame(schema=column_types(UsageByDimension) | usage.select(MEASURES).schema)
     )
+    if meter.needs_usage:
+        subjects, dimensions = with_quantities(usage, subjects, dimensions, meter)
+    lacking = has_no_sum([*SUMS, "quantity"])
     return {
         "usage": usage,
-        "usage_by_subject": check_sums(subjects, where, ["subject"]),
-        "usage_by_dimension": check_sums(dimensions, where, ["dimension", "value"]),
+        "usage_by_subject": check_sums(subjects, where, ["subject"], lacking),
+        "usage_by_dimension": check_sums(dimensions, where, ["dimension", "value"], lacking),
     }
+
+
+def with_quantities(
+    usage: pl.DataFrame, subjects: pl.DataFrame, dimensions: pl.DataFrame, meter: Meter
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows of the two smaller tables of a day with `quantity` from those of `usage`, in their order.
+
+    Of a meter that `needs_usage`. 0 where a row's events are of series that stand in other rows.
+    """
+    rows = usage.lazy()
+    by_value = [
+        quantities(rows, meter, [name]).select(
+            pl.lit(name).alias("dimension"), dimension_text(meter, name).alias("value"), "quantity"
+        )
+        for name in meter.dimension_names
+    ]
+    of_values = pl.concat(by_value) if by_value else dimensions.lazy().select(*_VALUE, "quantity")
+    return (
+        _quantified(subjects, quantities(rows, meter, ["subject"]), ["subject"]),
+        _quantified(dimensions, of_values, _VALUE),
+    )
+
+
+def _quantified(table: pl.DataFrame, found: pl.LazyFrame, keys: list[str]) -> pl.DataFrame:
+    known = found.with_columns(pl.lit(value=True).alias(_IS_KNOWN))
+    rows = table.lazy().drop("quantity")
+    both = rows.join(known, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    none = pl.lit(0).cast(QUANTITY)
+    quantity = pl.when(_IS_KNOWN).then("quantity").otherwise(none).alias("quantity")
+    return both.with_columns(quantity).select(table.columns).collect()
 
 
 def _by_dimension(rows: pl.LazyFrame, meter: Meter, ends: Ends) -> pl.DataFrame:

@@ -134,7 +134,8 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
             yield _wrong(file, "a file is not the one that was exported", said.sha256, _sha256(file))
             continue
         try:
-            found = describe(file, said.columns, additive=manifest.aggregation in ADDITIVE)
+            additive = manifest.aggregation in ADDITIVE or manifest.series is not msgspec.UNSET
+            found = describe(file, said.columns, additive=additive)
             columns = column_names(scan_file(file))
         except _UNREADABLE as error:
             yield _wrong(file, "a file can't be read", "what its manifest says", _first_line(error))

@@ -42,6 +42,8 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True):
     kind: str
     unit: str
     aggregation: str
+    # The dimensions that name a series, whose levels are added; absent for other meters.
+    series: list[str] | msgspec.UnsetType = msgspec.UNSET
     group_by: list[str]
     columns: str
     csv_safe: bool

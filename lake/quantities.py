@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 import polars as pl
 
-from lake.measures import SECONDS_PER_DAY, billed, merge
+from lake.buckets import BUCKET
+from lake.calendar import days_before
+from lake.dedup import DATE
+from lake.measures import SECONDS_PER_DAY, billed, merge, with_quantity
+from lake.series import added, series_names, series_rows
+from lake.silence import BEFORE, Silence, mark_before, of_one_bucket, with_silent
 from schemas.meter import Meter
 
 
@@ -17,4 +23,51 @@ def quantities(
 
     `keys` are fields of `usage`, and a bucket's key where the rows have one. `seconds` is the length of the bucket.
     """
+    if meter.series is not None:
+        return measured(usage, meter, keys).select(*keys, "quantity")
     return merge(usage, keys).select(*keys, billed(meter, seconds))
+
+
+def measured(
+    usage: pl.LazyFrame,
+    meter: Meter,
+    keys: Sequence[str],
+    *,
+    chosen: pl.Expr | None = None,
+    silent: Silence | None = None,
+) -> pl.LazyFrame:
+    """Return one row by `keys` of a meter that `needs_usage`: the keys, `quantity`, then the other measures.
+
+    With `series` also `series_count`. `chosen` is a condition on subject and dimensions. With `silent` the rows have
+    `BUCKET` and `BEFORE`, and the levels of silent series are added too. In no order.
+    """
+    bucket = [BUCKET, BEFORE] if silent else [name for name in keys if name == BUCKET]
+    rows = series_rows(usage, meter, bucket)
+    if silent:
+        rows = with_silent(rows, series_names(meter), silent)
+    return added(rows if chosen is None else rows.filter(chosen), keys)
+
+
+def looked_back(meter: Meter, since: dt.date) -> dt.date:
+    """Return the first date whose rows count in a range that begins with `since`: earlier with `carry_days`."""
+    return days_before(since, meter.carry_days or 0)
+
+
+def range_totals(
+    rows: pl.LazyFrame,
+    meter: Meter,
+    keys: Sequence[str],
+    since: dt.date | None,
+    seconds: int = SECONDS_PER_DAY,
+) -> pl.LazyFrame:
+    """Return one row by `keys` of the rows of all dates together, in no order.
+
+    The keys, `quantity`, with `series` also `series_count`, then the other measures. The rows are those of an
+    aggregate table with its `date`, of `usage` for a meter that needs it; those before `since` are only carried.
+    """
+    if not meter.needs_usage:
+        return with_quantity(merge(rows, keys), meter, seconds)
+    if meter.carry_days is None or since is None:
+        return measured(rows, meter, keys)
+    marked = mark_before(rows.with_columns(pl.lit(None, pl.Date).alias(BUCKET)), pl.col(DATE) < since)
+    return measured(marked, meter, keys, silent=of_one_bucket(since, meter.carry_days))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import polars as pl
 
 from lake.buckets import BUCKET, DAY, SIZES, UTC, Size, bucket_of_date, bucket_of_instant, buckets, zone_of
+from lake.calendar import days_before
 from lake.dedup import DATE
 from lake.filters import Filter, parse_filter
 from lake.freshness import out_of_date
 from lake.measures import billed, measure, merge
+from lake.quantities import measured as measured_usage
 from lake.readers import deduplicated, from_aggregates
+from lake.silence import BEFORE, Silence, mark_before, silence
 from lake.snapshot import Snapshot, from_events
 from lake.state import MeterState, load_state
 from lake.storage import Storage
@@ -51,13 +54,24 @@ class Question:
 
 
 class Plan(NamedTuple):
-    """How a question is answered: from `aggregates` or `events`, the table, and why the aggregates don't do."""
+    """How a question is answered: from `aggregates` or `events`, the table, and why the aggregates don't do.
+
+    `dates` are those that are read, as a half-open range: with what is carried also some before the question's.
+    """
 
     source: str
     table: str
     why: tuple[str, ...]
     condition: Filter | None
     grid: pl.DataFrame
+    dates: tuple[dt.date, dt.date]
+
+    @property
+    def chosen(self) -> pl.Expr | None:
+        """The condition on whole series or values; None where there is none, or where it chooses single events."""
+        if self.condition is None or "quantity" in self.condition.fields:
+            return None
+        return self.condition.expression
 
 
 class Explanation(NamedTuple):
@@ -97,8 +111,10 @@ def make_plan(meter: Meter, question: Question) -> Plan:
     grid = buckets(question.bucket, question.since, question.until, question.zone)
     why = tuple(_beyond_aggregates(question, condition, grid))
     fields = {*question.by, *(condition.fields if condition else ())}
-    table = "usage" if fields - {"subject"} else "usage_by_subject"
-    return Plan("events" if why else "aggregates", "events" if why else table, why, condition, grid)
+    table = "usage" if meter.needs_usage or fields - {"subject"} else "usage_by_subject"
+    since, until = question.dates
+    dates = days_before(since, meter.carry_days or 0), until
+    return Plan("events" if why else "aggregates", "events" if why else table, why, condition, grid, dates)
 
 
 def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl.LazyFrame:
@@ -112,34 +128,39 @@ def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl
     """
     keys = [BUCKET, *question.by]
 
-    def collect(measured: pl.LazyFrame) -> pl.DataFrame:
-        return _shaped(measured, meter, question, plan.grid).collect(engine="streaming")
+    def collect(rows: pl.LazyFrame) -> pl.DataFrame:
+        return _shaped(rows, meter, question, plan).collect(engine="streaming")
 
     def of_events(snapshot: Snapshot) -> pl.DataFrame:
-        _refuse_sealed(snapshot.state, meter, question, plan)
-        rows = deduplicated(snapshot, question.dates).filter(
-            pl.col("timestamp") >= question.since, pl.col("timestamp") < question.until
-        )
+        _refuse_sealed(snapshot.state, meter, plan)
+        time = pl.col("timestamp")
+        rows = deduplicated(snapshot, plan.dates).filter(time < question.until)
         rows = rows.with_columns(bucket_of_instant(question.bucket, question.zone))
-        return collect(measure(_kept(rows, plan), keys))
+        if meter.needs_usage:
+            rows = _kept(rows, plan) if plan.chosen is None else rows
+            rows = mark_before(rows, time < question.since)
+            return collect(measure(rows, [BUCKET, BEFORE, "subject", *meter.dimension_names]))
+        return collect(measure(_kept(rows.filter(time >= question.since), plan), keys))
 
     def of_aggregates(rows: pl.LazyFrame, _: object) -> pl.DataFrame:
         rows = rows.with_columns(bucket_of_date(question.bucket, pl.col(DATE)))
+        if meter.needs_usage:
+            return collect(mark_before(rows, pl.col(DATE) < question.dates[0]))
         return collect(merge(_kept(rows, plan), keys))
 
     if plan.source == "events":
         found = from_events(storage, meter, of_events)
     else:
-        found = from_aggregates(storage, meter, plan.table, question.dates, of_aggregates, is_whole=True)
+        found = from_aggregates(storage, meter, plan.table, plan.dates, of_aggregates, is_whole=True)
     checked = found.columns[found.columns.index(NO_SUM) :]
     check_sums(found, f"meter {meter.name!r}", ["bucket_start", *question.by], pl.any_horizontal(checked))
     return found.drop(checked).lazy()
 
 
-def explain(storage: Storage, meter: Meter, question: Question, plan: Plan) -> Explanation:
+def explain(storage: Storage, meter: Meter, plan: Plan) -> Explanation:
     """What answers the question, and which of its dates are sealed or out of date. Lists files, and reads none."""
     state = load_state(storage, meter.name)
-    since, until = question.dates
+    since, until = plan.dates
     dates = [date for date in state.partitions if since <= date < until]
     sealed = len(state.sealed.intersection(dates))
     # Events are deduplicated as they are now, so they are never out of date.
@@ -198,8 +219,8 @@ def _beyond_aggregates(question: Question, condition: Filter | None, grid: pl.Da
     return why
 
 
-def _refuse_sealed(state: MeterState, meter: Meter, question: Question, plan: Plan) -> None:
-    since, until = question.dates
+def _refuse_sealed(state: MeterState, meter: Meter, plan: Plan) -> None:
+    since, until = plan.dates
     gone = sorted(d for d in state.sealed if since <= d < until and state.partitions[d].events)
     if gone:
         raise RefusedError(
@@ -207,7 +228,7 @@ def _refuse_sealed(state: MeterState, meter: Meter, question: Question, plan: Pl
             where=f"meter {meter.name!r}",
             expected="dates that are not sealed",
             found=f"{len(gone)} sealed, from {gone[0]} to {gone[-1]}: retention has dropped their events",
-            hint=f"ask from {gone[-1] + DAY} on, or for days of UTC and no filter on quantity",
+            hint=f"ask from {gone[-1] + DAY * (1 + (meter.carry_days or 0))} on, or for days of UTC and no filter on quantity",
         )
 
 
@@ -215,22 +236,42 @@ def _kept(rows: pl.LazyFrame, plan: Plan) -> pl.LazyFrame:
     return rows.filter(plan.condition.expression) if plan.condition else rows
 
 
-def _shaped(measured: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame) -> pl.LazyFrame:
-    """From measures by bucket and group to the answer's rows and columns, and those that say which lack a sum."""
+def _shaped(rows: pl.LazyFrame, meter: Meter, question: Question, plan: Plan) -> pl.LazyFrame:
+    """From measures by bucket and group to the answer's rows and columns, and those that say which lack a sum.
+
+    Of a meter that `needs_usage`, from rows of `usage` with `BUCKET` and `BEFORE`.
+    """
     by = list(question.by)
+    measured = _of_usage(rows, meter, question, plan) if meter.needs_usage else rows
     shown = ["quantity", "events"]
     more = [name for name in MEASURES if name not in shown] if question.measures else []
-    rows = _joined(measured.with_columns(pl.lit(value=True).alias(IS_USED)), question, grid)
-    seconds = (pl.col("bucket_end") - pl.col("bucket_start")).dt.total_microseconds() / 1e6
-    rows = rows.with_columns(billed(meter, seconds))
-    rows = rows.with_columns((pl.col(IS_USED) & has_no_sum([*shown, *more])).alias(NO_SUM))
+    found = _joined(measured.with_columns(pl.lit(value=True).alias(IS_USED)), question, plan.grid)
+    if not meter.needs_usage:
+        seconds = (pl.col("bucket_end") - pl.col("bucket_start")).dt.total_microseconds() / 1e6
+        found = found.with_columns(billed(meter, seconds))
+    # Only what is carried has no events, and no measures then.
+    needed = has_no_sum(shown) | ((pl.col("events") != 0) & has_no_sum([*shown, *more]))
+    found = found.with_columns((pl.col(IS_USED) & needed).alias(NO_SUM))
     if question.fill:
-        rows = _filled(rows, meter, by)
+        found = _filled(found, meter, by)
     order, checked = ["bucket_start", *by], [NO_SUM]
     if question.top is not None:
-        rows = rows.join(_ranked(measured, meter, question), on=by, how="inner", nulls_equal=True)
+        found = found.join(_ranked(rows, meter, question, plan), on=by, how="inner", nulls_equal=True)
         order, checked = ["bucket_start", RANK], [NO_SUM, NO_TOTAL]
-    return rows.sort(order).select("bucket_start", "bucket_end", *by, *shown, *more, *checked)
+    return found.sort(order).select("bucket_start", "bucket_end", *by, *shown, *more, *checked)
+
+
+def _of_usage(rows: pl.LazyFrame, meter: Meter, question: Question, plan: Plan) -> pl.LazyFrame:
+    """Measures by bucket and group of rows of `usage`, with those of silent series where they count."""
+    silent = _silence(meter, question, plan.grid) if meter.series is not None else None
+    used = rows if silent else rows.filter(~pl.col(BEFORE))
+    return measured_usage(used, meter, [BUCKET, *question.by], chosen=plan.chosen, silent=silent)
+
+
+def _silence(meter: Meter, question: Question, grid: pl.DataFrame) -> Silence | None:
+    if meter.carry_days is None and not question.fill:
+        return None
+    return silence(grid, question.since, meter.carry_days)
 
 
 def _joined(measured: pl.LazyFrame, question: Question, grid: pl.DataFrame) -> pl.LazyFrame:
@@ -246,24 +287,38 @@ def _joined(measured: pl.LazyFrame, question: Question, grid: pl.DataFrame) -> p
 def _filled(rows: pl.LazyFrame, meter: Meter, by: list[str]) -> pl.LazyFrame:
     """Empty buckets: nothing of what adds up, and of a gauge what it last said."""
     quantity = pl.col("quantity")
-    if meter.aggregation in ADDITIVE:
+    if meter.aggregation in ADDITIVE or meter.carry_days is not None:
         filled = quantity.fill_null(0)
+    elif meter.series is not None:
+        # The levels of silent series are in the quantity; what is missing after one has ended or moved on.
+        before = _over(quantity.is_not_null().cum_max(), by)
+        filled = pl.when(before).then(quantity.fill_null(0))
     else:
-        last = pl.col("quantity_last").forward_fill()
-        last = last.over(by, order_by="bucket_start") if by else last
+        last = _over(pl.col("quantity_last").forward_fill(), by)
         double = meter.aggregation == "avg"
         filled = pl.coalesce(quantity, last.cast(pl.Float64) if double else last)
     return rows.sort("bucket_start").with_columns(filled, pl.col("events").fill_null(0))
 
 
-def _ranked(measured: pl.LazyFrame, meter: Meter, question: Question) -> pl.LazyFrame:
+def _over(running: pl.Expr, by: list[str]) -> pl.Expr:
+    """A running expression of each group, in order of its buckets."""
+    return running.over(by, order_by="bucket_start") if by else running
+
+
+def _ranked(rows: pl.LazyFrame, meter: Meter, question: Question, plan: Plan) -> pl.LazyFrame:
     """The groups with the greatest quantity over the whole range, and their rank; ties in order of the fields.
 
     A group whose sum is too large comes before all others.
     """
     by = list(question.by)
-    seconds = (question.until - question.since) / dt.timedelta(seconds=1)
-    totals = merge(measured, by).with_columns(billed(meter, seconds))
+    if meter.needs_usage:
+        whole = replace(question, bucket="none", fill=False)
+        grid = buckets("none", question.since, question.until, question.zone)
+        undivided = rows.with_columns(bucket_of_date("none", pl.lit(None)))
+        totals = _of_usage(undivided, meter, whole, plan._replace(grid=grid))
+    else:
+        seconds = (question.until - question.since) / dt.timedelta(seconds=1)
+        totals = merge(rows, by).with_columns(billed(meter, seconds))
     ordered = totals.sort("quantity", *by, descending=[True, *(False for _ in by)])
     ranked = ordered.head(question.top or 0).with_row_index(RANK)
     return ranked.select(*by, RANK, pl.col("quantity").is_null().alias(NO_TOTAL))

@@ -12,14 +12,15 @@ from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
-from lake.measures import SECONDS_PER_DAY, merge, with_quantity
+from lake.measures import SECONDS_PER_DAY
 from lake.parts import part_files
+from lake.quantities import looked_back, range_totals
 from lake.snapshot import Answer, Snapshot, from_events, of_one_moment
 from lake.storage import Storage, StoredFile
-from lake.sums import check_sums, exact_count
+from lake.sums import check_sums, exact_count, lacks_quantity
 from schemas.errors import BadInputError
 from schemas.meter import Meter
-from schemas.tables import QUANTITY, Measures, UsageByDimension, UsageBySubject, column_types
+from schemas.tables import MEASURES, QUANTITY, Measures, UsageByDimension, UsageBySubject, column_types
 
 Dates = tuple[dt.date | None, dt.date | None]
 
@@ -106,14 +107,16 @@ def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.La
     They are computed now. Raises SumTooLargeError naming the keys of a sum that is too large.
     """
     _check_fields(meter, by)
-    table = "usage" if set(by) - {"subject"} else "usage_by_subject"
+    table = "usage" if meter.needs_usage or set(by) - {"subject"} else "usage_by_subject"
 
     def merged(rows: pl.LazyFrame, held: list[dt.date]) -> pl.DataFrame:
-        totals = with_quantity(merge(rows, by), meter, _seconds(held, dates))
+        totals = range_totals(rows, meter, by, dates[0], _seconds(held, dates)).select(*by, *MEASURES)
         return (totals.sort(by) if by else totals).collect(engine="streaming")
 
-    found = from_aggregates(storage, meter, table, dates, merged, is_whole=True)
-    return check_sums(found, f"meter {meter.name!r}", by).lazy()
+    since, until = dates
+    wanted = (since and looked_back(meter, since), until)
+    found = from_aggregates(storage, meter, table, wanted, merged, is_whole=True)
+    return check_sums(found, f"meter {meter.name!r}", by, lacks_quantity()).lazy()
 
 
 def values(storage: Storage, meter: Meter, name: str, dates: Dates) -> pl.LazyFrame:

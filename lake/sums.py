@@ -68,6 +68,11 @@ def has_no_sum(columns: Iterable[str]) -> pl.Expr:
     return pl.any_horizontal(pl.col(name).is_null() for name in columns)
 
 
+def lacks_quantity() -> pl.Expr:
+    """Whether a row has no number, since a sum is too large: its quantity, or a sum of its events if it has any."""
+    return has_no_sum(["quantity", "events"]) | ((pl.col("events") != 0) & has_no_sum(SUMS))
+
+
 def check_sums(
     rows: pl.DataFrame, where: str, keys: Sequence[str], lacking: pl.Expr | None = None
 ) -> pl.DataFrame:

@@ -104,6 +104,8 @@ def column_types(model: type[pa.DataFrameModel]) -> dict[str, pl.DataType]:
 
 QUANTITY = pl.Decimal(38, 9)
 INSTANT = pl.Datetime("us", "UTC")
+# Of answers that add levels: how many series were added.
+SERIES_COUNT = "series_count"
 MEASURES = list(column_types(Measures))
 # Columns of the event and aggregate tables, which a dimension would collide with; meter and date are in the path.
 RESERVED_NAMES = frozenset(

@@ -166,7 +166,7 @@ def test_explain_tells_what_was_used_and_why(answers: Answers) -> None:
 
     def source(**asked: Any) -> tuple[str, str]:
         question = Question(**{"since": instant(SINCE), "until": instant(UNTIL)} | asked)
-        found = explain(answers.lake.storage, meter, question, make_plan(meter, question))
+        found = explain(answers.lake.storage, meter, make_plan(meter, question))
         assert (found.partitions, found.sealed, found.out_of_date) == (6, 0, {})
         return found.table, " ".join(found.why)
 
@@ -290,10 +290,10 @@ def test_what_has_landed_since_the_aggregation_is_told(tmp_path: Path) -> None:
     put(lake, meter, "a.parquet", event("x"))
     question = Question(since=instant(DAY), until=instant(DAY + dt.timedelta(days=1)))
     plan = make_plan(meter, question)
-    assert explain(lake.storage, meter, question, plan).out_of_date == {DAY: "new"}
+    assert explain(lake.storage, meter, plan).out_of_date == {DAY: "new"}
     assert lake.query(meter.name, DAY, DAY + dt.timedelta(days=1)).collect().is_empty()
     by_hour = Question(since=question.since, until=question.until, bucket="hour")
-    assert explain(lake.storage, meter, by_hour, make_plan(meter, by_hour)).out_of_date == {}
+    assert explain(lake.storage, meter, make_plan(meter, by_hour)).out_of_date == {}
     assert lake.query(meter.name, DAY, DAY + dt.timedelta(days=1), bucket="hour").collect().height == 1
 
 
