@@ -13,6 +13,7 @@ import msgspec
 import polars as pl
 
 from jobs.landing.batches import Batch, has_long_line
+from jobs.landing.byte_values import count_line_ends
 from jobs.landing.earlier import DEFINITION_KEY, Earlier, find_earlier
 from jobs.landing.earlier_keys import keep_earlier_keys
 from jobs.landing.fast import named_meters
@@ -243,7 +244,7 @@ class _Landing:
             self._held.setdefault(name, []).append(df)
         if batch.rejected.height:
             self._reject(batch.rejected, batch.batch.texts or batch.lines.split(b"\n"), batch.batch)
-        self._lines += batch.lines.count(b"\n") + 1
+        self._lines += count_line_ends(batch.lines) + 1
         weight = 1 if _is_small(batch.batch) else self._long_line_weight
         self._bytes += len(batch.lines) * weight
         # Earlier versions wrote between blocks of rows only, however large these were.
@@ -318,7 +319,7 @@ class _Landing:
 def _refused(batch: Batch) -> Parsed:
     """Every line of a batch of which none is an event."""
     said = batch.refused
-    lines = range(batch.lines.count(b"\n") + 1)
+    lines = range(count_line_ends(batch.lines) + 1)
     return Parsed([], [Rejected(line, None, said.reason, said.detail) for line in lines] if said else [])
 
 

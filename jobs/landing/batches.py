@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from jobs.landing.byte_values import count_line_ends
 from jobs.landing.compression import ByteStream
 
 BATCH_BYTES = 8 * 2**20
@@ -58,7 +59,7 @@ def cut(stream: ByteStream) -> Iterator[Batch]:
         first = False
         whole, line_end, rest = text.rpartition(b"\n")
         if line_end:
-            ends = whole.count(b"\n")
+            ends = count_line_ends(whole)
             yield from _bounded(whole, position, ends)
             position += ends + 1
         if len(rest) > MAX_LINE_BYTES:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import polars as pl
-import pyarrow as pa
 
 from jobs.landing.batches import BYTE_ORDER_MARK, MAX_LINE_BYTES
+from jobs.landing.byte_values import byte_values
 from jobs.landing.compression import ByteStream
 
 BLOCK_BYTES = 8 * 2**20
@@ -114,7 +114,7 @@ def field_texts(record: bytes) -> list[bytes]:
 
 def _whole_records(text: bytes, *, last: bool = False) -> tuple[Chunk, bytes]:
     """Return the whole records of a text that begins with one, and what is left."""
-    codes = pl.Series(pa.UInt8Array.from_buffers(pa.uint8(), len(text), [None, pa.py_buffer(text)]))
+    codes = byte_values(text)
     quotes = (codes == _QUOTE).arg_true() if b'"' in text else pl.Series(dtype=pl.UInt32)
     end = len(text) if last else _end_of_records(text, quotes)
     if len(text) <= MAX_LINE_BYTES and _are_legal(codes, quotes.filter(quotes < end), end):

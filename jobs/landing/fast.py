@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.json
 
+from jobs.landing.byte_values import byte_values, count_line_ends, line_ends
 from jobs.landing.parsed import LINE, Parsed
 from jobs.landing.undeclared import START_BYTES, likely_metadata, metadata_texts
 from schemas.meter import Dimension, Meter
@@ -109,7 +110,7 @@ def _read(
     except (pa.ArrowException, UnicodeDecodeError):
         return None
     df = pl.DataFrame(table)
-    if df.height != lines.count(b"\n") + 1:
+    if df.height != count_line_ends(lines) + 1:
         return None
     return Table(df.with_row_index(LINE), present, undeclared)
 
@@ -117,7 +118,11 @@ def _read(
 def _one_object_a_line(lines: bytes) -> bool:
     # A line that is `null` crashes pyarrow's reader, two objects on a line would be two events of one line.
     whole = lines.startswith(b"{") and lines.endswith(b"}")
-    return whole and lines.count(b"}\n{") == lines.count(b"\n")
+    if not whole:
+        return False
+    values = byte_values(lines)
+    ends = line_ends(values)
+    return bool((values.gather(ends - 1) == ord("}")).all() and (values.gather(ends + 1) == ord("{")).all())
 
 
 def _declared(meters: list[Meter]) -> dict[str, Any] | None:
