@@ -136,8 +136,8 @@ def in_columns(usage: pl.LazyFrame, by: Sequence[str], columns: str) -> pl.LazyF
     return {"default": _default, "open-spanner": _open_spanner, "focus": _focus}[columns](usage, by)
 
 
-def check_columns(meter: Meter, by: Sequence[str], columns: str) -> None:
-    """Whether this meter can be exported so.
+def check_columns(meter: Meter, by: Sequence[str], columns: str, where: str) -> None:
+    """Whether this meter can be exported so; `where` is the export's folder.
 
     Raises BadInputError for an unknown or colliding dimension, and RefusedError for FOCUS columns of a meter whose
     quantities do not add up.
@@ -148,6 +148,7 @@ def check_columns(meter: Meter, by: Sequence[str], columns: str) -> None:
             free = [dimension for dimension in meter.dimension_names if dimension not in taken]
             raise BadInputError(
                 f"an export of meter {meter.name!r} can't be grouped by {name!r}",
+                where=where,
                 expected=f"some of its dimensions, each once: {', '.join(free)}" if free else "no dimension",
                 found=", ".join(by),
                 hint=f"these names are taken by columns: {', '.join(sorted(taken))}" if name in taken else "",

@@ -161,7 +161,7 @@ def nightly(  # noqa: PLR0913, PLR0917 - what may keep it from its work
 ) -> int:
     """Aggregate, export, retain: what cron calls.
 
-    Exports this month and the last. What fails is reported, and keeps no other meter or step from its work.
+    Exports this month, the last, and every earlier one that changed. What fails is reported, and keeps no other meter, month or step from its work.
     """
 
     def work(lake: Lake, report: Report) -> None:

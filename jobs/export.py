@@ -12,6 +12,7 @@ from jobs.report import ExportReport, Report, now
 from lake import Lake
 from lake.events import fingerprint
 from lake.exports import Close, Revisions, save_close
+from lake.state import load_state
 from lake.sums import sum_too_large
 from schemas.errors import LeaseLostError, MeterlakeError, RefusedError
 from schemas.meter import Meter
@@ -26,11 +27,14 @@ def export(  # noqa: PLR0913 - what to export, and how
     options: Options | None = None,
     close: bool = False,
     seen: Seen | None = None,
+    on_request: bool = True,
 ) -> None:
     """Write a new revision of a month for one meter or all, where anything changed since the one before.
 
-    Exports what has been aggregated. `seen` is what a run that holds the lease has found, of its one meter. With `close` the month is final then: whatever is found later is told by
-    revisions that carry adjustments only. A meter that fails is reported and does not keep the others.
+    Exports what has been aggregated. With `close` the month is final then: whatever is found later is told by
+    revisions that carry adjustments only. `seen` is what a run that holds the lease has found, of its one meter;
+    a closed month is adjusted for a change of its definition or of the program only `on_request`. A meter that fails
+    is reported and does not keep the others.
     """
     lake.upgrade()
     chosen = options or Options()
@@ -38,9 +42,11 @@ def export(  # noqa: PLR0913 - what to export, and how
     chosen = chosen._replace(by=tuple(sorted(chosen.by)))
     for each in _meters(lake, report, meter, seen):
         try:
-            check_columns(each, chosen.by, chosen.columns)
             with report.stage("export"):
-                done = _export(MonthExport(lake.storage, each, period, chosen, seen), close=close)
+                state = seen.state if seen else load_state(lake.storage, each.name)
+                month = MonthExport(lake.storage, each, state, period, chosen, seen, on_request)
+                check_columns(each, chosen.by, chosen.columns, month.folder)
+                done = _export(month, close=close)
             report.exports.append(done)
             if done.left_out:
                 report.problem(sum_too_large(f"meter {each.name!r}, {period}", done.left_out))
@@ -52,7 +58,7 @@ def export(  # noqa: PLR0913 - what to export, and how
 
 def _meters(lake: Lake, report: Report, meter: str | None, seen: Seen | None) -> Sequence[Meter]:
     if seen:
-        return [seen.view.meter]
+        return [seen.meter]
     return [lake.meter(meter)] if meter else lake.meters(report.problem)
 
 
@@ -62,36 +68,47 @@ def _export(export: MonthExport, *, close: bool) -> ExportReport:
         export.storage, export.folder, seen.files if seen else None, seen.known if seen else None
     )
     closed = revisions.close()
-    rows, inputs = billed_rows(export)
     done = ExportReport(
         meter=export.meter.name, period=str(export.period), action="unchanged", folder=export.folder
     )
-    done.revision = revisions.last
-    done.out_of_date = out_of_date(export)
+    done.revision, done.out_of_date = revisions.last, out_of_date(export)
     if close and closed is None:
         _check_close(export, done.out_of_date)
-    last = revisions.told(revisions.last) if revisions.last else None
-    # A month without usage makes no revision, until it is closed or was told otherwise before.
-    if (last is None and (inputs or close)) or (last is not None and last.inputs != fingerprint(inputs)):
-        revise(export, revisions, rows, inputs, done, closed)
-    elif last is not None:
-        done.left_out = revisions.left_out(revisions.last)
+    if _is_due(export, revisions, close=close):
+        revise(export, revisions, billed_rows(export), done, closed)
+    elif done.revision:
+        done.left_out = revisions.left_out(done.revision)
     if not done.revision:
         done.action = "nothing used"
     elif close and closed is None:
         if done.left_out:
             raise _lacks_rows(export, done)
-        sha256 = revisions.told(done.revision).sha256
+        sha256 = revisions.info(done.revision).sha256
         save_close(export.storage, export.folder, Close(revision=done.revision, manifest_sha256=sha256))
     done.closed = closed is not None or (close and done.revision > 0)
     if seen:
-        seen.known = revisions.told(done.revision) if done.revision else None
-        if seen.known and done.action == "exported":
-            seen.known = seen.known._replace(quantities=seen.billed)
-        seen.files = [*revisions.files.values()]
-        if not all(file.identity for file in seen.files):
-            seen.files = export.storage.list(export.folder)
+        _bring_up_to_date(seen, export, revisions, done)
     return done
+
+
+def _is_due(export: MonthExport, revisions: Revisions, *, close: bool) -> bool:
+    """Whether the rows must be looked at: there is no revision, or it was made of other inputs or another definition.
+
+    A month without usage makes no revision, until it is closed or was told otherwise before.
+    """
+    if not revisions.last:
+        return bool(export.inputs) or close
+    last = revisions.info(revisions.last)
+    return last.inputs != fingerprint(export.inputs) or last.meter_version != export.meter.version
+
+
+def _bring_up_to_date(seen: Seen, export: MonthExport, revisions: Revisions, done: ExportReport) -> None:
+    seen.known = revisions.info(done.revision) if done.revision else None
+    if seen.known and done.action == "exported":
+        seen.known = seen.known._replace(quantities=seen.billed)
+    seen.files = [*revisions.files.values()]
+    if not all(file.identity for file in seen.files):
+        seen.files = export.storage.list(export.folder)
 
 
 def _check_close(export: MonthExport, stale: dict[str, str]) -> None:

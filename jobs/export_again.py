@@ -1,81 +1,135 @@
-"""Whether a month must be exported again, told from listings and states alone, so that a quiet night reads nothing."""
+"""Which months of a meter a night exports, from listings and the state alone, so that a quiet night reads nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from jobs.billing import Period
-from jobs.export_month import Seen
+from jobs.billing import Period, month_of
+from jobs.export_inputs import event_fingerprints, inputs_by_date, month_records, months_with_inputs
+from jobs.export_listing import Files, MonthForm
+from jobs.export_month import Options, Seen
 from jobs.report import ExportReport
-from lake import Lake, paths
+from lake import paths
+from lake.calendar import days_before
 from lake.events import fingerprint
-from lake.exports import ToldRevision
+from lake.exports import RevisionInfo
 from lake.planning import changes
 from lake.recent import RecentRows
 from lake.state import ExportedMonth
-from lake.storage import StoredFile
+from lake.storage import Storage, StoredFile
 from lake.survey import MeterView
 
-Files = Mapping[str, Sequence[StoredFile]]
+# What else a night goes by: another text has every month looked at once more.
+RULES = "exports 1"
 
 
-def list_exports(lake: Lake) -> Files:
-    """All files of exports by the folder of their meter and month."""
-    found: dict[str, list[StoredFile]] = {}
-    for file in lake.storage.list(paths.EXPORTS):
-        found.setdefault("/".join(file.path.split("/")[:3]) + "/", []).append(file)
-    return found
+class MeterExports:
+    """The exports of one meter as a night has found them, after the aggregation."""
+
+    def __init__(self, storage: Storage, view: MeterView, files: Files) -> None:
+        """Take the meter, its state included, and the files of its exports."""
+        self.view = view
+        self.recent = RecentRows(storage, view.meter)
+        self._files = files
+        self._carry_days = view.meter.carry_days or 0
+        stale = changes(view.files, view.state, view.meter.version)
+        self._stale = {date: change.why for date, change in stale.items()}
+
+    def forms(self, until: Period) -> list[MonthForm]:
+        """Return what the night of a month looks at, in order.
+
+        In the usual form this month, the last, and every earlier one that has usage or a revision; and each other
+        form that a month has.
+        """
+        months = {*recent_months(until), *months_with_inputs(self.view.state, self._carry_days, until)}
+        those = {form for form, files in self._files.items() if form.period <= until and _is_made(files)}
+        usual = {MonthForm(period, Options()) for period in months | {form.period for form in those}}
+        return sorted(usual | those, key=lambda form: (form.period, form.options.variant))
+
+    def seen(self, form: MonthForm) -> Seen:
+        """Return what an export of the form need not look for again."""
+        view, files, known = self.view, self._files.get(form, ()), self.view.state.exported.get(str(form))
+        info = None
+        if known and known.manifest_sha256 and known.meter_version and known.files == _fingerprint(files):
+            info = RevisionInfo(
+                known.manifest_sha256,
+                known.manifest_inputs,
+                known.meter_version,
+                known.carry_days,
+                known.event_rows,
+                known.event_files,
+                known.quantities,
+            )
+        return Seen(view.meter, view.state, self._stale, files, self.recent, info)
+
+    def done_before(self, form: MonthForm) -> ExportReport | None:
+        """Return what an export would report, if all that it depends on is as after the last one; else None."""
+        known = self.view.state.exported.get(str(form))
+        if known is None or known.fingerprint != self._depends_on(form, self._files.get(form, ())):
+            return None
+        name = self.view.meter.name
+        return ExportReport(
+            meter=name,
+            period=str(form.period),
+            action=known.action,
+            folder=paths.exports(name, str(form.period), *form.options.variant),
+            revision=known.revision,
+            closed=known.closed,
+            pending_adjustments=known.pending,
+        )
+
+    def remember(self, form: MonthForm, seen: Seen, done: ExportReport) -> None:
+        """Note in the state what an export has reported, and of what."""
+        info = seen.known or RevisionInfo("", "")
+        records = month_records(self.view.state, form.period, self._carry_days)
+        if not done.pending_adjustments:
+            events = event_fingerprints(records)
+            info = info._replace(
+                carry_days=self._carry_days, event_rows=events.rows, event_files=events.files
+            )
+        self.view.state.exported[str(form)] = ExportedMonth(
+            fingerprint=self._depends_on(form, seen.files),
+            action="unchanged" if done.revision else done.action,
+            revision=done.revision,
+            closed=done.closed,
+            files=_fingerprint(seen.files),
+            manifest_sha256=info.sha256,
+            manifest_inputs=info.inputs,
+            quantities=info.quantities,
+            meter_version=info.meter_version,
+            carry_days=info.carry_days,
+            event_rows=info.event_rows,
+            event_files=info.event_files,
+            pending=done.pending_adjustments,
+        )
+
+    def forget_others(self, forms: Iterable[MonthForm], until: Period) -> None:
+        """Forget what is noted of months up to `until` in other forms than these, which are gone."""
+        looked_at = {*map(str, forms)}
+        noted = self.view.state.exported
+        self.view.state.exported = {
+            name: noted[name] for name in sorted(noted) if name in looked_at or name[:7] > str(until)
+        }
+
+    def _depends_on(self, form: MonthForm, files: Sequence[StoredFile]) -> str:
+        """The fingerprint of all that an export depends on, what is out of date included."""
+        first, end = days_before(form.period.start, self._carry_days), form.period.end
+        records = month_records(self.view.state, form.period, self._carry_days)
+        said = {file.path: file.identity for file in files}
+        said |= {date.isoformat(): why for date, why in self._stale.items() if first <= date < end}
+        inputs = [f"{date} {input_}" for date, input_ in inputs_by_date(records).items()]
+        return fingerprint(said, self.view.meter.version, RULES, *inputs)
 
 
-def seen_before(view: MeterView, period: Period, there: Files, recent: RecentRows) -> Seen:
-    """What the listing of exports and the meter's state tell of a month."""
-    files = there.get(paths.exports(view.meter.name, str(period)), ())
-    known = view.state.exported.get(str(period))
-    told = None
-    if known and known.manifest_sha256 and known.files == _files_fingerprint(files):
-        told = ToldRevision(known.manifest_sha256, known.manifest_inputs, known.quantities)
-    return Seen(view, files, recent, told)
+def recent_months(until: Period) -> tuple[Period, ...]:
+    """Return a month and the one before; before the calendar's first there is none."""
+    return tuple(sorted({month_of(days_before(until.start, 1)), until}))
 
 
-def exported_before(seen: Seen, period: Period) -> ExportReport | None:
-    """What an export of the month would report, if events and exports are those after which it was exported last."""
-    known = seen.view.state.exported.get(str(period))
-    if known is None or known.fingerprint != _fingerprint(seen, period):
-        return None
-    name = seen.view.meter.name
-    done = ExportReport(
-        meter=name, period=str(period), action=known.action, folder=paths.exports(name, str(period))
-    )
-    done.revision, done.closed = known.revision, known.closed
-    return done
+def _is_made(files: Sequence[StoredFile]) -> bool:
+    """Whether there is a revision, or something that can't be read and may be one."""
+    return any(file.unreadable or file.path.endswith(f"/{paths.MANIFEST}") for file in files)
 
 
-def remember_export(seen: Seen, period: Period, done: ExportReport) -> None:
-    """Note in the state what an export of the month has reported, and of what."""
-    told = seen.known or ToldRevision("", "")
-    seen.view.state.exported[str(period)] = ExportedMonth(
-        fingerprint=_fingerprint(seen, period),
-        action="unchanged" if done.revision else done.action,
-        revision=done.revision,
-        closed=done.closed,
-        files=_files_fingerprint(seen.files),
-        manifest_sha256=told.sha256,
-        manifest_inputs=told.inputs,
-        quantities=told.quantities,
-    )
-
-
-def _fingerprint(seen: Seen, period: Period) -> str:
-    """Of all that an export of the month depends on, what is out of date included."""
-    start, end = period
-    view = seen.view
-    stale = changes(view.files, view.state, view.meter.version)
-    said = {file.path: file.identity for file in seen.files}
-    said |= {date.isoformat(): change.why for date, change in stale.items() if start <= date < end}
-    records = view.state.partitions.items()
-    inputs = [f"{date} {record.fingerprint}" for date, record in sorted(records) if start <= date < end]
-    return fingerprint(said, view.meter.version, *inputs)
-
-
-def _files_fingerprint(files: Iterable[StoredFile]) -> str:
+def _fingerprint(files: Iterable[StoredFile]) -> str:
     return fingerprint({file.path: file.identity for file in files})

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jobs.billing import Period
+from jobs.billing import COLUMN_SETS, Period
+from jobs.export_inputs import inputs_by_date, month_records
 from lake import paths
-from lake.exports import ToldRevision
+from lake.exports import RevisionInfo
 from lake.freshness import out_of_date as stale_dates
-from lake.planning import changes
 from lake.recent import RecentRows
-from lake.state import load_state
+from lake.state import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
-from lake.survey import MeterView
 from schemas.meter import Meter
 
 # Of many dates, how many an error names.
@@ -35,31 +35,44 @@ class Options(NamedTuple):
         columns = [f"columns={self.columns}"] if self.columns != "default" else []
         return by + columns + (["csv=safe"] if self.csv_safe else [])
 
+    @classmethod
+    def of_variant(cls, variant: Sequence[str]) -> Options | None:
+        """Return the choices that add these folders to the path; None if no export adds them."""
+        parts = dict(part.partition("=")[::2] for part in variant)
+        by, columns = parts.get("by", ""), parts.get("columns", "default")
+        options = cls(tuple(sorted({*by.split(",")})) if by else (), columns, "csv" in parts)
+        return options if options.variant == list(variant) and columns in COLUMN_SETS else None
+
 
 @dataclass
 class Seen:
     """What a run has found of a meter and of one month's exports, so that exporting need not look for it again.
 
-    `known` is what the last revision is known to say, if the run knows. An export brings `files` and `known` up to
-    date; `billed` is the checksum of the keys and quantities that it has published from the recent rows.
+    `stale` are the dates that are out of date, and why. `known` is what is known of the last revision, if anything.
+    An export brings `files` and `known` up to date; `billed` is the checksum of the keys and quantities that it has
+    published from the recent rows.
     """
 
-    view: MeterView
+    meter: Meter
+    state: MeterState
+    stale: Mapping[dt.date, str]
     files: Sequence[StoredFile]
     recent: RecentRows
-    known: ToldRevision | None
+    known: RevisionInfo | None
     is_small: bool = False
     billed: str = ""
 
 
 class MonthExport(NamedTuple):
-    """One period of one meter, to be exported one way."""
+    """One period of one meter, to be exported one way; `on_request` if a person asks for it, and no night."""
 
     storage: Storage
     meter: Meter
+    state: MeterState
     period: Period
     options: Options
     seen: Seen | None = None
+    on_request: bool = True
 
     @property
     def folder(self) -> str:
@@ -76,14 +89,22 @@ class MonthExport(NamedTuple):
         """The aggregate table that has these keys."""
         return "usage" if self.options.by or self.meter.needs_usage else "usage_by_subject"
 
+    @property
+    def records(self) -> dict[dt.date, PartitionState]:
+        """The records of the dates that it is made of, in order."""
+        return month_records(self.state, self.period, self.meter.carry_days or 0)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The fingerprint of the inputs of each of these dates."""
+        return inputs_by_date(self.records)
+
 
 def out_of_date(export: MonthExport) -> dict[str, str]:
     """The period's dates that are out of date, of which an export tells what was aggregated last, and why."""
     start, end = export.period
     if export.seen:
-        view = export.seen.view
-        found = changes(view.files, view.state, view.meter.version)
-        return {date.isoformat(): change.why for date, change in found.items() if start <= date < end}
-    state = load_state(export.storage, export.meter.name)
-    stale = stale_dates(export.storage, export.meter, state, start, end)
+        stale = {date: why for date, why in export.seen.stale.items() if start <= date < end}
+    else:
+        stale = stale_dates(export.storage, export.meter, export.state, start, end)
     return {date.isoformat(): why for date, why in stale.items()}

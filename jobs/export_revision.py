@@ -20,48 +20,34 @@ from jobs.billing import (
     with_left_out,
 )
 from jobs.export_files import ADJUSTMENTS, USAGE, Drafts
+from jobs.export_inputs import event_fingerprints, has_same_events
 from jobs.export_month import MonthExport
 from jobs.report import ExportReport
 from lake.checksums import rows_checksum
 from lake.exports import Close, Manifest, Revisions
 from lake.sums import lacks_quantity
+from schemas.tables import MEASURES
 
 
-def revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it found
-    export: MonthExport,
-    revisions: Revisions,
-    rows: pl.LazyFrame,
-    inputs: dict[str, str],
-    done: ExportReport,
-    closed: Close | None,
+def revise(
+    export: MonthExport, revisions: Revisions, rows: pl.LazyFrame, done: ExportReport, closed: Close | None
 ) -> None:
-    """Make the next revision, unless its rows are those of the one before."""
-    last = revisions.last
+    """Make the next revision, unless its rows are those of the one before.
+
+    What of a closed month differs without any event having come or gone waits until a person asks for it.
+    """
     made = Drafts(export.storage, additive=is_additive(export.meter))
     try:
         usage, done.left_out = _usage(export, rows, made)
-        if last:
-            before = _before(export, revisions)
-            # What has no number now is as it was stated last, until it has one.
-            unknown = keys_frame(before, done.left_out, export.keys)
-            before = before.join(unknown, on=export.keys, how="anti", nulls_equal=True)
-            # By the rows of both revisions, since whole subjects may have come and gone.
-            parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
-            told = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
-            adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", told)
-            changed = adjustments.select(pl.len()).collect().item()
-            same = done.left_out == revisions.left_out(last) and not changed
-            if not changed and (closed or (same and _same_rows(revisions, last, usage, parts))):
-                return
-            done.adjustments = changed
-            made.csv(f"{ADJUSTMENTS}.csv", adjustments, full=True, safe=export.options.csv_safe)
+        if revisions.last and not _adjust(export, revisions, usage, made, done):
+            return
         if closed:
             made.drop(f"{USAGE}.parquet")
         else:
             chosen = export.options
             shown = in_columns(usage, chosen.by, chosen.columns)
             made.csv(f"{USAGE}.csv", shown, full=chosen.columns == "default", safe=chosen.csv_safe)
-        manifest = _manifest(export, revisions, inputs, made, closed)
+        manifest = _manifest(export, revisions, made, closed)
         if done.left_out:
             manifest = msgspec.structs.replace(manifest, left_out=done.left_out)
         if export.seen and export.seen.is_small and not closed and not done.left_out:
@@ -72,6 +58,30 @@ def revise(  # noqa: PLR0913, PLR0917 - of one export, taken apart by what it fo
     done.action, done.revision = "exported", manifest.revision
     done.rows = manifest.files[f"{USAGE}.csv"].rows if not closed else 0
     done.bytes_written = sum(file.size_bytes for file in manifest.files.values())
+
+
+def _adjust(
+    export: MonthExport, revisions: Revisions, usage: pl.LazyFrame, made: Drafts, done: ExportReport
+) -> bool:
+    """Write what changes since the last revision; False if that is nothing to be published."""
+    before = _before(export, revisions)
+    # What has no number now is as it was stated last, until it has one.
+    unknown = keys_frame(before, done.left_out, export.keys)
+    before = before.join(unknown, on=export.keys, how="anti", nulls_equal=True)
+    # By the rows of both revisions, since whole subjects may have come and gone.
+    parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
+    told = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
+    adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", told)
+    changed = adjustments.select(pl.len()).collect().item()
+    same = done.left_out == revisions.left_out(revisions.last) and not changed
+    if not changed and (revisions.is_closed or (same and _same_rows(revisions, usage, parts))):
+        return False
+    if revisions.is_closed and not export.on_request and _same_events(export, revisions, usage, parts):
+        done.pending_adjustments = changed
+        return False
+    done.adjustments = changed
+    made.csv(f"{ADJUSTMENTS}.csv", adjustments, full=True, safe=export.options.csv_safe)
+    return True
 
 
 def publish_revision(revisions: Revisions, manifest: Manifest, made: Drafts) -> None:
@@ -129,12 +139,33 @@ def _adjustments(export: MonthExport, before: pl.LazyFrame, usage: pl.LazyFrame)
     return changes(before, usage, export.keys).select(*constant, pl.all())
 
 
-def _same_rows(revisions: Revisions, number: int, usage: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
-    """Whether these rows are those of a revision, whatever their inputs; looks at one part after the other."""
-    before = revisions.scan(number, f"{USAGE}.parquet")
-    columns = usage.collect_schema().names()
-    if before.collect_schema() != usage.collect_schema():
+def _same_rows(revisions: Revisions, usage: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
+    """Whether these rows are those of the last revision, whatever their inputs."""
+    before = revisions.scan(revisions.last, f"{USAGE}.parquet")
+    return before.collect_schema() == usage.collect_schema() and _equal(before, usage, parts)
+
+
+def _same_events(
+    export: MonthExport, revisions: Revisions, usage: pl.LazyFrame, parts: Sequence[pl.Expr]
+) -> bool:
+    """Whether the last revision was made of the same events, so that only the definition or the program changed.
+
+    Where nothing is known of its events, what it says of them counts: all measures but the quantity.
+    """
+    last = revisions.last
+    if has_same_events(revisions.info(last), export.state, export.period):
+        return True
+    if revisions.kind(last) != USAGE:
         return False
+    before = revisions.scan(last, f"{USAGE}.parquet")
+    columns = [*export.keys, *(name for name in MEASURES if name != "quantity")]
+    stated, now = (rows.filter(pl.col("events") > 0).select(columns) for rows in (before, usage))
+    return _equal(stated, now, parts)
+
+
+def _equal(before: pl.LazyFrame, after: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
+    """Whether two frames of the same columns have the same rows; looks at one part after the other."""
+    columns = after.collect_schema().names()
     return not any(
         one.filter(share)
         .join(other.filter(share), on=columns, how="anti", nulls_equal=True)
@@ -142,13 +173,11 @@ def _same_rows(revisions: Revisions, number: int, usage: pl.LazyFrame, parts: Se
         .collect(engine="streaming")
         .item()
         for share in parts
-        for one, other in ((before, usage), (usage, before))
+        for one, other in ((before, after), (after, before))
     )
 
 
-def _manifest(
-    export: MonthExport, revisions: Revisions, inputs: dict[str, str], made: Drafts, closed: Close | None
-) -> Manifest:
+def _manifest(export: MonthExport, revisions: Revisions, made: Drafts, closed: Close | None) -> Manifest:
     meter, options, last = export.meter, export.options, revisions.last
     series = msgspec.UNSET if meter.series is None else sorted(meter.series)
     return Manifest(
@@ -163,7 +192,9 @@ def _manifest(
         csv_safe=options.csv_safe,
         series=series,
         meter_version=meter.version,
-        previous_sha256=revisions.told(last).sha256 if last else None,
-        inputs=inputs,
+        previous_sha256=revisions.info(last).sha256 if last else None,
+        inputs=export.inputs,
         files=made.described(),
+        events=event_fingerprints(export.records).rows,
+        carry_days=meter.carry_days or msgspec.UNSET,
     )

@@ -12,28 +12,22 @@ from lake import paths
 from lake.parts import part_files
 from lake.readers import aggregate_rows
 from lake.recent import TABLE
-from lake.state import PartitionState, load_state, read_record
+from lake.state import PartitionState, read_record
 from schemas.errors import BrokenLakeError
 
 
-def billed_rows(export: MonthExport) -> tuple[pl.LazyFrame, dict[str, str]]:
-    """The rows to be billed, and the fingerprint of the inputs of each date with events.
+def billed_rows(export: MonthExport) -> pl.LazyFrame:
+    """The rows to be billed, of all dates that the export is made of.
 
     Raises BrokenLakeError where the rows are not those of the last aggregation, which was interrupted then.
     """
-    start, end = export.period
-    seen = export.seen
-    state = seen.view.state if seen else load_state(export.storage, export.meter.name)
-    records = {
-        date: record for date, record in state.partitions.items() if start <= date < end and record.events
-    }
-    expected = {date.isoformat(): record.fingerprint for date, record in sorted(records.items())}
+    records, seen = export.records, export.seen
     recent = seen.recent.of(records) if seen and export.table == TABLE else None
     if seen and recent is not None:
         seen.is_small = True
-        return recent.lazy(), expected
+        return recent.lazy()
     check_files(export, records)
-    return aggregate_rows(export.storage, export.meter, export.table, (start, end)), expected
+    return aggregate_rows(export.storage, export.meter, export.table, export.period)
 
 
 def check_files(export: MonthExport, records: Mapping[dt.date, PartitionState]) -> None:

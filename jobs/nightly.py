@@ -1,4 +1,4 @@
-"""What cron calls: bring the aggregates up to date, export this month and the last, drop what has expired."""
+"""What cron calls: bring the aggregates up to date, export what changed of every month, drop what has expired."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from jobs.aggregate import aggregate
 from jobs.billing import Period, month_of
 from jobs.clock import check_as_of, check_clock
 from jobs.export import export
-from jobs.export_again import Files, exported_before, list_exports, remember_export, seen_before
+from jobs.export_again import MeterExports, recent_months
+from jobs.export_listing import ExportListing
 from jobs.report import Report
 from jobs.retain import retain
-from lake import Lake
-from lake.calendar import days_before
+from lake import Lake, paths
 from lake.meters import meter_names
-from lake.recent import RecentRows
 from lake.storage.faults import storage_failures
 from lake.survey import MeterView, survey
 from schemas.errors import LeaseLostError, MeterlakeError
@@ -26,7 +25,10 @@ LOG = logging.getLogger("meterlake")
 
 
 def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None, trust_clock: bool = False) -> None:
-    """Aggregate, export the month of `as_of` (default today, UTC) and the one before, retain; all meters each.
+    """Aggregate, export, retain; all meters each.
+
+    Exported are the month of `as_of` (default today, UTC), the one before, and every earlier one whose rows differ
+    from its last revision, or that has usage and none: in the usual form and in each form that the month has.
 
     What fails for one meter is reported, ends the run with its exit code, and keeps neither the other meters nor the
     later steps from their work: those refuse by themselves what would make a number wrong. So retention is refused
@@ -36,7 +38,6 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None, trust_c
     check_as_of(as_of, report.started_at)
     lake.upgrade()
     this_month = month_of(as_of or report.started_at.date())
-    last_month = month_of(days_before(this_month.start, 1))
     # Looked at once for all steps: a run with nothing to do is little else than this.
     with report.stage("plan"):
         views = _views(lake, report)
@@ -49,8 +50,7 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None, trust_c
                 view.saved_later = True
             aggregate(lake, report, meter=meter, views=[view] if view else None)
             views[meter] = view
-    # Before the calendar's first month there is none.
-    _export_months(lake, report, views, tuple(sorted({last_month, this_month})))
+    _export_months(lake, report, views, this_month)
     with _reporting(report, "retain"):
         check_clock(lake.storage, report.started_at, as_of, trust=trust_clock)
         _retain_each(lake, report, views, as_of)
@@ -66,49 +66,51 @@ def _retain_each(
 
 
 def _export_months(
-    lake: Lake, report: Report, views: dict[str, MeterView | None], months: tuple[Period, ...]
+    lake: Lake, report: Report, views: dict[str, MeterView | None], this_month: Period
 ) -> None:
-    there: Files | None = None
+    listing: ExportListing | None = None
     with _reporting(report, "listing of exports"), report.stage("plan"):
-        there = list_exports(lake)
+        listing = ExportListing(lake.storage.list(paths.EXPORTS))
     for meter, view in views.items():
-        if view and there is not None:
-            _export_seen(lake, report, view, there, months)
-            continue
+        if view and listing is not None:
+            with _reporting(report, f"exports of meter {meter!r}"):
+                exports = MeterExports(lake.storage, view, listing.of(meter))
+                _export_meter(lake, report, exports, this_month)
         if view:
             with _reporting(report, f"state of meter {meter!r}"):
                 view.save(lake.storage)
-        for period in months:
-            with _reporting(report, f"export {period} of meter {meter!r}"):
-                export(lake, report, period, meter=meter)
+        if view is None or listing is None:
+            _export_recent(lake, report, meter, this_month)
+    usual = {str(period) for period in recent_months(this_month)}
+    # Of all that has ever been exported, what is as it was is not told every night.
+    report.exports = [each for each in report.exports if each.is_news or each.form in usual]
 
 
-def _export_seen(
-    lake: Lake, report: Report, view: MeterView, there: Files, months: tuple[Period, ...]
-) -> None:
+def _export_recent(lake: Lake, report: Report, meter: str, this_month: Period) -> None:
+    """Export this month and the last of a meter of which the night knows nothing more."""
+    for period in recent_months(this_month):
+        with _reporting(report, f"export {period} of meter {meter!r}"):
+            export(lake, report, period, meter=meter, on_request=False)
+
+
+def _export_meter(lake: Lake, report: Report, exports: MeterExports, this_month: Period) -> None:
     """Export those months of a meter of which the night can't tell that nothing would come of it."""
-    name = view.meter.name
-    recent = RecentRows(lake.storage, view.meter)
-    for period in months:
-        with _reporting(report, f"export {period} of meter {name!r}"):
-            seen = seen_before(view, period, there, recent)
-            known = exported_before(seen, period)
+    name, recent, forms = exports.view.meter.name, exports.recent, exports.forms(this_month)
+    for form in forms:
+        with _reporting(report, f"export {form} of meter {name!r}"):
+            known = exports.done_before(form)
             if known:
                 report.exports.append(known)
                 continue
-            problems = len(report.problems)
-            export(lake, report, period, meter=name, seen=seen)
+            seen, problems = exports.seen(form), len(report.problems)
+            export(lake, report, form.period, meter=name, options=form.options, seen=seen, on_request=False)
             if len(report.problems) == problems:
-                remember_export(seen, period, report.exports[-1])
+                exports.remember(form, seen, report.exports[-1])
+        if form.period not in recent_months(this_month):
+            recent.forget(*form.period)
     with _reporting(report, f"recent rows of meter {name!r}"):
-        records = view.state.partitions.items()
-        within = (date for date, _ in records if any(start <= date < end for start, end in months))
-        recent.save(within)
-    with _reporting(report, f"state of meter {name!r}"):
-        wanted = {str(period) for period in months}
-        for month in view.state.exported.keys() - wanted:
-            del view.state.exported[month]
-        view.save(lake.storage)
+        recent.save(recent_months(this_month))
+    exports.forget_others(forms, this_month)
 
 
 def _views(lake: Lake, report: Report) -> dict[str, MeterView | None]:

@@ -58,10 +58,24 @@ class ExportReport(msgspec.Struct, kw_only=True):
     rows: int = 0
     adjustments: int = 0
     bytes_written: int = 0
+    # Rows of a closed month that differ since the definition or the program changed, and that only a request adjusts.
+    pending_adjustments: int = 0
     # The keys of rows that are not billed, since one of their sums is too large.
     left_out: list[dict[str, Any]] = msgspec.field(default_factory=list)
     # Dates whose files differ from those that were aggregated, and exported, last; and why.
     out_of_date: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def form(self) -> str:
+        """The month and what makes the form another than the usual, like `2026-06/by=plan`."""
+        return self.folder.partition("period=")[2].rstrip("/")
+
+    @property
+    def is_news(self) -> bool:
+        """Whether something was done, or is left to do."""
+        return self.action == "exported" or bool(
+            self.pending_adjustments or self.left_out or self.out_of_date
+        )
 
 
 class Report(msgspec.Struct, kw_only=True):

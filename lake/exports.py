@@ -55,6 +55,10 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True):
     files: dict[str, ExportedFile]
     # The keys of rows that are not in `usage` since one of their sums is too large, in order; absent if there are none.
     left_out: list[dict[str, str | float | bool | None]] | msgspec.UnsetType = msgspec.UNSET
+    # The fingerprint of the rows of `usage` of these dates, which changes with the events and not with the definition.
+    events: str | msgspec.UnsetType = msgspec.UNSET
+    # How many dates before the month are looked at; absent if none.
+    carry_days: int | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def keys(self) -> list[str]:
@@ -73,14 +77,20 @@ class Close(msgspec.Struct, kw_only=True, frozen=True):
     manifest_sha256: str
 
 
-class ToldRevision(NamedTuple):
-    """A revision by the sha256 of its manifest and the fingerprint of the inputs that it names.
+class RevisionInfo(NamedTuple):
+    """What planning needs to know of a revision: the sha256 of its manifest, and what it was made of.
 
-    `quantities` is the checksum of its keys and quantities, or empty.
+    `inputs` is the fingerprint of those that it names. `event_rows` and `event_files` are those of its events, empty
+    where they are not known, of a month with `carry_days` before it; `quantities` is the checksum of its keys and
+    quantities, or empty.
     """
 
     sha256: str
     inputs: str
+    meter_version: str = ""
+    carry_days: int = 0
+    event_rows: str = ""
+    event_files: str = ""
     quantities: str = ""
 
 
@@ -102,7 +112,7 @@ class Revisions:
         storage: Storage,
         folder: str,
         listed: Sequence[StoredFile] | None = None,
-        known: ToldRevision | None = None,
+        known: RevisionInfo | None = None,
     ) -> None:
         """Take the folder's files as they were `listed` by one that nothing else can have changed since, if by any.
 
@@ -137,12 +147,13 @@ class Revisions:
         """What a revision says of itself."""
         return parse_manifest(self._body(number), self._place(number) + paths.MANIFEST)
 
-    def told(self, number: int) -> ToldRevision:
-        """The sha256 of a revision's manifest, and of what inputs it was made."""
+    def info(self, number: int) -> RevisionInfo:
+        """Return what planning needs to know of a revision."""
         if self._known and number == self.last:
             return self._known
-        sha256 = hashlib.sha256(self._body(number)).hexdigest()
-        return ToldRevision(sha256, fingerprint(self.manifest(number).inputs))
+        sha256, manifest = hashlib.sha256(self._body(number)).hexdigest(), self.manifest(number)
+        inputs, carry_days = fingerprint(manifest.inputs), manifest.carry_days or 0
+        return RevisionInfo(sha256, inputs, manifest.meter_version, carry_days, manifest.events or "")
 
     def left_out(self, number: int) -> list[dict[str, Any]]:
         """The keys of the rows that a revision names and does not have; what is known of one is that it has all."""

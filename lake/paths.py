@@ -38,9 +38,15 @@ PART = "part.parquet"
 COMPACTED = "compacted-"
 MANIFEST = "manifest.json"
 CLOSED = "closed.json"
+# Beside the revisions: which of them is the last.
+LATEST = "latest.json"
 
 _RUN = re.compile(r"runs/(?P<start>\d{8}T\d{6}\.\d{6}Z)-(?P<job>.+)\.json")
 _REVISION = re.compile(r"revision=(?P<number>\d{4,})")
+# What lies deeper in a revision's folder belongs to its export, too.
+_EXPORT = re.compile(
+    rf"{EXPORTS}(?P<meter>[^/]+)/period=(?P<period>[^/]+)(?P<variant>(?:/(?!revision=)[^/]+)*)(?:/revision=.*)?"
+)
 _PARTITION = re.compile(
     rf"(?:{EVENTS}|{QUARANTINE}|{SETTLED}|{AGGREGATES}(?:{'|'.join(TABLES)})/)"
     r"meter=(?P<meter>[^/]+)/date=(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -53,6 +59,14 @@ class Partitioned(NamedTuple):
     meter: str
     date: dt.date
     file: str
+
+
+class ExportPlace(NamedTuple):
+    """The folder of an export's revisions, taken apart: the meter, the month's text, the folders of the form."""
+
+    meter: str
+    period: str
+    variant: tuple[str, ...]
 
 
 def meter_definition(meter: str) -> str:
@@ -138,9 +152,14 @@ def lease_number(path: str) -> int:
     return int(name) if path.startswith(LEASE) and name.isdecimal() else 0
 
 
+def meter_exports(meter: str) -> str:
+    """The folder of a meter's exports."""
+    return f"{EXPORTS}{encode_name(meter)}/"
+
+
 def exports(meter: str, period: str, *variant: str) -> str:
     """The folder of a period's revisions; `variant` are the choices that make it another export than the usual one."""
-    return f"{EXPORTS}{encode_name(meter)}/period={period}/" + "".join(f"{part}/" for part in variant)
+    return f"{meter_exports(meter)}period={period}/" + "".join(f"{part}/" for part in variant)
 
 
 def revision(folder: str, number: int) -> str:
@@ -152,6 +171,11 @@ def revision_number(folder: str, path: str) -> int | None:
     """The number of the revision that a file below a folder of revisions belongs to; None for any other file."""
     match = _REVISION.fullmatch(path.removeprefix(folder).split("/")[0])
     return int(match["number"]) if match and path.startswith(folder) else None
+
+
+def split_export(path: str) -> ExportPlace | None:
+    """Return the export that a file belongs to, be it a file of a revision or beside the revisions; None for any other."""
+    return _split_export_folder(path.rpartition("/")[0])
 
 
 def split_partition(path: str) -> Partitioned | None:
@@ -206,6 +230,15 @@ def meter_of_definition(path: str) -> str | None:
     """The meter's name from the path of its definition; None for any other file."""
     name = path.removeprefix(METERS)
     return unquote(name.removesuffix(".json")) if name.endswith(".json") and "/" not in name else None
+
+
+@lru_cache(maxsize=4096)
+def _split_export_folder(folder: str) -> ExportPlace | None:
+    match = _EXPORT.fullmatch(folder)
+    if not match or encode_name(unquote(match["meter"])) != match["meter"]:
+        return None
+    variant = tuple(part for part in match["variant"].split("/") if part)
+    return ExportPlace(unquote(match["meter"]), match["period"], variant)
 
 
 @lru_cache(maxsize=4096)

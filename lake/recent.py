@@ -69,11 +69,18 @@ class RecentRows:
         frames = [rows.select(pl.lit(date).alias(DATE), pl.all()) for date, rows in stored.items()]
         return pl.concat([self._none(), *frames]).lazy()
 
-    def save(self, dates: Iterable[dt.date]) -> None:
-        """Publish the rows of those of these dates that are known, unless they are what is there."""
+    def forget(self, since: dt.date, until: dt.date) -> None:
+        """Let go of the rows with since <= date < until, which need not be kept."""
+        if self._rows is not None:
+            self._rows = {date: rows for date, rows in self._rows.items() if not since <= date < until}
+
+    def save(self, periods: Iterable[tuple[dt.date, dt.date]]) -> None:
+        """Publish the rows of those dates that are known and within these periods, unless they are what is there."""
         if self._rows is None:
             return
-        wanted = {date: self._rows[date] for date in sorted(set(dates) & self._rows.keys())}
+        periods = tuple(periods)
+        within = [date for date in self._rows if any(since <= date < until for since, until in periods)]
+        wanted = {date: self._rows[date] for date in sorted(within)}
         # Frames are never changed, only replaced.
         if wanted.keys() == self._stored.keys() and all(
             self._stored[date] is wanted[date] for date in wanted

@@ -94,7 +94,11 @@ class KnownMeter(msgspec.Struct, frozen=True):
 
 
 class ExportedMonth(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last nightly export of a month found, and of what: nothing is to be done while that is the same."""
+    """What the last nightly export of a month found, and of what: nothing is to be done while that is the same.
+
+    `pending` is how many rows of a closed month differ since its definition or the program changed, which no night
+    adjusts.
+    """
 
     fingerprint: str
     action: str
@@ -106,6 +110,12 @@ class ExportedMonth(msgspec.Struct, frozen=True, kw_only=True):
     manifest_sha256: str = ""
     manifest_inputs: str = ""
     quantities: str = ""
+    # The meter's version and `carry_days` of that revision, and its events; empty where an earlier program noted it.
+    meter_version: str = ""
+    carry_days: int = 0
+    event_rows: str = ""
+    event_files: str = ""
+    pending: int = 0
 
 
 class MeterState(msgspec.Struct, kw_only=True):
@@ -114,7 +124,7 @@ class MeterState(msgspec.Struct, kw_only=True):
     partitions: dict[dt.date, PartitionState] = msgspec.field(default_factory=dict)
     # Spares reading the definition where its file is still listed with this identity.
     definition: KnownMeter | None = None
-    # By month like `2026-06`; of the months that the last night exported.
+    # By month like `2026-06`, and for another form than the usual its folders: `2026-06/by=plan/csv=safe`.
     exported: dict[str, ExportedMonth] = msgspec.field(default_factory=dict)
     # The reading rules of the program that has last looked for open partitions that earlier rules had counted otherwise.
     rules: Count = 0
