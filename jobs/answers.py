@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,10 @@ from jobs.texts import as_texts
 from lake import Lake
 from lake.buckets import bucket_label, zone_of
 from lake.changing import asked_again
-from lake.query import Explanation, Question, answer, explain, make_plan
+from lake.compare import STATE
+from lake.compound import Parts, explain_parts, plan_parts, run_parts
+from lake.query import Explanation, Question
+from lake.share import SHARE
 from schemas.errors import StorageError
 from schemas.meter import Meter
 
@@ -28,24 +32,50 @@ CRLF = "\r\n"
 class Answered(NamedTuple):
     """A question, its answer's rows, and what they were made from."""
 
-    meter: Meter
-    question: Question
+    parts: Parts
     rows: pl.DataFrame
-    explanation: Explanation
+    explanations: Mapping[str, Explanation]
+
+    @property
+    def meter(self) -> Meter:
+        """The meter that the question is about."""
+        return self.parts["asked"].meter
+
+    @property
+    def question(self) -> Question:
+        """The question itself."""
+        return self.parts["asked"].question
 
     def explained(self) -> Iterator[str]:
-        """What the answer was made from, as lines."""
-        said = self.explanation
-        yield f"answered from: {said.source}" + (
-            f" (table {said.table})" if said.source == "aggregates" else ""
-        )
-        for why in said.why:
-            yield f"because: {why}"
-        yield f"dates with data in the range: {said.partitions}, of them sealed: {said.sealed}"
+        """What the answer was made from, as lines; those of what is shown beside begin with what that is."""
+        for name, each in self.explanations.items():
+            question = self.parts[name].question
+            before = {
+                "total": "totals of buckets, ",
+                "before": f"the bucket before, from {question.since:%Y-%m-%dT%H:%MZ}, ",
+                "history": f"all dates before {question.until:%Y-%m-%d}, ",
+                "history_rest": f"from {question.since:%Y-%m-%dT%H:%MZ} to {question.until:%Y-%m-%dT%H:%MZ}, ",
+                "over": f"meter {self.parts[name].meter.name}, ",
+            }.get(name, "")
+            table = f" (table {each.table})" if each.source == "aggregates" else ""
+            yield f"{before}answered from: {each.source}{table}"
+            for why in each.why:
+                yield f"because: {why}"
+            yield f"dates with data in the range: {each.partitions}, of them sealed: {each.sealed}"
+
+    def stale_dates(self) -> dict[str, dict[dt.date, str]]:
+        """The dates that are out of date, with the reason, by meter."""
+        found: dict[str, dict[dt.date, str]] = {}
+        for name, explanation in self.explanations.items():
+            found.setdefault(self.parts[name].meter.name, {}).update(explanation.out_of_date)
+        return {meter: dict(sorted(dates.items())) for meter, dates in found.items() if dates}
 
     def document(self) -> dict[str, Any]:
         """The question and its answer for JSON; exact decimals as text."""
         asked = self.question
+        used, *beside = (
+            explanation._asdict() | self._about(name) for name, explanation in self.explanations.items()
+        )
         return {
             "meter": self.meter.name,
             "unit": self.meter.unit,
@@ -58,9 +88,18 @@ class Answered(NamedTuple):
             "top": asked.top,
             "tz": asked.zone,
             "fill": asked.fill,
-            "explain": self.explanation._asdict(),
+            "share": asked.share,
+            "compare": asked.compare,
+            "over": asked.over,
+            "explain": used | ({"beside": beside} if beside else {}),
             "rows": _json_rows(self.rows),
         }
+
+    def _about(self, name: str) -> dict[str, Any]:
+        if name == "asked":
+            return {}
+        meter, question, _ = self.parts[name]
+        return {"for": name, "meter": meter.name, "from": question.since, "to": question.until}
 
 
 def ask(lake: Lake, meter: str, question: Question) -> Answered:
@@ -69,11 +108,9 @@ def ask(lake: Lake, meter: str, question: Question) -> Answered:
 
 
 def _ask(lake: Lake, meter: str, question: Question) -> Answered:
-    definition = lake.meter(meter)
-    plan = make_plan(definition, question)
-    explanation = explain(lake.storage, definition, plan)
-    rows = answer(lake.storage, definition, question, plan).collect()
-    return Answered(definition, question, rows, explanation)
+    parts = plan_parts(lake.storage, lake.meter(meter), question)
+    explanations = explain_parts(lake.storage, parts)
+    return Answered(parts, run_parts(lake.storage, parts).collect(), explanations)
 
 
 def give(session: Session, found: Answered, form: str, output: Path | None) -> None:
@@ -118,12 +155,14 @@ def _json_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
 def _show(console: Console, found: Answered) -> None:
     asked, shown = found.question, found.rows.head(MAX_ROWS)
     in_time = asked.bucket != "none"
-    texts = as_texts(shown.lazy().drop("bucket_start", "bucket_end")).collect()
-    # Moments are texts, and not to be shortened either.
-    measures = [f"={name}" if name.endswith("_at") else f">{name}" for name in texts.columns[len(asked.by) :]]
+    texts = _texts(shown, asked)
+    # Moments and states are texts, and not to be shortened either.
+    measures = [
+        f"={name}" if name.endswith(("_at", STATE)) else f">{name}" for name in texts.columns[len(asked.by) :]
+    ]
     heading = [f"={_heading(asked)}"] if in_time else []
     # One row has nothing to be compared with.
-    bars = shares(shown["quantity"]) if shown.height > 1 else []
+    bars = shares(shown[asked.value]) if shown.height > 1 else []
     table = Table(*heading, *asked.by, *measures, *("|" for _ in bars[:1]))
     zone = zone_of(asked.zone)
     for number, (start, cells) in enumerate(
@@ -131,12 +170,24 @@ def _show(console: Console, found: Answered) -> None:
     ):
         when = [bucket_label(asked.bucket, start, zone)] if in_time else []
         table.add(*when, *("-" if cell is None else cell for cell in cells), *bars[number : number + 1])
-    prose(console, f"{found.meter.name}: {found.meter.aggregation} of {found.meter.unit}")
+    meters = [found.meter, *(part.meter for name, part in found.parts.items() if name == "over")]
+    prose(console, "; over ".join(map(_title, meters)))
     table.print(console)
     if found.rows.height > MAX_ROWS:
         prose(console, f"… and {found.rows.height - MAX_ROWS:,} more rows; --format csv has all")
     if found.rows.is_empty():
         prose(console, "nothing was used in this range")
+
+
+def _title(meter: Meter) -> str:
+    return f"{meter.name}: {meter.aggregation} of {meter.unit}"
+
+
+def _texts(rows: pl.DataFrame, asked: Question) -> pl.DataFrame:
+    """The cells of a table, without the bounds of buckets; shares in percent."""
+    texts = as_texts(rows.lazy().drop("bucket_start", "bucket_end")).collect()
+    percent = pl.format("{} %", (rows[SHARE].cast(pl.Float64) * 100).round(1)) if asked.share else None
+    return texts if percent is None else texts.with_columns(percent.alias(SHARE))
 
 
 def _heading(asked: Question) -> str:

@@ -41,6 +41,9 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     zone: options.Zone = "UTC",
     fill: options.Fill = False,
     measures: options.Measures = False,
+    share: options.Share = False,
+    compare: options.Compare = None,
+    over: options.Over = None,
     explain: options.Explain = False,
     answer_format: options.AnswerFormat = "table",
     output: options.Output = None,
@@ -67,6 +70,9 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
         zone=zone,
         fill=fill,
         measures=measures,
+        share=share,
+        compare=compare,
+        over=over,
     )
     found = answers.ask(lake, meter, question)
     _tell(found, explain=explain)
@@ -125,11 +131,11 @@ def _tell(found: Answered, *, explain: bool) -> None:
     if explain:
         for line in found.explained():
             complain(line, kind="explain")
-    stale = found.explanation.out_of_date
-    if stale:
+    for meter, stale in found.stale_dates().items():
         dates = ", ".join(f"{date} ({why})" for date, why in list(stale.items())[-MAX_STALE_DATES:])
         few = len(stale) <= MAX_STALE_DATES
-        are = "1 date of this range is" if len(stale) == 1 else f"{len(stale):,} dates of this range are"
+        place = "this range" if len(found.parts) == 1 else f"meter {meter!r}"
+        are = f"1 date of {place} is" if len(stale) == 1 else f"{len(stale):,} dates of {place} are"
         complain(
             f"{are} out of date{'' if few else ', the last of them'}: {dates}",
             "the answer is as of the last aggregation; for newer events run: meterlake aggregate",

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from jobs.completion import complete_meter
+
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})?)?")
 
 
@@ -51,6 +53,20 @@ Zone = Annotated[
 ]
 Fill = Annotated[bool, typer.Option("--fill", help="Rows for empty buckets: 0, or a gauge's last value.")]
 Measures = Annotated[bool, typer.Option("--measures", help="All measures, not only the quantity.")]
+Share = Annotated[bool, typer.Option("--share", help="Each row's part of its bucket's total.")]
+Compare = Annotated[
+    Literal["previous"] | None,
+    typer.Option("--compare", help="Usage of the bucket before, and which groups are new, returned or lost."),
+]
+Over = Annotated[
+    str | None,
+    typer.Option(
+        "--over",
+        metavar="METER",
+        help="The quantity of another meter, and the ratio to it.",
+        autocompletion=complete_meter,
+    ),
+]
 Explain = Annotated[bool, typer.Option("--explain", help="Say on stderr what the answer is from.")]
 AnswerFormat = Annotated[AnswerFormatName, typer.Option("--format", help="How to print the answer.")]
 Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the answer to a file.")]

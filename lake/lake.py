@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import polars as pl
 
-from lake import paths, query, readers
+from lake import compound, paths, query, readers
 from lake.buckets import UTC, Size
 from lake.decoding import decode
 from lake.meters import load_meter, load_meters
@@ -154,6 +154,9 @@ class Lake:
         zone: str = UTC,
         fill: bool = False,
         measures: bool = False,
+        share: bool = False,
+        compare: query.Compare | None = None,
+        over: str | None = None,
     ) -> pl.LazyFrame:
         """Usage of since <= time < until in buckets, by subject and dimensions.
 
@@ -175,8 +178,11 @@ class Lake:
             zone=zone,
             fill=fill,
             measures=measures,
+            share=share,
+            compare=compare,
+            over=over,
         )
-        return query.answer(self.storage, definition, question, query.make_plan(definition, question))
+        return compound.run_parts(self.storage, compound.plan_parts(self.storage, definition, question))
 
     def values(
         self, meter: str, dimension: str, since: dt.date | None = None, until: dt.date | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -27,6 +27,7 @@ from schemas.tables import MEASURES, QUANTITY, Answer, column_types
 
 ADDITIVE = frozenset({"sum", "count", "rate"})
 ANSWER = list(column_types(Answer))
+Compare = Literal["previous"]
 RANK = "#rank"
 # Whether a bucket has events of a group, and whether one of its sums is too large, or that of its group.
 IS_USED, NO_SUM, NO_TOTAL = "#is_used", "#no_sum", "#no_total"
@@ -45,6 +46,23 @@ class Question:
     zone: str = UTC
     fill: bool = False
     measures: bool = False
+    # What is shown beside, for which lake.compound asks more questions: of a bucket's total, the bucket before, a meter.
+    share: bool = False
+    compare: Compare | None = None
+    over: str | None = None
+
+    @property
+    def value(self) -> str:
+        """The column of the answer that is asked for; the others explain it."""
+        return "quantity"
+
+    def alone(self) -> Question:
+        """Return the same question without ranking, and without what is shown beside."""
+        return replace(self, top=None, share=False, compare=None, over=None)
+
+    def adds_up(self, meter: Meter) -> bool:
+        """Whether groups are parts of a whole, so that one without events has 0; not so for a level of all events."""
+        return not meter.is_gauge or meter.series is not None
 
     @property
     def dates(self) -> tuple[dt.date, dt.date]:
@@ -122,7 +140,8 @@ def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl
 
     `bucket_start` and `bucket_end`, the fields of `by`, `quantity` as the meter's aggregation has it, `events`, and
     the other measures where asked for. One row per bucket and group that has events, or with `fill` per bucket and
-    group of the range; sorted by bucket, then by rank with `top`, else by the fields. They are computed now. Raises
+    group of the range; sorted by bucket, then by rank with `top`, which is the column RANK then, else by the fields.
+    They are computed now, without what is shown beside them: see lake.compound. Raises
     RefusedError where only raw events could answer and retention has dropped them, and SumTooLargeError naming the
     bucket and group of a sum that the answer needs and that is too large.
     """
@@ -258,7 +277,8 @@ def _shaped(rows: pl.LazyFrame, meter: Meter, question: Question, plan: Plan) ->
     if question.top is not None:
         found = found.join(_ranked(rows, meter, question, plan), on=by, how="inner", nulls_equal=True)
         order, checked = ["bucket_start", RANK], [NO_SUM, NO_TOTAL]
-    return found.sort(order).select("bucket_start", "bucket_end", *by, *shown, *more, *checked)
+    ranks = [RANK] if question.top is not None else []
+    return found.sort(order).select("bucket_start", "bucket_end", *by, *shown, *more, *ranks, *checked)
 
 
 def _of_usage(rows: pl.LazyFrame, meter: Meter, question: Question, plan: Plan) -> pl.LazyFrame:

@@ -134,6 +134,67 @@ def test_json_is_the_question_the_answer_and_what_it_is_from(meterlake: Run) -> 
     assert meterlake("query", *asked, "--format", "json").out == ran.out
 
 
+def test_what_is_shown_beside_has_columns_in_every_format(meterlake: Run, lake: Lake, tmp_path: Path) -> None:
+    asked = (
+        "query",
+        *JUNE,
+        "--group-by",
+        "plan",
+        "--share",
+        "--compare",
+        "previous",
+        "--over",
+        "active_users",
+    )
+    lines = meterlake(*asked, "--top", "1", "--format", "csv").out.split("\r\n")
+    assert lines == [
+        "bucket_start,bucket_end,plan,quantity,events,share,usage_before,usage_change,usage_state,over_quantity,ratio",
+        "2026-06-19T00:00:00Z,2026-06-20T00:00:00Z,,1000000000,1,1,0,1000000000,new,1000000000,1",
+        "2026-06-20T00:00:00Z,2026-06-21T00:00:00Z,,0,0,0,1000000000,-1000000000,lost,,",
+        "",
+    ]
+    found = json.loads(meterlake(*asked, "--json").out)
+    assert (found["share"], found["compare"], found["over"]) == (True, "previous", "active_users")
+    assert [beside["for"] for beside in found["explain"]["beside"]] == ["total", "before", "over"]
+    states = [(row["plan"], row["share"], row["usage_state"]) for row in found["rows"]]
+    assert states == [
+        *((None, "1", "new"), ("pro", "0", "new")),
+        *((None, "0", "lost"), ("=free", "1", "new"), ("pro", "0", "lost")),
+    ]
+    file = tmp_path / "answer.parquet"
+    assert meterlake(*asked, "--format", "parquet", "--output", str(file)).code == 0
+    beside = {"share": True, "compare": "previous", "over": "active_users"}
+    expected = lake.query("active_users", DAY, NEXT + dt.timedelta(days=1), by=["plan"], **beside).collect()
+    assert pl.read_parquet(file).equals(expected)
+
+
+def test_a_table_has_shares_in_percent_and_names_the_other_meter(meterlake: Run) -> None:
+    ran = meterlake(
+        "query", *JUNE, "--bucket", "month", "--filter", "plan != 'x'", "--group-by", "plan", "--share"
+    )
+    assert ran.out.splitlines()[1:] == [
+        "month    plan   quantity  events   share",
+        "2026-06  =free     482.7       1  99.9 %  ████████████████████████",
+        "2026-06  pro         0.5       1   0.1 %  █",
+    ]
+    ran = meterlake("query", *JUNE, "--bucket", "none", "--over", "active_users", "--explain")
+    assert ran.out.splitlines()[0] == "active_users: sum of user; over active_users: sum of user"
+    assert ran.err.splitlines()[2:] == [
+        "explain: meter active_users, answered from: aggregates (table usage_by_subject)",
+        "explain: dates with data in the range: 2, of them sealed: 0",
+    ]
+    ran = meterlake("query", *JUNE, "--compare", "previous", "--explain")
+    assert ran.err.splitlines()[2] == (
+        "explain: the bucket before, from 2026-06-18T00:00Z, answered from: aggregates (table usage_by_subject)"
+    )
+
+
+def test_dates_of_a_comparison_that_are_out_of_date_are_noted(meterlake: Run, lake: Lake) -> None:
+    put(lake, lake.meter("active_users"), "c.parquet", event("late"))
+    ran = meterlake("query", *JUNE[:3], "2026-06-20", *JUNE[4:], "--compare", "previous")
+    assert ran.err.startswith("note: 1 date of meter 'active_users' is out of date: 2026-06-19 (files added)")
+
+
 def test_parquet_keeps_every_type(meterlake: Run, lake: Lake, tmp_path: Path) -> None:
     file = tmp_path / "answer.parquet"
     ran = meterlake("query", *JUNE, "--measures", "--format", "parquet", "--output", str(file))
@@ -181,6 +242,13 @@ def test_what_only_dropped_events_could_answer_is_refused(meterlake: Run, lake: 
         (("query", *JUNE[:-1], "June"), 2, "expected a date like 2026-06-19"),
         (("query", *JUNE[:-1], "2026-02-30"), 2, "expected a date like 2026-06-19"),
         (("query", *JUNE, "--bucket", "fortnight"), 2, "fortnight"),
+        (("query", *JUNE, "--compare", "next"), 2, "next"),
+        (
+            ("query", *JUNE, "--bucket", "week", "--compare", "previous"),
+            1,
+            "expected whole weeks of UTC, such as",
+        ),
+        (("query", *JUNE, "--over", "seats"), 1, "no meter 'seats' in this lake"),
         (("query", *JUNE, "--json", "--format", "csv"), 2, "expected json or nothing beside --json"),
         (("query", *JUNE, "--filter", "plam = 'x'"), 1, "a field: one of subject, plan, quantity"),
         (("query", *JUNE, "--group-by", "plan,"), 1, "can't be grouped by ''"),
