@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +183,40 @@ def test_exports_are_those_of_sql(gauges: Gauges, by: tuple[str, ...]) -> None:
             rows = [(*row[:-3], billionths(row[-3]), *row[-2:]) for row in found.iter_rows()]
             assert rows == [row[1:] for row in told]
     assert not [each for each in verify_exports(Path(gauges.lake.url)) if each.problems]
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize(
+    ("by", "where"),
+    [(("plan",), None), (("subject", "trial"), "workspace in ('w1', 'w3') and subject != 'org_a'")],
+)
+def test_shares_and_states_are_of_added_levels(
+    gauges: Gauges, aggregation: str, by: tuple[str, ...], where: str | None
+) -> None:
+    days = grid("day", FIRST, UNTIL)
+    levels = {row[:-3]: row[-3] for row in gauges.levels[aggregation].answer(days, by, FILTERS[where])}
+    totals = {row[0]: row[-3] for row in gauges.levels[aggregation].answer(days, (), FILTERS[where])}
+    expected: list[Row] = []
+    for group in {key[1:] for key in levels}:
+        before, was_there = 0, False
+        for day, _ in days:
+            level = levels.get((day, *group))
+            if level is not None or before:
+                part = (
+                    Decimal(f"{round(Fraction((level or 0) * 10**9, totals[day]))}e-9")
+                    if totals.get(day)
+                    else None
+                )
+                state = "lost" if before else None
+                if level:
+                    state = "active" if before else "returned" if was_there else "new"
+                expected.append((day, *group, level or 0, part, before, state))
+            before, was_there = level or 0, was_there or bool(level)
+    since = FIRST + dt.timedelta(days=1)
+    found = gauges.lake.query(
+        aggregation, since, UNTIL, by=by, where=where, share=True, compare="previous"
+    ).collect()
+    rows = found.select("bucket_start", *by, "quantity", "share", "usage_before", "usage_state").rows()
+    told = [(*row[:-4], billionths(row[-4]), row[-3], billionths(row[-2]), row[-1]) for row in rows]
+    assert told == ordered([row for row in expected if row[0] >= instant(since)])
+    assert {"active", "lost"} <= {row[-1] for row in told}
