@@ -27,6 +27,8 @@ query_app = typer.Typer(**PLAIN)
         "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01",
         "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
         "    --bucket none --group-by subject --top 10 --filter \"plan != 'free'\"",
+        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
+        "    --bucket month --group-by subject --share --compare previous",
     )
 )
 def query(  # noqa: PLR0913, PLR0917 - a question has this many parts

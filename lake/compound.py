@@ -12,7 +12,7 @@ import polars as pl
 from lake import paths
 from lake.compare import COMPARED, before_question, history_questions, with_before
 from lake.meters import load_meter
-from lake.over import OVER_COLUMNS, over_question, with_over
+from lake.over import OVER_COLUMNS, check_ratios, over_question, with_over
 from lake.query import RANK, Compare, Explanation, Plan, Question, answer, explain, make_plan
 from lake.ratios import exact_quantity
 from lake.share import SHARE, total_question, with_share
@@ -65,7 +65,7 @@ def run_parts(storage: Storage, parts: Parts) -> pl.LazyFrame:
     """Return the rows that answer a question, with `share`, those of the bucket before, and those of another meter.
 
     Columns and order are those of `lake.query.answer`, with what is shown beside after them. All is of one moment, and
-    computed now. Raises what `answer` does.
+    computed now. Raises what `answer` does, and RefusedError for a ratio that is too large.
     """
     if len(parts) == 1:
         asked = parts["asked"]
@@ -141,7 +141,10 @@ def _joined(answers: Mapping[str, pl.LazyFrame], parts: Parts) -> pl.LazyFrame:
         # Groups that have no rank were in other buckets only, or with the other meter only.
         rows = rows.drop(RANK).join(ranks, on=by, how="inner", nulls_equal=True)
     order = ["bucket_start", *by] if ranks is None else ["bucket_start", RANK]
-    return rows.sort(order).select(*shown, *_columns_beside(question)).collect().lazy()
+    found = rows.sort(order).collect()
+    if question.over is not None:
+        check_ratios(found, by)
+    return found.select(*shown, *_columns_beside(question)).lazy()
 
 
 def _columns_beside(question: Question) -> list[str]:

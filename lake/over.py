@@ -8,7 +8,7 @@ import polars as pl
 
 from lake.query import Question
 from lake.ratios import fraction, ratio
-from schemas.errors import BadInputError
+from schemas.errors import BadInputError, RefusedError
 from schemas.meter import Meter
 
 OVER, RATIO = OVER_COLUMNS = ("over_quantity", "ratio")
@@ -53,6 +53,23 @@ def with_over(
     ones = ["#row denominator", "#over denominator"]
     filled = joined.with_columns(pl.col(zeros).fill_null(0), pl.col(ones).fill_null(1))
     return filled.with_columns(ratio(fraction("row"), fraction("over")).alias(RATIO))
+
+
+def check_ratios(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """Return the rows. Raises RefusedError naming the first whose ratio has more digits than its column."""
+    has_ratio = (fraction("row").numerator > 0) & (fraction("over").numerator > 0)
+    too_large = rows.filter(has_ratio & pl.col(RATIO).is_null())
+    if too_large.height:
+        first = too_large.select("bucket_start", *by).row(0, named=True)
+        named = ", ".join(f"{name} {value}" for name, value in first.items())
+        others = f" and {too_large.height - 1:,} others" if too_large.height > 1 else ""
+        raise RefusedError(
+            "a ratio is too large",
+            expected="less than 10^29, which a decimal(38, 9) holds",
+            found=f"more: {named}{others}",
+            hint="ask for both meters one by one, without --over",
+        )
+    return rows
 
 
 def _kind(meter: Meter, name: str) -> str | None:

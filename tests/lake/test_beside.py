@@ -237,6 +237,20 @@ def test_another_meter_stands_beside_in_all_buckets_and_groups(lake: Lake) -> No
     assert asked(lake, "seats", over="active_users", bucket="none") == [(1, 0, 4, 20, 0)]
 
 
+def test_a_ratio_that_no_column_holds_is_an_error_and_never_another_number(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path)
+    small = define(lake, name="small")
+    large = "99999999999999999999.999999999"
+    used(lake, meter.name, (1, "a", large), (2, "a", large), (2, "b", large))
+    used(lake, small.name, (1, "a", "0.000000001"), (2, "a", "0.000000001"))
+    assert asked(lake, over="small", by=["subject"], where="subject = 'a'")[0][-1] == Decimal(large + "e9")
+    with pytest.raises(
+        RefusedError,
+        match=f"a ratio is too large.*found more: bucket_start {DAY + 2 * ONE}",
+    ):
+        asked(lake, over="small")
+
+
 def test_another_meter_must_have_the_fields_of_the_question(lake: Lake) -> None:
     dimensions = [{"name": "region", "type": "string"}, {"name": "plan", "type": "number"}]
     define(lake, name="regions", dimensions=dimensions)
