@@ -13,13 +13,15 @@ from rich.console import Console
 
 from jobs.layout import Table, line, prose, shares
 from jobs.session import Session, as_json, for_people, write, write_bytes
+from jobs.show import counted
 from jobs.texts import as_texts
 from lake import Lake
 from lake.buckets import bucket_label, zone_of
 from lake.changing import asked_again
 from lake.compare import STATE
-from lake.compound import Parts, explain_parts, plan_parts, run_parts
-from lake.query import Explanation, Question
+from lake.compound import Part, Parts, explain_parts, plan_parts, run_parts
+from lake.query import Explanation
+from lake.question import Question
 from lake.share import SHARE
 from schemas.errors import StorageError
 from schemas.meter import Meter
@@ -88,6 +90,8 @@ class Answered(NamedTuple):
             "top": asked.top,
             "tz": asked.zone,
             "fill": asked.fill,
+            "distinct": asked.distinct,
+            "rolling": asked.rolling,
             "share": asked.share,
             "compare": asked.compare,
             "over": asked.over,
@@ -170,8 +174,8 @@ def _show(console: Console, found: Answered) -> None:
     ):
         when = [bucket_label(asked.bucket, start, zone)] if in_time else []
         table.add(*when, *("-" if cell is None else cell for cell in cells), *bars[number : number + 1])
-    meters = [found.meter, *(part.meter for name, part in found.parts.items() if name == "over")]
-    prose(console, "; over ".join(map(_title, meters)))
+    asked_of = [found.parts["asked"], *(part for name, part in found.parts.items() if name == "over")]
+    prose(console, "; over ".join(map(_title, asked_of)))
     table.print(console)
     if found.rows.height > MAX_ROWS:
         prose(console, f"… and {found.rows.height - MAX_ROWS:,} more rows; --format csv has all")
@@ -179,8 +183,12 @@ def _show(console: Console, found: Answered) -> None:
         prose(console, "nothing was used in this range")
 
 
-def _title(meter: Meter) -> str:
-    return f"{meter.name}: {meter.aggregation} of {meter.unit}"
+def _title(part: Part) -> str:
+    """What was asked for, in words: `active_users: distinct user in the 7 days up to each`."""
+    asked, meter = part.question, part.meter
+    what = f"distinct {asked.distinct}" if asked.distinct else f"{meter.aggregation} of {meter.unit}"
+    window = f" in the {counted(asked.rolling, 'day')} up to each" if asked.rolling else ""
+    return f"{meter.name}: {what}{window}"
 
 
 def _texts(rows: pl.DataFrame, asked: Question) -> pl.DataFrame:

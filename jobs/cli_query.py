@@ -46,6 +46,8 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     share: options.Share = False,
     compare: options.Compare = None,
     over: options.Over = None,
+    distinct: options.Distinct = None,
+    rolling: options.Rolling = None,
     explain: options.Explain = False,
     answer_format: options.AnswerFormat = "table",
     output: options.Output = None,
@@ -60,7 +62,8 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     chosen = _format_of(session, answer_format, output)
     lake = session.lake()
     from jobs import answers
-    from lake.query import Question, instant
+    from lake.query import instant
+    from lake.question import Question
 
     question = Question(
         since=instant(since, zone),
@@ -75,6 +78,8 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
         share=share,
         compare=compare,
         over=over,
+        distinct=distinct,
+        rolling=rolling,
     )
     found = answers.ask(lake, meter, question)
     _tell(found, explain=explain)

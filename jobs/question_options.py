@@ -46,13 +46,23 @@ Where = Annotated[
     str | None, typer.Option("--filter", metavar="EXPR", help="Like: plan = 'pro' and seats >= 10")
 ]
 Top = Annotated[
-    int | None, typer.Option("--top", min=1, metavar="N", help="The N groups of greatest quantity.")
+    int | None, typer.Option("--top", min=1, metavar="N", help="The N groups of greatest quantity or count.")
 ]
 Zone = Annotated[
     str, typer.Option("--tz", metavar="ZONE", help="IANA zone of dates, and of days and longer buckets.")
 ]
 Fill = Annotated[bool, typer.Option("--fill", help="Rows for empty buckets: 0, or a gauge's last value.")]
 Measures = Annotated[bool, typer.Option("--measures", help="All measures, not only the quantity.")]
+Distinct = Annotated[
+    str | None,
+    typer.Option("--distinct", metavar="F", help="Count the distinct values of subject or a dimension."),
+]
+Rolling = Annotated[
+    int | None,
+    typer.Option(
+        "--rolling", min=1, max=366, metavar="N", help="Count those of the N days that end with each day."
+    ),
+]
 Share = Annotated[bool, typer.Option("--share", help="Each row's part of its bucket's total.")]
 Compare = Annotated[
     Literal["previous"] | None,

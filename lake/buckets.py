@@ -58,6 +58,15 @@ def buckets(size: Size, since: dt.datetime, until: dt.datetime, zone: str) -> pl
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+def same_time_before(moment: dt.datetime, days: int, zone: str) -> dt.datetime:
+    """Return the moment so many dates of the zone before, as long after their midnight."""
+    tz = zone_of(zone)
+    date = moment.astimezone(tz).date()
+    # Not before what any zone's clocks can show.
+    before = max(date - DAY * days, dt.date.min + DAY)
+    return moment - (_midnight(date, tz) - _midnight(before, tz))
+
+
 def bucket_label(size: Size, start: dt.datetime, zone: dt.tzinfo) -> str:
     """Return what people call the bucket that begins at `start`: 2026-W25, 2026-Q2; nothing for `none`.
 

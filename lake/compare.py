@@ -8,7 +8,8 @@ from dataclasses import replace
 import polars as pl
 
 from lake.buckets import UTC, buckets, zone_of
-from lake.query import Question, instant, make_plan
+from lake.query import instant, make_plan
+from lake.question import Question, adds_levels
 from lake.ratios import fraction
 from schemas.errors import BadInputError
 from schemas.meter import Meter
@@ -53,8 +54,11 @@ def history_questions(meter: Meter, before: Question, first: dt.date) -> list[Qu
     """
     midnight = before.since.replace(hour=0, minute=0, second=0, microsecond=0)
     begin = min(instant(first), midnight)
-    depends_on_length = meter.series is not None or meter.aggregation in _ENDS
-    whole = before if depends_on_length else replace(before, bucket="none")
+    # Whoever was in a window was in a day.
+    whole = replace(before, rolling=None)
+    is_end = before.distinct is None and meter.aggregation in _ENDS
+    if not (is_end or adds_levels(meter, before)):
+        whole = replace(whole, bucket="none")
     parts = [
         replace(whole, since=since, until=until)
         for since, until in ((begin, midnight), (midnight, before.since))

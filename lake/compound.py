@@ -13,7 +13,8 @@ from lake import paths
 from lake.compare import COMPARED, before_question, history_questions, with_before
 from lake.meters import load_meter
 from lake.over import OVER_COLUMNS, check_ratios, over_question, with_over
-from lake.query import RANK, Compare, Explanation, Plan, Question, answer, explain, make_plan
+from lake.query import RANK, Explanation, Plan, answer, explain, make_plan
+from lake.question import Compare, Question
 from lake.ratios import exact_quantity
 from lake.share import SHARE, total_question, with_share
 from lake.snapshot import of_one_moment
@@ -117,7 +118,7 @@ def _answered(storage: Storage, name: str, part: Part) -> pl.LazyFrame:
 def _measured(storage: Storage, part: Part) -> pl.LazyFrame:
     """Return the rows of one answer with their exact quantity."""
     meter, question, plan = part
-    needs_more = meter.aggregation == "avg" and not question.measures
+    needs_more = meter.aggregation == "avg" and not (question.measures or question.distinct)
     rows = answer(storage, meter, replace(question, measures=True) if needs_more else question, plan)
     rows = rows.with_columns(exact_quantity(meter, question.value).named("row"))
     more = [name for name in MEASURES if name not in (question.value, "events")]
@@ -133,7 +134,8 @@ def _joined(answers: Mapping[str, pl.LazyFrame], parts: Parts) -> pl.LazyFrame:
         history = [frame for name, frame in answers.items() if name in COMPARISON[1:]]
         rows = with_before(rows, answers["before"], history, question)
     if question.over is not None:
-        adds_up = [question.fill and question.adds_up(each.meter) for each in (parts["asked"], parts["over"])]
+        both = (parts["asked"], parts["over"])
+        adds_up = [question.fill and each.question.adds_up(each.meter) for each in both]
         rows = with_over(rows, answers["over"], question, fills=adds_up)
     if question.share:
         rows = with_share(rows, answers["total"])

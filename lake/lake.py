@@ -13,6 +13,7 @@ from lake import compound, paths, query, readers
 from lake.buckets import UTC, Size
 from lake.decoding import decode
 from lake.meters import load_meter, load_meters
+from lake.question import Compare, Question
 from lake.storage import Storage, open_storage
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
@@ -155,20 +156,24 @@ class Lake:
         fill: bool = False,
         measures: bool = False,
         share: bool = False,
-        compare: query.Compare | None = None,
+        compare: Compare | None = None,
         over: str | None = None,
+        distinct: str | None = None,
+        rolling: int | None = None,
     ) -> pl.LazyFrame:
         """Usage of since <= time < until in buckets, by subject and dimensions.
 
         Buckets are `hour`, `day`, `week`, `month`, `quarter`, `year` and `none`. Dates begin at midnight in `zone`, an
         IANA name, and so do buckets of a day and longer. `where` is a filter (see the README), `top` keeps the groups
         with the greatest quantity over the whole range. With `fill`, empty buckets have 0 of what adds up, and of a
-        gauge its last quantity before them. Gives `bucket_start`, `bucket_end`, the fields of `by`, `quantity`,
-        `events`, and with `measures` the other measures; sorted by bucket, then rank or fields. Raises BadInputError
-        for a wrong question, and RefusedError where only raw events could answer and retention has dropped them.
+        gauge its last quantity before them. With `distinct`, a field, its distinct values are counted in place of the
+        quantity, and with `rolling` those of so many days that end with each day. Returns `bucket_start`,
+        `bucket_end`, the fields of `by`, `quantity` or `distinct`, `events`, and with `measures` the other measures;
+        sorted by bucket, then rank or fields. Raises BadInputError for a wrong question, and RefusedError where only
+        raw events could answer and retention has dropped them.
         """
         definition = self.meter(meter)
-        question = query.Question(
+        question = Question(
             since=query.instant(since, zone),
             until=query.instant(until, zone),
             bucket=bucket,
@@ -181,6 +186,8 @@ class Lake:
             share=share,
             compare=compare,
             over=over,
+            distinct=distinct,
+            rolling=rolling,
         )
         return compound.run_parts(self.storage, compound.plan_parts(self.storage, definition, question))
 

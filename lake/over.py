@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import polars as pl
 
-from lake.query import Question
+from lake.question import Question
 from lake.ratios import fraction, ratio
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import Meter
@@ -30,7 +31,7 @@ def over_question(meter: Meter, other: Meter, question: Question, filtered_by: I
                     expected=f"a dimension {name!r} of type {mine}",
                     found=f"one of type {its}" if its else "no such dimension",
                 )
-    return question.alone()
+    return replace(question.alone(), distinct=None, rolling=None)
 
 
 def with_over(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from lake.query import Question
+from lake.question import Question
 from lake.ratios import fraction, ratio
 from schemas.errors import BadInputError
 from schemas.meter import Meter

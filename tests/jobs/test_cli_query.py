@@ -80,6 +80,47 @@ def test_a_table_for_people_is_the_default(meterlake: Run) -> None:
     assert empty.out.splitlines()[-1] == "nothing was used in this range"
 
 
+def test_distinct_values_are_counted_in_place_of_the_quantity(meterlake: Run) -> None:
+    ran = meterlake("query", *JUNE, "--distinct", "subject", "--rolling", "2")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines() == [
+        "active_users: distinct subject in the 2 days up to each",
+        "day         distinct  events",
+        "2026-06-19         2       2  ████████████████████████",
+        "2026-06-20         2       3  ████████████████████████",
+    ]
+    found = json.loads(meterlake("query", *JUNE, "--distinct", "plan", "--bucket", "none", "--json").out)
+    assert (found["distinct"], found["rolling"]) == ("plan", None)
+    assert [(row["distinct"], row["events"]) for row in found["rows"]] == [(2, 3)]
+    ran = meterlake(
+        "query", *JUNE, "--distinct", "plan", "--fill", "--group-by", "subject", "--format", "csv"
+    )
+    assert ran.out.splitlines()[0] == "bucket_start,bucket_end,subject,distinct,events"
+    assert [line.split(",", 2)[2] for line in ran.out.splitlines()[1:]] == [
+        "b,0,1",
+        "org_1,1,1",
+        "b,0,0",
+        "org_1,1,1",
+    ]
+
+
+def test_distinct_values_that_can_not_be_counted_are_refused(meterlake: Run) -> None:
+    for options, code, message in (
+        (("--distinct", "team"), 1, "no field 'team' whose values could be counted"),
+        (("--rolling", "7"), 1, "rolling windows are for distinct values"),
+        (
+            ("--distinct", "plan", "--rolling", "7", "--bucket", "month"),
+            1,
+            "expected buckets of a day, found bucket month",
+        ),
+        (("--distinct", "plan", "--rolling", "367"), 2, "'--rolling'"),
+        (("--distinct", "plan", "--rolling", "0"), 2, "'--rolling'"),
+    ):
+        ran = meterlake("query", *JUNE, *options)
+        assert (ran.code, ran.out) == (code, "")
+        assert message in ran.err
+
+
 def test_numbers_of_a_table_are_never_cut(meterlake: Run) -> None:
     ran = meterlake("query", *JUNE, "--group-by", "subject,plan", "--measures")
     assert ran.out.count("1000000000") == 6

@@ -23,7 +23,7 @@ from jobs.status import status
 from jobs.verify import verify
 from lake import Lake, paths
 from lake.changing import FilesChangedError
-from lake.query import Question
+from lake.question import Question
 from lake.storage import LocalStorage, StoredFile
 from schemas.meter import Meter
 from support import DAY, a_lake, aggregated, event, put, recomputed, usage

@@ -11,7 +11,8 @@ import pytest
 
 from lake import Lake
 from lake.compound import explain_parts, plan_parts
-from lake.query import Question, instant
+from lake.query import instant
+from lake.question import Question
 from schemas.errors import BadInputError, RefusedError
 from support import DAY, a_lake, aggregated, define, event, put, retained
 

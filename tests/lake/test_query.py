@@ -20,7 +20,8 @@ from jobs.aggregate import aggregate
 from jobs.report import reported
 from lake import Lake
 from lake.meters import save_meter
-from lake.query import Question, explain, instant, make_plan
+from lake.query import explain, instant, make_plan
+from lake.question import Question
 from oracle.generate import AGGREGATIONS, Spec, generate, meter_body, write_lake
 from oracle.tables import QUANTITY, UNPACKED, Oracle
 from schemas.errors import BadInputError, RefusedError

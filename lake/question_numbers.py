@@ -1,0 +1,119 @@
+"""The numbers that a question asks for, pure: by bucket and group, and of each group over the whole range."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from typing import NamedTuple
+
+import polars as pl
+
+from lake.buckets import BUCKET, DAY, bucket_of_date, buckets
+from lake.distinct import COUNT, VALUE, Group, by_value, count_distinct, count_values
+from lake.measures import billed, merge
+from lake.quantities import measured as measured_usage
+from lake.question import Question, adds_levels, counted_field
+from lake.rolling import count_rolling
+from lake.silence import BEFORE, Silence, silence
+from schemas.meter import Meter
+from schemas.tables import QUANTITY
+
+# The length of a bucket.
+_SECONDS = "#seconds"
+
+
+class Numbers(NamedTuple):
+    """What is asked for, in the column `Question.value`, and the measures.
+
+    `rows` are by `BUCKET` and the fields of `Question.by`, `totals` by those fields alone; both in no order.
+    """
+
+    rows: pl.LazyFrame
+    totals: pl.LazyFrame
+
+
+def numbers(  # noqa: PLR0913, PLR0917 - of one question, taken apart
+    rows: pl.LazyFrame,
+    meter: Meter,
+    question: Question,
+    grid: pl.DataFrame,
+    chosen: pl.Expr | None,
+    group: Group,
+) -> Numbers:
+    """Return the numbers of rows that have a `BUCKET`, which `group` groups: events, or rows of aggregates.
+
+    Where levels are added, the rows are those of `usage` with `BEFORE`, and `chosen` is a condition on whole series.
+    """
+    if adds_levels(meter, question):
+        return _levels(rows, meter, question, grid, chosen)
+    field = counted_field(meter, question)
+    if field is None:
+        return _amounts(group(rows, _keys(question)), meter, question, grid)
+    counts = _counts(by_value(rows, field, _keys(question), group), question, grid)
+    count = pl.col(COUNT) if question.distinct else pl.col(COUNT).cast(QUANTITY)
+    return Numbers(*(each.with_columns(count.alias(question.value)) for each in counts))
+
+
+def _amounts(measured: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame) -> Numbers:
+    """What a meter's aggregation makes of the measures of each row."""
+    length = (pl.col("bucket_end") - pl.col("bucket_start")).dt.total_microseconds() / 1e6
+    lengths = grid.lazy().select(BUCKET, length.alias(_SECONDS))
+    rows = _with_bucket(measured, question).join(lengths, on=BUCKET, nulls_equal=True)
+    seconds = (question.until - question.since) / dt.timedelta(seconds=1)
+    totals = merge(measured, question.by)
+    return Numbers(
+        rows.with_columns(billed(meter, pl.col(_SECONDS))), totals.with_columns(billed(meter, seconds))
+    )
+
+
+def _counts(values: pl.LazyFrame, question: Question, grid: pl.DataFrame) -> Numbers:
+    """The distinct values, as `COUNT`, of rows by value, bucket and group."""
+    if question.rolling is None:
+        rows = _with_bucket(count_distinct(values, _keys(question)), question)
+        return Numbers(rows, count_values(values, question.by))
+    # Collected once, since both numbers are made of it.
+    values = values.select(VALUE, *_keys(question), "events").collect(engine="streaming").lazy()
+    first, last = grid[BUCKET][0], grid[BUCKET][-1]
+    rows = count_rolling(values, question.by, question.rolling, (first, last + DAY))
+    # Days before the range make no rank, and their groups are groups all the same.
+    in_range = pl.when(pl.col(BUCKET) >= first).then(VALUE).alias(VALUE)
+    return Numbers(rows, count_values(values.with_columns(in_range), question.by))
+
+
+def _levels(
+    rows: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame, chosen: pl.Expr | None
+) -> Numbers:
+    """The levels of series, added."""
+    whole = replace(question, bucket="none", fill=False)
+    range_ = buckets("none", question.since, question.until, question.zone)
+    undivided = rows.with_columns(bucket_of_date("none", pl.lit(None)))
+    return Numbers(
+        _of_usage(rows, meter, question, grid, chosen), _of_usage(undivided, meter, whole, range_, chosen)
+    )
+
+
+def _of_usage(
+    rows: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame, chosen: pl.Expr | None
+) -> pl.LazyFrame:
+    """Measures by bucket and group of rows of `usage`, with those of silent series where they count."""
+    silent = _silence(meter, question, grid)
+    used = rows if silent else rows.filter(~pl.col(BEFORE))
+    return measured_usage(used, meter, [BUCKET, *question.by], chosen=chosen, silent=silent)
+
+
+def _silence(meter: Meter, question: Question, grid: pl.DataFrame) -> Silence | None:
+    if meter.carry_days is None and not question.fill:
+        return None
+    return silence(grid, question.since, meter.carry_days)
+
+
+def _keys(question: Question) -> list[str]:
+    """What rows are grouped by: a single bucket needs no key, and takes less time without one."""
+    return [*question.by] if question.bucket == "none" else [BUCKET, *question.by]
+
+
+def _with_bucket(rows: pl.LazyFrame, question: Question) -> pl.LazyFrame:
+    """Rows by `_keys` with the key of their bucket."""
+    if question.bucket != "none":
+        return rows
+    return rows.with_columns(bucket_of_date("none", pl.lit(None)))
