@@ -15,6 +15,7 @@ from lake.lateness import arrivals, lateness
 from lake.packing import packing
 from lake.publish import table_checksums
 from lake.state import READING_RULES, PartitionState
+from lake.sums import sums_of
 from schemas.rules import keeps, measured_rules, partition_rule, subject_rules
 
 # Some 60 bytes each. More are read once for each time that they are looked at.
@@ -38,13 +39,15 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
     count = rows.select(pl.len()).collect(engine="streaming").item()
     if count <= MAX_ROWS_IN_MEMORY:
         rows = rows.collect(engine="streaming").lazy()
-    ends = packing(rows) or Moments()
+    packed = packing(rows)
+    ends = packed or Moments()
+    sums = sums_of(count, packed.largest_quantity if packed else None)
     counting = _counting(partition, rows, lost)
     usage, arrived = pl.collect_all(
-        [partial_usage(counting, meter, ends), arrivals(counting)], engine="streaming"
+        [partial_usage(counting, meter, ends, sums), arrivals(counting)], engine="streaming"
     )
     where = f"meter {meter.name!r}, {partition.date}"
-    tables = usage_tables(usage, meter, ends, where) if usage.height else {}
+    tables = usage_tables(usage, meter, ends, where, sums) if usage.height else {}
     losers = losers_fingerprint(lost)
     record = PartitionState(
         meter_version=meter.version,

@@ -7,7 +7,7 @@ import polars as pl
 from lake.ends import Ends
 from lake.measures import dimension_text, merge_partial, partial, told, with_quantity
 from lake.quantities import quantities
-from lake.sums import SUMS, check_sums, has_no_sum
+from lake.sums import EXACT, SUMS, Sums, check_sums, has_no_sum
 from schemas.meter import Meter
 from schemas.tables import MEASURES, QUANTITY, UsageByDimension, column_types
 
@@ -15,12 +15,14 @@ _VALUE = ["dimension", "value"]
 _IS_KNOWN = "#is_known"
 
 
-def partial_usage(events: pl.LazyFrame, meter: Meter, ends: Ends) -> pl.LazyFrame:
+def partial_usage(events: pl.LazyFrame, meter: Meter, ends: Ends, sums: Sums = EXACT) -> pl.LazyFrame:
     """What `usage_tables` is made of: deduplicated events of one day grouped by all keys, in no order."""
-    return partial(events, _keys(meter), ends)
+    return partial(events, _keys(meter), ends, sums)
 
 
-def usage_tables(rows: pl.DataFrame, meter: Meter, ends: Ends, where: str = "") -> dict[str, pl.DataFrame]:
+def usage_tables(
+    rows: pl.DataFrame, meter: Meter, ends: Ends, where: str = "", sums: Sums = EXACT
+) -> dict[str, pl.DataFrame]:
     """The rows of `usage`, `usage_by_subject` and `usage_by_dimension`, of the rows of `partial_usage`.
 
     Keys first, then the measures; rows sorted by keys, null before any value. The two smaller tables are merged
@@ -29,11 +31,11 @@ def usage_tables(rows: pl.DataFrame, meter: Meter, ends: Ends, where: str = "") 
     """
     # Sorted at once, since rows that stand together are merged in less time.
     kept = check_sums(rows, where, _keys(meter)).sort(_keys(meter)).lazy()
-    by_subject = merge_partial(kept, ["subject"], ends=ends)
+    by_subject = merge_partial(kept, ["subject"], ends=ends, sums=sums)
     usage = _plain(with_quantity(told(kept, ends), meter))
     subjects = _plain(with_quantity(told(by_subject, ends), meter).sort("subject"))
     dimensions = (
-        _by_dimension(kept, meter, ends)
+        _by_dimension(kept, meter, ends, sums)
         if meter.dimensions
         else pl.DataFrame(schema=column_types(UsageByDimension) | usage.select(MEASURES).schema)
     )
@@ -77,10 +79,10 @@ def _quantified(table: pl.DataFrame, found: pl.LazyFrame, keys: list[str]) -> pl
     return both.with_columns(quantity).select(table.columns).collect()
 
 
-def _by_dimension(rows: pl.LazyFrame, meter: Meter, ends: Ends) -> pl.DataFrame:
+def _by_dimension(rows: pl.LazyFrame, meter: Meter, ends: Ends, sums: Sums) -> pl.DataFrame:
     subjects = pl.col("subject").n_unique().cast(pl.Int64).alias("subjects")
     tables = [
-        merge_partial(rows, [name], subjects, ends=ends).select(
+        merge_partial(rows, [name], subjects, ends=ends, sums=sums).select(
             pl.lit(name).alias("dimension"), dimension_text(meter, name).alias("value"), pl.exclude(name)
         )
         for name in meter.dimension_names

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from lake.ends import OF_EVENTS, OF_ROWS, Ends, Moments
-from lake.sums import exact_count, exact_sum
+from lake.sums import EXACT, Sums
 from schemas.meter import Meter
 from schemas.tables import MEASURES, QUANTITY
 
@@ -34,23 +34,25 @@ def merge(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFra
     return told(merge_partial(kept, keys, *more, ends=_ANY_ENDS), _ANY_ENDS)
 
 
-def partial(events: pl.LazyFrame, keys: Sequence[str], ends: Ends) -> pl.LazyFrame:
-    """Events grouped by `keys`, as `merge_partial` takes them and `told` tells them."""
+def partial(events: pl.LazyFrame, keys: Sequence[str], ends: Ends, sums: Sums = EXACT) -> pl.LazyFrame:
+    """Events grouped by `keys`, as `merge_partial` takes them and `told` tells them. `sums` are to suit the events."""
     quantity = pl.col("quantity")
     measures = [
         pl.len().cast(pl.Int64).alias("events"),
-        exact_sum("quantity").alias("quantity_sum"),
+        sums.quantities("quantity").alias("quantity_sum"),
         quantity.min().alias("quantity_min"),
         quantity.max().alias("quantity_max"),
     ]
     return _grouped(events.with_columns(ends.kept(*OF_EVENTS)), keys, [*measures, *ends.merged()])
 
 
-def merge_partial(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr, ends: Ends) -> pl.LazyFrame:
-    """Rows of `partial` merged into one by `keys`; `more` as for `merge`."""
+def merge_partial(
+    rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr, ends: Ends, sums: Sums = EXACT
+) -> pl.LazyFrame:
+    """Rows of `partial` merged into one by `keys`; `more` as for `merge`, `sums` to suit the events of all rows."""
     measures = [
-        exact_count("events"),
-        exact_sum("quantity_sum"),
+        sums.counts("events"),
+        sums.quantities("quantity_sum"),
         pl.col("quantity_min").min(),
         pl.col("quantity_max").max(),
     ]

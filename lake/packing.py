@@ -29,6 +29,11 @@ class Packing(NamedTuple):
     late_bits: int
     quantity_bits: int
 
+    @property
+    def largest_quantity(self) -> int:
+        """Return what no quantity exceeds, positive or negative."""
+        return max(abs(self.quantity), abs(self.quantity + (1 << self.quantity_bits)))
+
     def kept(self, first: End, last: End) -> list[pl.Expr]:
         """A number for the first and one for the last; as numbers are ordered, so are the three columns of an end."""
         return [self._packed(first).alias(FIRST), self._packed(last).alias(LAST)]

@@ -6,7 +6,7 @@ Polars' engine in memory lets a sum of 128 bits wrap in silence while it groups,
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -51,6 +51,26 @@ def exact_count(column: str) -> pl.Expr:
     """The sum of a column of counts as a bigint; null if it has more than 63 bits, or one of the counts is null."""
     total = pl.col(column).cast(pl.Int128).fill_null(_wide(_HIGH)).sum()
     return total.cast(pl.Int64, strict=False).alias(column)
+
+
+class Sums(NamedTuple):
+    """How the quantities and the counts in a column of this name are added up."""
+
+    quantities: Callable[[str], pl.Expr]
+    counts: Callable[[str], pl.Expr]
+
+
+# Of any rows; each sum is looked at whether it is right, which takes a tenth of the time of aggregating a partition.
+EXACT = Sums(exact_sum, exact_count)
+_UNCHECKED = Sums(lambda column: pl.col(column).sum(), lambda column: pl.col(column).sum())
+
+
+def sums_of(rows: int, largest: int | None) -> Sums:
+    """Return how to add up so many events, whose quantities have at most this size in billionths; None if not known.
+
+    Where all of them together are a quantity still, no sum of some of them needs a check.
+    """
+    return EXACT if largest is None or rows * largest > _GREATEST else _UNCHECKED
 
 
 def exact_totals(rows: pl.LazyFrame, columns: Iterable[str]) -> Totals:

@@ -59,6 +59,8 @@ def test_packed_or_not_the_measures_are_the_same(rows: list[tuple[str, int, int,
         numbers = lateness if part == "late" else df[part].to_physical()
         spans.append((max(numbers.to_list()) - min(numbers.to_list())).bit_length())
     assert (packed is None) == (sum(spans) > 126)
+    if packed:
+        assert packed.largest_quantity >= max(map(abs, df["quantity"].to_physical()))
     plain = measure(df.lazy(), ["subject"]).sort("subject").collect()
     found = measure(df.lazy(), ["subject"], packed or Moments()).sort("subject").collect()
     assert found.equals(plain)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.sums import check_sums, exact_count, exact_sum, exact_totals
+from lake.sums import EXACT, check_sums, exact_count, exact_sum, exact_totals, sums_of
 from schemas.errors import SumTooLargeError
 from schemas.tables import QUANTITY
 
@@ -51,6 +51,22 @@ def expected(rows: list[tuple[int, int]]) -> list[tuple[int, int | None]]:
 @given(rows)
 def test_a_sum_by_group_is_exact_or_missing(engine: Engine, rows: list[tuple[int, int]]) -> None:
     assert billionths(frame(rows).group_by("group").agg(exact_sum("quantity")), engine) == expected(rows)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@given(rows)
+def test_sums_that_suit_their_events_are_exact_or_missing(
+    engine: Engine, rows: list[tuple[int, int]]
+) -> None:
+    sums = sums_of(len(rows), max((abs(number) for _, number in rows), default=0))
+    found = frame(rows).group_by("group").agg(sums.quantities("quantity"))
+    assert billionths(found, engine) == expected(rows)
+
+
+def test_sums_are_checked_where_the_largest_might_not_fit() -> None:
+    assert sums_of(10**9, 10**29 - 1) is not EXACT
+    assert sums_of(10**9, 10**29) is EXACT
+    assert sums_of(1, None) is EXACT
 
 
 @pytest.mark.parametrize("engine", ENGINES)
