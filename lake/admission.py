@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -12,12 +12,14 @@ from lake import paths
 from lake.changing import changed_files, went_away
 from lake.events import Partition, check_file
 from lake.planning import file_name
-from lake.producer_files import FileCheck
 from lake.state import READING_RULES, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from lake.storage.faults import is_storage_failure
 from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError, StorageError
 from schemas.meter import Meter
+
+if TYPE_CHECKING:
+    from lake.producer_files import FileCheck
 
 # Of each date, the files that are not counted: their identity and the parts of the error, by name.
 Rejected = dict[dt.date, dict[str, dict[str, str]]]

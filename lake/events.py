@@ -7,14 +7,14 @@ import datetime as dt
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from lake import paths
-from lake.producer_files import GIVEN, FileCheck, check_columns, converted_rows
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError, StorageError
+from schemas.fields import GIVEN
 from schemas.meter import Meter
 from schemas.rules import (
     Rule,
@@ -27,6 +27,9 @@ from schemas.rules import (
     reason,
 )
 from schemas.tables import Event, column_types
+
+if TYPE_CHECKING:
+    from lake.producer_files import FileCheck
 
 ROW = "row"
 
@@ -71,7 +74,7 @@ class Partition:
             return pl.LazyFrame(schema={"idempotency_key": pl.String()})
         key = pl.col("idempotency_key")
         runs = [
-            converted_rows(self.storage, run[0], event_columns(self.meter))
+            _converted(self.storage, run[0], event_columns(self.meter))
             if converted
             else self.storage.scan(run, extra_columns="ignore")
             for converted, run in self._runs()
@@ -118,7 +121,7 @@ class Partition:
         if runs == [(False, list(self.files))]:
             return self._scan(self.files, row_index_name=ROW).select(*columns, ROW, given)
         rows = [
-            converted_rows(self.storage, run[0], columns).select(*columns, GIVEN)
+            _converted(self.storage, run[0], columns).select(*columns, GIVEN)
             if converted
             else self._scan(run).select(*columns, given)
             for converted, run in runs
@@ -166,6 +169,9 @@ def optional_columns(meter: Meter) -> set[str]:
 
 def check_file(storage: Storage, meter: Meter, file: StoredFile) -> FileCheck:
     """Return what is wrong with the structure of a producer's file, or how it is to be read. Reads its footer only."""
+    # It loads pyarrow, which a run that finds no new file does without.
+    from lake.producer_files import check_columns
+
     return check_columns(storage, file, event_columns(meter), optional_columns(meter))
 
 
@@ -254,6 +260,12 @@ def find_strays(folders: Mapping[str, Sequence[StoredFile]]) -> list[MeterlakeEr
         for folder, files in sorted(folders.items())
         if not paths.is_hidden(folder)
     ]
+
+
+def _converted(storage: Storage, file: StoredFile, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    from lake.producer_files import converted_rows
+
+    return converted_rows(storage, file, columns)
 
 
 def _file_name(file: StoredFile) -> str:

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lake import paths
 from lake.ahead import ahead
@@ -158,6 +156,10 @@ class KeyIndex:
 
     def _write(self, merged: list[tuple[Segment, set[dt.date]]]) -> Segment:
         """Write a segment date by date, so that never more than two dates are in memory."""
+        # A run that finds no new file does without.
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         dates = sorted({date for _, live in merged for date in live} | self._missing.keys())
         local = self._storage.scratch(".parquet")
         held: dict[dt.date, Held] = {}

@@ -220,7 +220,7 @@ def split_run(path: str) -> tuple[dt.datetime, str] | None:
     if not match:
         return None
     try:
-        start = dt.datetime.strptime(match["start"], "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=dt.UTC)
+        start = dt.datetime.fromisoformat(match["start"])
     except ValueError:
         return None
     return start, match["job"]

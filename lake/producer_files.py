@@ -18,13 +18,11 @@ from lake.column_kinds import DIMENSIONS, FIELDS, Kind, is_own_text
 from lake.parquet_batches import DAMAGE, read_batches, read_schema
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError
-from schemas.fields import find_misnamed
+from schemas.fields import GIVEN, find_misnamed
 
 types = pa.types
 Columns = Mapping[str, pl.DataType]
 MAX_REASON_CHARS = 200
-# The text of a quantity as the file has it; no dimension can have this name.
-GIVEN = "#given"
 HINT = "replace or remove the file; it is left where it is and not counted"
 
 

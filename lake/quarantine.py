@@ -11,8 +11,8 @@ import polars as pl
 from lake import paths
 from lake.checksums import write_stamped
 from lake.events import ROW, Partition, event_columns, fingerprint
-from lake.producer_files import GIVEN
 from lake.storage import Storage, StoredFile
+from schemas.fields import GIVEN
 from schemas.tables import INSTANT, Quarantine, column_types
 
 

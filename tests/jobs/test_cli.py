@@ -130,6 +130,10 @@ def timed(code: str) -> tuple[subprocess.CompletedProcess[str], float]:
     return ran, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def test_the_nightly_job_loads_pyarrow_only_for_new_files() -> None:
+    timed("import sys, jobs.nightly; assert 'pyarrow' not in sys.modules")
+
+
 def test_help_starts_fast_and_loads_nothing_heavy() -> None:
     code = (
         "import sys; from jobs.cli import run; run(['--help']); print(sorted(sys.modules), file=sys.stderr)"
