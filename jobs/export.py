@@ -12,6 +12,7 @@ from jobs.report import ExportReport, Report, now
 from lake import Lake
 from lake.events import fingerprint
 from lake.exports import Close, Revisions, save_close
+from lake.latest import publish_latest, repair_latest
 from lake.state import load_state
 from lake.sums import sum_too_large
 from schemas.errors import LeaseLostError, MeterlakeError, RefusedError
@@ -72,23 +73,36 @@ def _export(export: MonthExport, *, close: bool) -> ExportReport:
         meter=export.meter.name, period=str(export.period), action="unchanged", folder=export.folder
     )
     done.revision, done.out_of_date = revisions.last, out_of_date(export)
-    if close and closed is None:
+    done.closed, is_closing = closed is not None, close and closed is None
+    if is_closing:
         _check_close(export, done.out_of_date)
+    if revisions.last and not (seen and seen.known):
+        # Of what is known it was seen that this is right.
+        repair_latest(revisions, closed=done.closed)
     if _is_due(export, revisions, close=close):
         revise(export, revisions, billed_rows(export), done, closed)
     elif done.revision:
         done.left_out = revisions.left_out(done.revision)
     if not done.revision:
         done.action = "nothing used"
-    elif close and closed is None:
-        if done.left_out:
-            raise _lacks_rows(export, done)
-        sha256 = revisions.info(done.revision).sha256
-        save_close(export.storage, export.folder, Close(revision=done.revision, manifest_sha256=sha256))
-    done.closed = closed is not None or (close and done.revision > 0)
+    elif is_closing:
+        _close(export, revisions, done)
+    elif done.action == "exported":
+        publish_latest(revisions, closed=done.closed)
     if seen:
         _bring_up_to_date(seen, export, revisions, done)
     return done
+
+
+def _close(export: MonthExport, revisions: Revisions, done: ExportReport) -> None:
+    """Make the period final with its last revision. Raises RefusedError if that lacks a row."""
+    if not done.left_out:
+        sha256 = revisions.info(done.revision).sha256
+        save_close(export.storage, export.folder, Close(revision=done.revision, manifest_sha256=sha256))
+        done.closed = True
+    publish_latest(revisions, closed=done.closed)
+    if done.left_out:
+        raise _lacks_rows(export, done)
 
 
 def _is_due(export: MonthExport, revisions: Revisions, *, close: bool) -> bool:

@@ -48,7 +48,7 @@ class MeterExports:
 
     def seen(self, form: MonthForm) -> Seen:
         """Return what an export of the form need not look for again."""
-        view, files, known = self.view, self._files.get(form, ()), self.view.state.exported.get(str(form))
+        view, files, known = self.view, self._files.get(form, ()), self._known(form)
         info = None
         if known and known.manifest_sha256 and known.meter_version and known.files == _fingerprint(files):
             info = RevisionInfo(
@@ -64,7 +64,7 @@ class MeterExports:
 
     def done_before(self, form: MonthForm) -> ExportReport | None:
         """Return what an export would report, if all that it depends on is as after the last one; else None."""
-        known = self.view.state.exported.get(str(form))
+        known = self._known(form)
         if known is None or known.fingerprint != self._depends_on(form, self._files.get(form, ())):
             return None
         name = self.view.meter.name
@@ -110,6 +110,13 @@ class MeterExports:
         self.view.state.exported = {
             name: noted[name] for name in sorted(noted) if name in looked_at or name[:7] > str(until)
         }
+
+    def _known(self, form: MonthForm) -> ExportedMonth | None:
+        """What is noted of an export, unless the file that names its last revision is missing."""
+        known = self.view.state.exported.get(str(form))
+        folder = paths.exports(self.view.meter.name, str(form.period), *form.options.variant)
+        listed = (file.path for file in self._files.get(form, ()))
+        return known if known and (not known.revision or paths.latest(folder) in listed) else None
 
     def _depends_on(self, form: MonthForm, files: Sequence[StoredFile]) -> str:
         """The fingerprint of all that an export depends on, what is out of date included."""

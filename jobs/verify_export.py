@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 import polars as pl
 
 from jobs.billing import ADDITIVE, adjusted, changes, with_left_out
+from jobs.delivered_file import read_delivered
 from jobs.export_files import ADJUSTMENTS, USAGE, column_names, describe, scan_file
+from jobs.verify_latest import check_latest
 from lake import paths
 from lake.exports import Manifest, parse_manifest
 from schemas.errors import BadInputError, MeterlakeError
@@ -42,15 +43,52 @@ def verify_exports(folder: Path) -> list[VerifiedRevision]:
 
     Of each: that its manifest fits its folder; that every file is there with its hash, size, columns, rows and totals,
     and no other file; and where the revision before is there too, that the manifest names it, and that its quantities
-    and the adjustments make exactly those of this one. Whatever is wrong with one, all are checked. Links to folders
+    and the adjustments make exactly those of this one. Of each export, that its `latest.json` names the last revision
+    and is right of it, told of that revision. Whatever is wrong with one, all are checked. Links to folders
     are not followed. Raises BadInputError where there is no manifest at all.
     """
-    found = [Path(inner) for inner, folders, files in os.walk(folder) if paths.MANIFEST in (*folders, *files)]
+    found, named = [], []
+    for inner, folders, files in os.walk(folder):
+        if paths.MANIFEST in (*folders, *files):
+            found.append(Path(inner))
+        if paths.LATEST in (*folders, *files):
+            named.append(Path(inner))
     if not found:
         raise BadInputError(
             "nothing to verify", where=str(folder), expected="a folder with a manifest.json in or below it"
         )
-    return [_verify(each) for each in sorted(found)]
+    checked = {each: _verify(each) for each in sorted(found)}
+    # Only a revision that was not asked for alone has something beside it.
+    exports: dict[Path, dict[int, Path]] = {each: {} for each in named if each not in checked}
+    for each in checked:
+        if each != folder and (number := _number(each)):
+            exports.setdefault(each.parent, {})[number] = each
+    for export, revisions in exports.items():
+        _verify_latest(export, revisions, checked)
+    return [checked[each] for each in sorted(checked)]
+
+
+def _number(folder: Path) -> int:
+    """The number of the revision that a folder is named after; 0 for any other folder."""
+    return paths.revision_number("", f"{folder.name}/") or 0
+
+
+def _verify_latest(
+    export: Path, revisions: Mapping[int, Path], checked: dict[Path, VerifiedRevision]
+) -> None:
+    """Add what is wrong with what an export says of its last revision to what is told of that."""
+    manifests = [(number, _readable_manifest(revisions[number])) for number in sorted(revisions)]
+    problems = [error.to_dict() for error in check_latest(export, manifests)]
+    if problems:
+        last = revisions[max(revisions)] if revisions else export
+        checked.setdefault(last, VerifiedRevision(folder=str(last))).problems += problems
+
+
+def _readable_manifest(folder: Path) -> Manifest | None:
+    try:
+        return _manifest(folder)
+    except MeterlakeError:
+        return None
 
 
 def _verify(folder: Path) -> VerifiedRevision:
@@ -76,16 +114,7 @@ def _verify(folder: Path) -> VerifiedRevision:
 
 def _manifest(folder: Path) -> Manifest:
     file = folder / paths.MANIFEST
-    try:
-        found = file.stat()
-    except OSError as error:
-        raise _wrong(file, "a manifest can't be read", "a file", error.strerror or str(error)) from error
-    if not stat.S_ISREG(found.st_mode):
-        raise _wrong(file, "a manifest is no file", "a regular file", stat.filemode(found.st_mode))
-    if found.st_size > MAX_MANIFEST_BYTES:
-        expected = f"at most {MAX_MANIFEST_BYTES:,} bytes"
-        raise _wrong(file, "a manifest is too large", expected, f"{found.st_size:,}")
-    return parse_manifest(file.read_bytes(), str(file))
+    return parse_manifest(read_delivered(file, "a manifest", MAX_MANIFEST_BYTES), str(file))
 
 
 def _contradictions(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:

@@ -167,6 +167,11 @@ def revision(folder: str, number: int) -> str:
     return f"{folder}revision={number:04d}/"
 
 
+def latest(folder: str) -> str:
+    """The file in a folder of revisions that names the last of them."""
+    return f"{folder}{LATEST}"
+
+
 def revision_number(folder: str, path: str) -> int | None:
     """The number of the revision that a file below a folder of revisions belongs to; None for any other file."""
     match = _REVISION.fullmatch(path.removeprefix(folder).split("/")[0])

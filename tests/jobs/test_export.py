@@ -306,7 +306,7 @@ def test_late_data_makes_a_revision_whose_adjustments_tell_what_changed(tmp_path
     gone = put(lake, meter, "gone.parquet", event("v", subject="vanishes", quantity="2.5"))
     aggregated(lake)
     first = revision(lake, exported(lake))
-    frozen = content(tmp_path, "exports")
+    frozen = content(tmp_path, f"exports/{meter.name}/period=2026-06/revision=0001")
     put(lake, meter, "late.parquet", event("n", subject="appears", quantity="7", day=NEXT), day=NEXT)
     put(lake, meter, "more.parquet", event("m", quantity="0.000000001"))
     gone.unlink()
@@ -416,7 +416,7 @@ def interrupted_at(lake: Lake, step: int, monkeypatch: pytest.MonkeyPatch) -> Ca
     return lambda: count
 
 
-@pytest.mark.parametrize("step", range(1, 6))
+@pytest.mark.parametrize("step", range(1, 8))
 def test_an_interrupted_export_run_again_gives_the_same_revision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -428,18 +428,22 @@ def test_an_interrupted_export_run_again_gives_the_same_revision(
     aggregated(lake)
     undisturbed = exported(lake, by=("plan",))
     wanted = content(tmp_path, "exports")
-    # Four files and the manifest, each of which the interruption may hit.
-    assert len(wanted) == 3 + 5
+    # Four files, the manifest, and what names it as the last, each of which the interruption may hit.
+    assert len(wanted) == 3 + 5 + 1
+    # What names it as the last is repaired first.
     shutil.rmtree(revision(lake, undisturbed))
     with monkeypatch.context() as patch:
         changes = interrupted_at(lake, step, patch)
         assert run(lake, by=("plan",)).exit_code == 3
         assert changes() == step
-    # It does not exist yet, whatever lies there.
-    assert [each.folder[-4:] for each in verify_exports(tmp_path / "exports")] == ["0001"]
-    leftover = revision(lake, undisturbed) / "half.csv"
-    leftover.parent.mkdir(exist_ok=True)
-    leftover.write_text("half")
+    # It does not exist yet, whatever lies there, before its manifest does.
+    assert [each.folder[-4:] for each in verify_exports(tmp_path / "exports")] == ["0001", "0002"][
+        : 1 + step // 7
+    ]
+    if step < 7:
+        leftover = revision(lake, undisturbed) / "half.csv"
+        leftover.parent.mkdir(exist_ok=True)
+        leftover.write_text("half")
     assert exported(lake, by=("plan",)).revision == 2
     assert content(tmp_path, "exports") == wanted
     assert not list((tmp_path / paths.TEMPORARY).glob("*"))
@@ -610,6 +614,16 @@ def restated(folder: Path, name: str) -> None:
     (folder / "manifest.json").write_text(json.dumps(said))
 
 
+def latest_restated(folder: Path, revision: str) -> None:
+    """Make the file beside revisions name one of them."""
+    number, sha256 = (
+        int(revision[-4:]),
+        hashlib.sha256((folder / revision / "manifest.json").read_bytes()).hexdigest(),
+    )
+    said = {"revision": number, "kind": "usage", "manifest_sha256": sha256, "usage_revision": number}
+    (folder / "latest.json").write_text(json.dumps(said | {"closed": False}))
+
+
 def more_usage(folder: Path) -> None:
     rows = pl.read_parquet(folder / "usage.parquet")
     one = pl.lit(1, rows.schema["quantity"])
@@ -726,7 +740,10 @@ def replaced_manifest(make: Callable[[Path], Any]) -> Callable[[Path], None]:
 ODD_REVISIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "number of another folder": (told_otherwise(revision=7), "the revision is not that of its folder"),
     "period of another folder": (
-        lambda folder: shutil.move(folder, folder.with_name("period=2026-01") / folder.name),
+        lambda folder: (
+            shutil.move(folder, folder.with_name("period=2026-01") / folder.name),
+            latest_restated(folder.parent, "revision=0001"),
+        ),
         "the period is not that of its folder",
     ),
     "unknown kind": (told_otherwise(kind="guess"), "an unknown kind of revision"),

@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 
 from lake import paths
-from lake.paths import Partitioned
+from lake.paths import ExportPlace, Partitioned
 
 DAY = dt.date(2026, 6, 19)
 START = dt.datetime(2026, 6, 19, 3, 0, 0, 1234, tzinfo=dt.UTC)
@@ -40,6 +40,11 @@ NO_METER = "__HIVE_DEFAULT_PARTITION__"
         (
             paths.exports("m", "2026-06", "by=plan,role", "csv=safe"),
             "exports/m/period=2026-06/by=plan,role/csv=safe/",
+        ),
+        (paths.meter_exports("a/b"), "exports/a%2Fb/"),
+        (
+            paths.latest(paths.exports("m", "2026-06", "by=plan")),
+            "exports/m/period=2026-06/by=plan/latest.json",
         ),
         (paths.revision("exports/m/period=2026-06/", 7), "exports/m/period=2026-06/revision=0007/"),
         (paths.run(START, "nightly"), "runs/20260619T030000.001234Z-nightly.json"),
@@ -124,6 +129,34 @@ def test_runs_sort_by_their_start() -> None:
 )
 def test_a_revisions_number_is_that_of_its_own_folder(path: str, number: int | None) -> None:
     assert paths.revision_number("exports/m/period=2026-06/", path) == number
+
+
+@pytest.mark.parametrize("name", ["m", "a/b", "period=2026-06", "..", "日本 x"])
+@pytest.mark.parametrize("variant", [(), ("by=plan,role",), ("by=plan", "columns=focus", "csv=safe")])
+@pytest.mark.parametrize(
+    "rest", ["latest.json", "closed.json", "revision=0007/usage.csv", "revision=0007/x/y"]
+)
+def test_an_export_is_taken_apart_again(name: str, variant: tuple[str, ...], rest: str) -> None:
+    place = ExportPlace(name, "2026-06", variant)
+    assert paths.split_export(paths.exports(name, "2026-06", *variant) + rest) == place
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "exports/m/latest.json",
+        "exports/m/2026-06/latest.json",
+        "exports/period=2026-06/latest.json",
+        "exports/%6D/period=2026-06/latest.json",
+        "backup/exports/m/period=2026-06/latest.json",
+        "events/m/period=2026-06/latest.json",
+        "exports/m/period=/latest.json",
+        "latest.json",
+        "",
+    ],
+)
+def test_what_is_no_export(path: str) -> None:
+    assert paths.split_export(path) is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from jobs.compact import compact
 from jobs.export import export
 from jobs.land import land
 from jobs.verify import verify
+from jobs.verify_export import verify_exports
 from lake import Lake, paths
 from storage.lakes import answers, fill, night, ran
 
@@ -61,6 +63,27 @@ def test_a_night_changes_no_number(lake: Lake, before: dict[str, Any]) -> None:
     report = night(lake, TODAY)
     assert {error["where"].split("/")[1] for error in report.problems} <= {f"meter={ODD}"}
     _same_numbers(answers(lake), before)
+
+
+def test_every_export_names_its_last_revision_after_a_night(lake: Lake) -> None:
+    night(lake, TODAY)
+    files = [file.path for file in lake.storage.list(paths.EXPORTS)]
+    manifests = [path for path in files if path.endswith(f"/{paths.MANIFEST}")]
+    # In their order the last one of each folder stays.
+    last = {path.rpartition("revision=")[0]: path for path in manifests}
+    assert {paths.latest(folder) for folder in last} == {
+        path for path in files if path.endswith(paths.LATEST)
+    }
+    for folder, manifest in last.items():
+        said = json.loads(lake.storage.read(paths.latest(folder)) or b"")
+        body = lake.storage.read(manifest) or b""
+        assert paths.revision(folder, said["revision"]) + paths.MANIFEST == manifest
+        assert said["manifest_sha256"] == hashlib.sha256(body).hexdigest()
+        assert said["kind"] == json.loads(body)["kind"]
+        assert said["closed"] == (folder + paths.CLOSED in files)
+        assert folder + f"revision={said['usage_revision']:04d}/usage.csv" in files
+    if not lake.url.startswith("s3://"):
+        assert [each for each in verify_exports(Path(lake.url) / paths.EXPORTS) if each.problems] == []
 
 
 def test_verify_finds_nothing_after_a_night(lake: Lake) -> None:

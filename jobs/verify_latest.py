@@ -1,0 +1,56 @@
+"""Check what a delivered export says of its last revision against the revisions that are there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jobs.delivered_file import read_delivered
+from lake import paths
+from lake.decoding import decode
+from lake.exports import Manifest
+from lake.latest import Latest
+from schemas.errors import BadInputError, MeterlakeError
+
+MAX_BYTES = 2**16
+HINT = "in a lake run: meterlake nightly; a folder that is delivered needs all its files"
+
+
+def check_latest(folder: Path, manifests: Sequence[tuple[int, Manifest | None]]) -> Iterator[MeterlakeError]:
+    """Yield what is wrong with the file beside these revisions.
+
+    `manifests` are in order of their numbers. One that can't be read is None: that is told of its revision.
+    """
+    file = folder / paths.LATEST
+    try:
+        latest = decode(
+            read_delivered(file, paths.LATEST, MAX_BYTES), Latest, f"not a {paths.LATEST}", where=str(file)
+        )
+    except MeterlakeError as error:
+        yield BadInputError(
+            error.what, where=error.where, expected=error.expected, found=error.found, hint=HINT
+        )
+        return
+    for name, (expected, found) in _contradictions(folder, latest, manifests).items():
+        what = f"{name} of {paths.LATEST} is not that of the revisions"
+        yield BadInputError(what, where=str(file), expected=str(expected), found=str(found), hint=HINT)
+
+
+def _contradictions(
+    folder: Path, latest: Latest, manifests: Sequence[tuple[int, Manifest | None]]
+) -> dict[str, tuple[object, object]]:
+    """Return what is there and what is said of each member that says otherwise."""
+    number, manifest = manifests[-1] if manifests else (0, None)
+    expected: dict[str, object] = {"revision": number, "closed": (folder / paths.CLOSED).is_file()}
+    usage = [number for number, each in manifests if each and each.kind == "usage"]
+    if usage and all(each for _, each in manifests):
+        expected["usage_revision"] = usage[-1]
+    if manifest:
+        body = (folder / f"revision={number:04d}" / paths.MANIFEST).read_bytes()
+        expected |= {"kind": manifest.kind, "manifest_sha256": hashlib.sha256(body).hexdigest()}
+    if latest.revision != number:
+        # What it says of another revision can't be compared.
+        expected = {"revision": number}
+    said = {name: getattr(latest, name) for name in expected}
+    return {name: (value, said[name]) for name, value in expected.items() if said[name] != value}
