@@ -52,7 +52,6 @@ def _refuse_unsupported(meter: Meter, where: str) -> None:
     wanted = {
         "series of an avg": meter.series is not None and meter.aggregation == "avg",
         "carry_days": meter.carry_days is not None,
-        "unique_count": meter.aggregation == "unique_count",
     }
     found = [name for name, is_set in wanted.items() if is_set]
     if found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from lake.distinct import is_value
 from lake.ends import Ends
 from lake.measures import dimension_text, merge_partial, partial, told, with_quantity
 from lake.quantities import quantities
@@ -33,6 +34,8 @@ def usage_tables(
     kept = check_sums(rows, where, _keys(meter)).sort(_keys(meter)).lazy()
     by_subject = merge_partial(kept, ["subject"], ends=ends, sums=sums)
     usage = _plain(with_quantity(told(kept, ends), meter))
+    if meter.unique is not None:
+        usage = usage.with_columns(is_value(meter.unique).alias("quantity"))
     subjects = _plain(with_quantity(told(by_subject, ends), meter).sort("subject"))
     dimensions = (
         _by_dimension(kept, meter, ends, sums)

@@ -7,12 +7,18 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from lake.measures import merge
+from schemas.tables import QUANTITY
 
 # The value of the field, in rows on their way to a count, and the count; no dimension's name has such a sign.
 VALUE, COUNT = "#value", "#count"
 
 # `lake.measures.measure` for events, and `lake.measures.merge` for rows of aggregates.
 Group = Callable[[pl.LazyFrame, Sequence[str]], pl.LazyFrame]
+
+
+def is_value(field: str) -> pl.Expr:
+    """Return how many distinct values one row has, as a quantity: 1, or 0 for null."""
+    return pl.col(field).is_not_null().cast(pl.Int64).cast(QUANTITY)
 
 
 def by_value(rows: pl.LazyFrame, field: str, keys: Sequence[str], group: Group = merge) -> pl.LazyFrame:

@@ -70,7 +70,7 @@ def told(rows: pl.LazyFrame, ends: Ends) -> pl.LazyFrame:
 def billed(meter: Meter, seconds: float | pl.Expr = SECONDS_PER_DAY) -> pl.Expr:
     """The meter's own aggregation of the measures as `quantity`: a decimal, or a double for avg and rate.
 
-    avg is double(quantity_sum) / events; rate is events / `seconds`, the length of the bucket, or of each row's. Null
+    avg is double(quantity_sum) / events; unique_count is null, since no measure has it: see lake.quantities; rate is events / `seconds`, the length of the bucket, or of each row's. Null
     where it takes a sum that is.
     """
     # A column of equal numbers: Polars divides by a single one as a product with its reciprocal, which is wrong
@@ -85,6 +85,7 @@ def billed(meter: Meter, seconds: float | pl.Expr = SECONDS_PER_DAY) -> pl.Expr:
         "first": pl.col("quantity_first"),
         "last": pl.col("quantity_last"),
         "rate": pl.col("events") / bucket,
+        "unique_count": pl.lit(None, QUANTITY),
     }
     return numbers[meter.aggregation].alias("quantity")
 

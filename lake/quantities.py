@@ -10,10 +10,12 @@ import polars as pl
 from lake.buckets import BUCKET
 from lake.calendar import days_before
 from lake.dedup import DATE
+from lake.distinct import COUNT, by_value, count_distinct
 from lake.measures import SECONDS_PER_DAY, billed, merge, with_quantity
 from lake.series import added, series_names, series_rows
 from lake.silence import BEFORE, Silence, mark_before, of_one_bucket, with_silent
 from schemas.meter import Meter
+from schemas.tables import MEASURES, QUANTITY
 
 
 def quantities(
@@ -23,7 +25,7 @@ def quantities(
 
     `keys` are fields of `usage`, and a bucket's key where the rows have one. `seconds` is the length of the bucket.
     """
-    if meter.series is not None:
+    if meter.needs_usage:
         return measured(usage, meter, keys).select(*keys, "quantity")
     return merge(usage, keys).select(*keys, billed(meter, seconds))
 
@@ -41,6 +43,10 @@ def measured(
     With `series` also `series_count`. `chosen` is a condition on subject and dimensions. With `silent` the rows have
     `BUCKET` and `BEFORE`, and the levels of silent series are added too. In no order.
     """
+    if meter.unique is not None:
+        values = by_value(usage if chosen is None else usage.filter(chosen), meter.unique, keys)
+        quantity = pl.col(COUNT).cast(QUANTITY).alias("quantity")
+        return count_distinct(values, keys).with_columns(quantity).select(*keys, *MEASURES)
     bucket = [BUCKET, BEFORE] if silent else [name for name in keys if name == BUCKET]
     rows = series_rows(usage, meter, bucket)
     if silent:

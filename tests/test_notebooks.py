@@ -449,7 +449,9 @@ def _exported(lake: Lake, *, close: bool = False) -> None:
 @pytest.fixture
 def small_bill(tmp_path: Path, request: pytest.FixtureRequest) -> Lake:
     """One customer's June: three events that count, a copy of one of May, and a row that breaks a rule."""
-    lake, meter = a_lake(tmp_path / "lake", aggregation=getattr(request, "param", "sum"))
+    aggregation = getattr(request, "param", "sum")
+    unique = {"unique": "plan"} if aggregation == "unique_count" else {}
+    lake, meter = a_lake(tmp_path / "lake", aggregation=aggregation, **unique)
     may = JUNE - dt.timedelta(days=1)
     put(lake, meter, "a.parquet", event("may", "org_acme", day=may), day=may)
     put(
@@ -468,7 +470,7 @@ def small_bill(tmp_path: Path, request: pytest.FixtureRequest) -> Lake:
     return lake
 
 
-@pytest.mark.parametrize("small_bill", [a for a in AGGREGATIONS if a != "unique_count"], indirect=True)
+@pytest.mark.parametrize("small_bill", AGGREGATIONS, indirect=True)
 def test_the_bill_of_any_aggregation_can_be_explained(
     read: Callable[..., dict[str, Any]], small_bill: Lake
 ) -> None:
@@ -482,6 +484,7 @@ def test_the_bill_of_any_aggregation_can_be_explained(
         "first": Decimal("0.25"),
         "last": Decimal(5),
         "rate": 3 / (30 * 86_400),
+        "unique_count": 1,
     }
     assert names["billed"] == billed[small_bill.meters()[0].aggregation]
     assert names["account"]["rows"].to_list() == [5, 0, 0, 1, 0, 1, 3]

@@ -55,11 +55,17 @@ facts = st.fixed_dictionaries(
 class Sequences(RuleBasedStateMachine):
     """A lake and the model of it, changed in the same ways."""
 
-    @initialize(aggregation=st.sampled_from(["sum", "count", "avg", "min", "max", "first", "last", "rate"]))
+    @initialize(
+        aggregation=st.sampled_from(
+            ["sum", "count", "avg", "min", "max", "first", "last", "rate", "unique_count"]
+        )
+    )
     def begin(self, aggregation: str) -> None:
         self.folder = tempfile.mkdtemp(dir=FOLDER)
         self.lake = Lake.init(self.folder)
         self.body: dict[str, Any] = METER | {"aggregation": aggregation, "event_retention_days": RETENTION}
+        if aggregation == "unique_count":
+            self.body["unique"] = "plan"
         self.meter = define(self.lake, **self.body)
         self.model = Model(self.body)
         self.inputs: set[str] = set()

@@ -84,7 +84,7 @@ def quantities(folder: Path) -> dict[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def eight_meters(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+def meters_of_all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake with a meter of each aggregation over the same events, around the end of a month."""
     folder = tmp_path_factory.mktemp("lake")
     lake = Lake.init(str(folder))
@@ -99,8 +99,8 @@ def eight_meters(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 
 @pytest.mark.parametrize("by", [(), ("plan", "trial")], ids=["subject", "dimensions"])
-def test_every_row_equals_sql_over_the_raw_events(eight_meters: Lake, by: tuple[str, ...]) -> None:
-    lake = eight_meters
+def test_every_row_equals_sql_over_the_raw_events(meters_of_all_kinds: Lake, by: tuple[str, ...]) -> None:
+    lake = meters_of_all_kinds
     for month in ("2026-01", "2026-02"):
         period = parse_period(month)
         days = [period.start + dt.timedelta(n) for n in range((period.end - period.start).days)]

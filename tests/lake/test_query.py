@@ -22,7 +22,7 @@ from lake import Lake
 from lake.meters import save_meter
 from lake.query import explain, instant, make_plan
 from lake.question import Question
-from oracle.generate import AGGREGATIONS, Spec, generate, meter_body, write_lake
+from oracle.generate import AGGREGATIONS, UNIQUE, Spec, generate, meter_body, write_lake
 from oracle.tables import QUANTITY, UNPACKED, Oracle
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import parse_meter
@@ -59,7 +59,7 @@ class Answers:
         for aggregation in AGGREGATIONS:
             body = meter_body(aggregation, aggregation)
             save_meter(self.lake.storage, parse_meter(json.dumps(body).encode(), "test"))
-            gauge = aggregation not in ("sum", "count", "rate")
+            gauge = aggregation not in ("sum", "count", "rate", "unique_count")
             write_lake(folder, aggregation, generate(GAUGES if gauge else SPEC), 2, 1)
             connection = duckdb.connect()
             connection.execute("set TimeZone = 'UTC'")
@@ -94,6 +94,7 @@ class Answers:
                 where "timestamp" >= {bounds[0]} and "timestamp" < {bounds[1]} and ({where})
             ), measured as (
                 select {", ".join(["bucket_start", *names])}, count(*) as events,
+                    count(distinct "{UNIQUE}") as "#unique",
                     cast(sum(quantity) as decimal(38, 9)) as quantity_sum,
                     min(quantity) as quantity_min, max(quantity) as quantity_max,
                     min({{'at': "timestamp", 'received_at': received_at, 'quantity': quantity}}) as "#first",

@@ -1,8 +1,8 @@
 """Generated lakes: seeded, fast, and full of the cases that make deduplication and merging hard.
 
 The same `Spec` gives the same events on every machine and Polars version: all chance comes from
-`random.Random`, never from a Polars hash. Every event is valid for all eight aggregations unless
-`Spec.zeros` is set (a quantity of 0 is a fact for gauges and invalid for `sum`, `count` and `rate`).
+`random.Random`, never from a Polars hash. Every event is valid for all nine aggregations unless
+`Spec.zeros` is set (a quantity of 0 is a fact for gauges and invalid for the others).
 """
 
 import json
@@ -16,7 +16,9 @@ from typing import Any
 
 import polars as pl
 
-AGGREGATIONS = ("sum", "count", "avg", "min", "max", "first", "last", "rate")
+AGGREGATIONS = ("sum", "count", "avg", "min", "max", "first", "last", "rate", "unique_count")
+# What the meters of unique_count count.
+UNIQUE = "service.tier"
 DIMENSIONS: list[dict[str, Any]] = [
     {"name": "plan", "type": "string"},
     {"name": "service.tier", "type": "string", "required": False},
@@ -94,6 +96,7 @@ def meter_body(aggregation: str, name: str) -> dict[str, Any]:
         "aggregation": aggregation,
         "event_retention_days": 90,
         "dimensions": [dict(dimension) for dimension in DIMENSIONS],
+        **({"unique": UNIQUE} if aggregation == "unique_count" else {}),
     }
 
 

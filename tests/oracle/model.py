@@ -23,6 +23,7 @@ class Model:
         self.aggregation: str = meter_body.get("aggregation") or "sum"
         declared: list[dict[str, Any]] = meter_body.get("dimensions") or []
         self.dimensions: dict[str, str] = {each["name"]: each["type"] for each in declared}
+        self.unique: str = meter_body.get("unique") or ""
         self.files: dict[date, dict[str, list[Event]]] = {}
         self.sealed: dict[date, list[Event]] = {}
         self.settled: dict[str, Event] = {}
@@ -144,7 +145,8 @@ class Model:
     def _row(self, events: list[Event], keys: Key, seconds: int, *, subjects: bool) -> Row:
         distinct = {"subjects": len({event["subject"] for event in events})} if subjects else {}
         measures = _measures(events)
-        quantity = _quantity(self.aggregation, measures, seconds)
+        values = {event.get(self.unique) for event in events} - {None}
+        quantity = _quantity(self.aggregation, measures, seconds, len(values))
         return {**keys(events[0]), **distinct, "quantity": quantity, **measures}
 
 
@@ -167,8 +169,10 @@ def _measures(events: list[Event]) -> Row:
     }
 
 
-def _quantity(aggregation: str, measures: Row, seconds: int) -> Decimal | float:
+def _quantity(aggregation: str, measures: Row, seconds: int, values: int) -> Decimal | float:
     """The meter's own aggregation; a double for `avg` and `rate` only."""
+    if aggregation == "unique_count":
+        return Decimal(values)
     if aggregation == "count":
         return Decimal(measures["events"])
     if aggregation == "avg":

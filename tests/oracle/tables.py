@@ -48,6 +48,7 @@ QUANTITY = {
     "first": '"#first".quantity',
     "last": '"#last".quantity',
     "rate": "cast(events as double) / $seconds",
+    "unique_count": 'cast("#unique" as decimal(38, 9))',
 }
 
 # An event's own column names are taken, so the helper columns start with `#`, which no dimension name can.
@@ -80,6 +81,7 @@ class Oracle:
         self.aggregation = str(meter_body.get("aggregation") or "sum")
         declared: list[dict[str, Any]] = meter_body.get("dimensions") or []
         self.dimensions = {str(each["name"]): str(each["type"]) for each in declared}
+        self.unique: str | None = meter_body.get("unique")
 
     def winners(self) -> pl.DataFrame:
         """The events that count: date, the event's columns, metadata; sorted by all of them."""
@@ -204,12 +206,16 @@ winning as (select * exclude ("#place") from placed where "#place" = 1)"""
         shown = [*names, *(["subjects"] if subjects else []), f"{quantity} as quantity", UNPACKED.strip()]
         return f"""select {", ".join(shown)}
 from (
-    select {", ".join([*names, *distinct, MEASURED.strip()])}
+    select {", ".join([*names, *distinct, *self._unique(), MEASURED.strip()])}
     from {source}
     group by {", ".join(names) or "()"}
 )
 where events > 0
 order by {order}"""
+
+    def _unique(self) -> list[str]:
+        """How many values of the dimension there are, over all subjects."""
+        return [f'count(distinct {_quoted(self.unique)}) as "#unique"'] if self.unique else []
 
     def _run(self, sql: str) -> pl.DataFrame:
         frame: pl.DataFrame = self._connection.sql(sql).pl()

@@ -10,7 +10,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from .generate import AGGREGATIONS, SCHEMA, Spec, encode, generate, meter_body, to_json_lines, write_lake
+from .generate import (
+    AGGREGATIONS,
+    SCHEMA,
+    UNIQUE,
+    Spec,
+    encode,
+    generate,
+    meter_body,
+    to_json_lines,
+    write_lake,
+)
 from .model import Event, Model
 from .tables import MEASURES, Oracle
 
@@ -235,10 +245,13 @@ def test_first_and_last_tie_rules(tmp_path: Path) -> None:
         ("first", Decimal("2.2"), Decimal("2.2")),
         ("last", Decimal("1.1"), Decimal(4)),
         ("rate", 2 / 86_400, 3 / 259_200),
+        ("unique_count", Decimal(2), Decimal(2)),
     ],
 )
-def test_eight_aggregations(tmp_path: Path, aggregation: str, first_day: object, both_days: object) -> None:
+def test_nine_aggregations(tmp_path: Path, aggregation: str, first_day: object, both_days: object) -> None:
+    tiers = ["gold", "silver", "gold"]
     events = [event("1", "1 10:00", "2.2"), event("2", "1 11:00", "1.1"), event("3", "2 09:00", "4")]
+    events = [each | {UNIQUE: tier} for each, tier in zip(events, tiers, strict=True)]
     oracle, model = both(tmp_path, events, aggregation)
     assert agreed(oracle, model)["usage_by_subject"][0]["quantity"] == first_day
     (total,) = oracle.totals("usage_by_subject", ["subject"], [D1, D2, D3]).to_dicts()
