@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.billing import Period, month_of
 from jobs.export_inputs import event_fingerprints, inputs_by_date, month_records, months_with_inputs
@@ -13,27 +14,25 @@ from lake import paths
 from lake.calendar import days_before
 from lake.events import fingerprint
 from lake.exports import RevisionInfo
-from lake.planning import changes
 from lake.recent import RecentRows
-from lake.state import ExportedMonth
+from lake.state import ExportedMonth, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
-from lake.survey import MeterView
+from schemas.meter import Meter
 
 # What else a night goes by: another text has every month looked at once more.
 RULES = "exports 1"
 
 
 class MeterExports:
-    """The exports of one meter as a night has found them, after the aggregation."""
+    """The exports of one meter as a run has found them, a night after the aggregation."""
 
-    def __init__(self, storage: Storage, view: MeterView, files: Files) -> None:
-        """Take the meter, its state included, and the files of its exports."""
-        self.view = view
-        self.recent = RecentRows(storage, view.meter)
-        self._files = files
-        self._carry_days = view.meter.carry_days or 0
-        stale = changes(view.files, view.state, view.meter.version)
-        self._stale = {date: change.why for date, change in stale.items()}
+    def __init__(
+        self, storage: Storage, meter: Meter, state: MeterState, stale: Mapping[dt.date, str], files: Files
+    ) -> None:
+        """Take the meter, its state, the dates that are out of date and why, and the files of its exports."""
+        self.meter, self._state, self._stale, self._files = meter, state, stale, files
+        self.recent = RecentRows(storage, meter)
+        self._carry_days = meter.carry_days or 0
 
     def forms(self, until: Period) -> list[MonthForm]:
         """Return what the night of a month looks at, in order.
@@ -41,14 +40,14 @@ class MeterExports:
         In the usual form this month, the last, and every earlier one that has usage or a revision; and each other
         form that a month has.
         """
-        months = {*recent_months(until), *months_with_inputs(self.view.state, self._carry_days, until)}
+        months = {*recent_months(until), *months_with_inputs(self._state, self._carry_days, until)}
         those = {form for form, files in self._files.items() if form.period <= until and _is_made(files)}
         usual = {MonthForm(period, Options()) for period in months | {form.period for form in those}}
         return sorted(usual | those, key=lambda form: (form.period, form.options.variant))
 
     def seen(self, form: MonthForm) -> Seen:
         """Return what an export of the form need not look for again."""
-        view, files, known = self.view, self._files.get(form, ()), self._known(form)
+        files, known = self._files.get(form, ()), self._known(form)
         info = None
         if known and known.manifest_sha256 and known.meter_version and known.files == _fingerprint(files):
             info = RevisionInfo(
@@ -60,14 +59,18 @@ class MeterExports:
                 known.event_files,
                 known.quantities,
             )
-        return Seen(view.meter, view.state, self._stale, files, self.recent, info)
+        return Seen(self.meter, self._state, self._stale, files, self.recent, info)
+
+    def records(self, period: Period) -> dict[dt.date, PartitionState]:
+        """Return the records of the dates that an export of a month is made of, in order."""
+        return month_records(self._state, period, self._carry_days)
 
     def done_before(self, form: MonthForm) -> ExportReport | None:
         """Return what an export would report, if all that it depends on is as after the last one; else None."""
         known = self._known(form)
         if known is None or known.fingerprint != self._depends_on(form, self._files.get(form, ())):
             return None
-        name = self.view.meter.name
+        name = self.meter.name
         return ExportReport(
             meter=name,
             period=str(form.period),
@@ -81,13 +84,13 @@ class MeterExports:
     def remember(self, form: MonthForm, seen: Seen, done: ExportReport) -> None:
         """Note in the state what an export has reported, and of what."""
         info = seen.known or RevisionInfo("", "")
-        records = month_records(self.view.state, form.period, self._carry_days)
+        records = self.records(form.period)
         if not done.pending_adjustments:
             events = event_fingerprints(records)
             info = info._replace(
                 carry_days=self._carry_days, event_rows=events.rows, event_files=events.files
             )
-        self.view.state.exported[str(form)] = ExportedMonth(
+        self._state.exported[str(form)] = ExportedMonth(
             fingerprint=self._depends_on(form, seen.files),
             action="unchanged" if done.revision else done.action,
             revision=done.revision,
@@ -106,26 +109,26 @@ class MeterExports:
     def forget_others(self, forms: Iterable[MonthForm], until: Period) -> None:
         """Forget what is noted of months up to `until` in other forms than these, which are gone."""
         looked_at = {*map(str, forms)}
-        noted = self.view.state.exported
-        self.view.state.exported = {
+        noted = self._state.exported
+        self._state.exported = {
             name: noted[name] for name in sorted(noted) if name in looked_at or name[:7] > str(until)
         }
 
     def _known(self, form: MonthForm) -> ExportedMonth | None:
         """What is noted of an export, unless the file that names its last revision is missing."""
-        known = self.view.state.exported.get(str(form))
-        folder = paths.exports(self.view.meter.name, str(form.period), *form.options.variant)
+        known = self._state.exported.get(str(form))
+        folder = paths.exports(self.meter.name, str(form.period), *form.options.variant)
         listed = (file.path for file in self._files.get(form, ()))
         return known if known and (not known.revision or paths.latest(folder) in listed) else None
 
     def _depends_on(self, form: MonthForm, files: Sequence[StoredFile]) -> str:
         """The fingerprint of all that an export depends on, what is out of date included."""
         first, end = days_before(form.period.start, self._carry_days), form.period.end
-        records = month_records(self.view.state, form.period, self._carry_days)
+        records = self.records(form.period)
         said = {file.path: file.identity for file in files}
         said |= {date.isoformat(): why for date, why in self._stale.items() if first <= date < end}
         inputs = [f"{date} {input_}" for date, input_ in inputs_by_date(records).items()]
-        return fingerprint(said, self.view.meter.version, RULES, *inputs)
+        return fingerprint(said, self.meter.version, RULES, *inputs)
 
 
 def recent_months(until: Period) -> tuple[Period, ...]:

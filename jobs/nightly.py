@@ -17,6 +17,7 @@ from jobs.report import Report
 from jobs.retain import retain
 from lake import Lake, paths
 from lake.meters import meter_names
+from lake.planning import changes
 from lake.storage.faults import storage_failures
 from lake.survey import MeterView, survey
 from schemas.errors import LeaseLostError, MeterlakeError
@@ -74,7 +75,9 @@ def _export_months(
     for meter, view in views.items():
         if view and listing is not None:
             with _reporting(report, f"exports of meter {meter!r}"):
-                exports = MeterExports(lake.storage, view, listing.of(meter))
+                stale = changes(view.files, view.state, view.meter.version)
+                why = {date: change.why for date, change in stale.items()}
+                exports = MeterExports(lake.storage, view.meter, view.state, why, listing.of(meter))
                 _export_meter(lake, report, exports, this_month)
         if view:
             with _reporting(report, f"state of meter {meter!r}"):
@@ -95,7 +98,7 @@ def _export_recent(lake: Lake, report: Report, meter: str, this_month: Period) -
 
 def _export_meter(lake: Lake, report: Report, exports: MeterExports, this_month: Period) -> None:
     """Export those months of a meter of which the night can't tell that nothing would come of it."""
-    name, recent, forms = exports.view.meter.name, exports.recent, exports.forms(this_month)
+    name, recent, forms = exports.meter.name, exports.recent, exports.forms(this_month)
     for form in forms:
         with _reporting(report, f"export {form} of meter {name!r}"):
             known = exports.done_before(form)

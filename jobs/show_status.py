@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.cells import cell_len
 from rich.console import Console
 
+from jobs.export_due import MonthDue
 from jobs.layout import Table, heading, line, prose, sparkline
 from jobs.show import counted, duration, number
 from jobs.show_run import cut
@@ -34,6 +35,7 @@ def status(console: Console, found: Status, daily: Daily) -> None:
         prose(console, "no meters yet; define one with: meterlake meter add FILE")
     for each in found.meters:
         _out_of_date(console, each)
+        _exports_due(console, each)
     _quarantined(console, found)
     _runs(console, found)
     to_do = [*_to_do(found)]
@@ -100,6 +102,25 @@ def _out_of_date(console: Console, each: MeterStatus) -> None:
     cut(console, list(each.out_of_date), MAX_DATES)
 
 
+def _exports_due(console: Console, each: MeterStatus) -> None:
+    if not each.exports_due:
+        return
+    heading(console, f"to be exported: {each.meter}")
+    for month in each.exports_due[-MAX_DATES:]:
+        form = "" if month.form == "usual" else f" {month.form}"
+        line(console, f"  {month.period}{form}  {why_due(month)}")
+    cut(console, each.exports_due, MAX_DATES)
+
+
+def why_due(month: MonthDue) -> str:
+    """Why a month is to be exported, in words."""
+    if not month.revision:
+        return "no revision"
+    since = f"{month.why} since revision {month.revision}{', closed' if month.closed else ''}"
+    rows = month.pending_adjustments
+    return f"{since}: {counted(rows, 'row')} would be adjusted" if rows else since
+
+
 def _quarantined(console: Console, found: Status) -> None:
     defined = [(f"quarantined: {each.meter}", each.quarantined) for each in found.meters]
     for each in found.undefined:
@@ -135,6 +156,15 @@ def _to_do(found: Status) -> Iterator[str]:
     stale = sum(len(each.out_of_date) for each in found.meters)
     if stale:
         yield f"bring {counted(stale, 'date')} up to date: meterlake aggregate"
+    due = [month for each in found.meters for month in each.exports_due]
+    waiting = sorted({month.period for month in due if month.pending_adjustments})
+    if months := len(due) - sum(month.pending_adjustments > 0 for month in due):
+        yield f"export {counted(months, 'month')}: meterlake nightly"
+    if waiting:
+        yield (
+            f"adjust closed months whose definition or program changed ({', '.join(waiting[-MAX_DATES:])}), "
+            f"if that is to be billed: meterlake export --period {waiting[-1]}"
+        )
     rejected = [each.quarantined for each in found.meters] + [each.quarantined for each in found.undefined]
     rows = sum(count for reasons in rejected for count in reasons.values())
     if rows:

@@ -1,6 +1,7 @@
-"""The status of a lake: per meter what is counted, out of date, sealed and rejected, and the last runs.
+"""The status of a lake: per meter what is counted, out of date, to be exported, sealed and rejected, and the last runs.
 
-Reads listings, states, reports and the reasons of quarantined rows; no event data. Writes nothing.
+Reads listings, states, reports and the reasons of quarantined rows, manifests of which the states know nothing; no event
+data. Writes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import polars as pl
 
-from jobs.report import Report
+from jobs.billing import month_of
+from jobs.export_again import MeterExports
+from jobs.export_due import MonthDue, months_due
+from jobs.export_listing import ExportListing
+from jobs.report import Report, now
 from lake import Lake, paths
 from lake.compacted import list_events
 from lake.decoding import decode
@@ -55,6 +60,8 @@ class MeterStatus(msgspec.Struct, kw_only=True):
     duplicates: int = 0
     conflicts: int = 0
     late: Late | None = None
+    # Months with usage that no revision has, or whose last revision is told otherwise by now.
+    exports_due: list[MonthDue] = msgspec.field(default_factory=list)
     rejected_files: list[dict[str, str]] = msgspec.field(default_factory=list)
 
 
@@ -112,12 +119,14 @@ def status_with_days(lake: Lake, runs: int) -> tuple[Status, dict[str, dict[dt.d
     _working(lake.storage, found)
     quarantine = _by_meter(lake.storage.list(paths.QUARANTINE))
     names = meter_names(lake.storage)
+    exports = ExportListing(lake.storage.list(paths.EXPORTS))
     for name in names:
         try:
             meter = load_meter(lake.storage, name)
             state = load_state(lake.storage, name)
             listed = list_events(lake.storage, name, state)
             found.meters.append(meter_status(meter, listed.files, state, listed.strays))
+            found.meters[-1].exports_due = _exports_due(lake.storage, meter, state, exports, found)
             daily[name] = {date: record.events for date, record in state.partitions.items()}
         except MeterlakeError as error:
             found.meters.append(MeterStatus(meter=name))
@@ -156,6 +165,18 @@ def meter_status(
         late=_late(record.late for record in records.values() if record.late),
         rejected_files=rejected + [error.to_dict() for error in strays],
     )
+
+
+def _exports_due(
+    storage: Storage, meter: Meter, state: MeterState, exports: ExportListing, found: Status
+) -> list[MonthDue]:
+    stale = found.meters[-1].out_of_date
+    try:
+        of_meter = MeterExports(storage, meter, state, stale, exports.of(meter.name))
+    except BrokenLakeError as error:
+        found.problem(error)
+        return []
+    return list(months_due(storage, of_meter, month_of(now().date()), found.problem))
 
 
 def _working(storage: Storage, found: Status) -> None:

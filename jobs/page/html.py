@@ -6,14 +6,17 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
+from jobs.export_due import NO_REVISION
 from jobs.page.figures import NOT_COMPUTABLE, Bar, MeterFigures, Page, Ranking
 from jobs.page.style import STYLE
 from jobs.show import counted, duration
+from jobs.status import MeterStatus
 
 # Should a text of the lake ever pass unescaped: nothing is loaded, run or sent. Bars have their width as a style.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 CHART_WIDTH, CHART_HEIGHT, GAP = 1000, 100, 0.2
 MAX_STALE_DATES = 3
+MAX_MONTHS = 6
 
 
 def document(page: Page) -> str:
@@ -71,6 +74,7 @@ def _problems(page: Page) -> Iterator[str]:
                 " …" if len(stale) > MAX_STALE_DATES else ""
             )
             yield f"{each.meter}: {counted(len(stale), 'partition')} out of date ({dates}). Run: meterlake aggregate"
+        yield from _exports_due(each)
         for reason, rows in each.quarantined.items():
             yield f"{each.meter}: {counted(rows, 'row')} in quarantine, {reason}"
     for other in page.status.undefined:
@@ -83,6 +87,21 @@ def _problems(page: Page) -> Iterator[str]:
             yield f"{name}: {counted(rows, 'row')} in quarantine, {reason}"
     if page.status.runs and page.status.runs[0].outcome == "failed":
         yield f"the last run, {page.status.runs[0].job}, failed"
+
+
+def _exports_due(each: MeterStatus) -> Iterator[str]:
+    """A line for every reason why months are to be exported, with the newest of them."""
+    by_reason: dict[str, list[str]] = {}
+    for month in each.exports_due:
+        reason = "with usage that no revision has" if month.why == NO_REVISION else "changed since exported"
+        if month.pending_adjustments:
+            reason = "closed before the definition or the program changed"
+        form = "" if month.form == "usual" else f" {month.form}"
+        by_reason.setdefault(reason, []).append(f"{month.period}{form}")
+    for reason, months in by_reason.items():
+        named = ("… " if len(months) > MAX_MONTHS else "") + ", ".join(months[-MAX_MONTHS:])
+        job = "export --period" if reason.startswith("closed") else "nightly"
+        yield f"{each.meter}: {counted(len(months), 'month')} {reason} ({named}). Run: meterlake {job}"
 
 
 def _attention(problems: Sequence[str]) -> str:

@@ -13,11 +13,15 @@ from typing import Any
 import polars as pl
 import pytest
 
+from jobs import cli
 from jobs.billing import parse_period
 from jobs.export import export
 from jobs.export_month import Options
 from jobs.nightly import nightly
+from jobs.page.figures import gather
+from jobs.page.html import document
 from jobs.report import ExportReport, Report, reported
+from jobs.status import status
 from lake import Lake, paths
 from lake.state import load_state
 from lake.storage import StoredFile
@@ -411,3 +415,95 @@ def test_series_that_are_set_wait_for_a_request_in_closed_months_alone(tmp_path:
     }
     assert exported(lake).adjustments == 1
     assert told(lake, "2026-06") == {("org_1",): 5}
+
+
+# What status and page say
+
+
+def due(lake: Lake) -> dict[str, tuple[int, bool, str, int]]:
+    found = status(lake, runs=0)
+    assert found.problems == []
+    return {
+        f"{month.period} {month.form}": (month.revision, month.closed, month.why, month.pending_adjustments)
+        for each in found.meters
+        for month in each.exports_due
+    }
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_status_names_the_months_that_no_revision_tells_rightly(
+    closed: tuple[Lake, Meter], reads: list[str], *, lost: bool
+) -> None:
+    lake, meter = closed
+    well(lake)
+    assert due(lake) == {}
+    july, tomorrow = dt.date(2026, 7, 9), dt.datetime.now(dt.UTC).date() + dt.timedelta(days=40)
+    late(lake, meter)
+    # Not before it is aggregated, which is named, too.
+    assert due(lake) == {}
+    for day in (july, tomorrow):
+        put(lake, meter, "a.parquet", event(f"a {day}", day=day), day=day)
+    aggregated(lake)
+    if lost:
+        (Path(lake.url) / paths.state(NAME)).unlink()
+    reads.clear()
+    assert due(lake) == {
+        "2026-06 usual": (2, True, "changed", 0),
+        "2026-06 by=plan": (2, False, "changed", 0),
+        "2026-06 by=plan, columns=open-spanner, csv=safe": (2, False, "changed", 0),
+        "2026-07 usual": (0, False, "no revision", 0),
+    }
+    # Of exports the manifests alone are read, and where the state knows them none.
+    read = {path for path in reads if path.startswith(paths.EXPORTS)}
+    assert {path.rsplit("/", 1)[-1] for path in read} == ({paths.MANIFEST} if lost else set())
+    well(lake)
+    assert due(lake) == {}
+
+
+def test_status_and_page_name_closed_months_that_wait_for_a_request(
+    closed: tuple[Lake, Meter], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, _ = closed
+    changed_definition(lake)
+    night(lake)
+    assert due(lake) == {"2026-06 usual": (2, True, "definition or program changed", 1)}
+    assert cli.run(["--lake", lake.url, "status"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "to be exported: active_users\n"
+        "  2026-06  definition or program changed since revision 2, closed: 1 row would be adjusted\n"
+    ) in shown
+    assert "if that is to be billed: meterlake export --period 2026-06" in " ".join(shown.split())
+    page = document(gather(lake, NOVEMBER, 90))
+    assert (
+        "1 month closed before the definition or the program changed (2026-06). Run: meterlake export" in page
+    )
+    exported(lake)
+    assert due(lake) == {}
+    assert "closed before" not in document(gather(lake, NOVEMBER, 90))
+
+
+def test_the_page_names_the_newest_months_of_many(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path, event_retention_days=3650)
+    for month in range(1, 10):
+        day = dt.date(2026, month, 3)
+        put(lake, meter, "a.parquet", event(f"k{month}", day=day), day=day)
+    aggregated(lake)
+    page = document(gather(lake, NOVEMBER, 90))
+    assert "9 months with usage that no revision has (… 2026-04, 2026-05, 2026-06" in page
+    night(lake)
+    late(lake, meter, day=DAY)
+    put(lake, meter, "b.parquet", event("b", day=DAY), day=DAY)
+    aggregated(lake)
+    assert "1 month changed since exported (2026-06). Run: meterlake nightly" in document(
+        gather(lake, NOVEMBER, 90)
+    )
+
+
+def test_an_export_that_cant_be_read_is_a_problem_of_status_alone(billed: tuple[Lake, Meter]) -> None:
+    lake, _ = billed
+    manifest = Path(lake.url) / paths.revision(paths.exports(NAME, "2026-06"), 1) / paths.MANIFEST
+    manifest.write_text("{")
+    found = status(lake, runs=0)
+    assert [problem["where"] for problem in found.problems] == [str(manifest.relative_to(lake.url))]
+    assert [each.exports_due for each in found.meters] == [[]]

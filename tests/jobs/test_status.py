@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from jobs import cli
+from jobs.export_due import MonthDue
 from jobs.report import Report, reported
 from jobs.show import duration
 from jobs.status import Late, MeterStatus, RunStatus, Undefined, meter_status, outcome, status
@@ -126,7 +127,8 @@ def test_no_event_data_is_read(lake: Lake) -> None:
     identity = put_event_file(lake, "seats")
     save_state(lake.storage, "seats", MeterState(partitions={D1: record(files={"a.parquet": identity})}))
     found = status(lake, runs=0)
-    assert found.meters == [MeterStatus(meter="seats", events=10, newest=D1, partitions=1)]
+    due = [MonthDue(period="2026-06", form="usual", revision=0, closed=False, why="no revision")]
+    assert found.meters == [MeterStatus(meter="seats", events=10, newest=D1, partitions=1, exports_due=due)]
     assert (found.problems, found.exit_code) == ([], 0)
 
 
@@ -306,6 +308,9 @@ seats              1,234          12          1     5.2 s  1.4 min  2 h
 out of date: seats
   2026-06-01  files replaced
 
+to be exported: seats
+  2026-06  no revision
+
 not counted: 1 file of events of typo, which is no defined meter
 
 quarantined: seats
@@ -319,6 +324,7 @@ last runs (UTC)      job        outcome     seconds  partitions  quarantined
 
 to do
 - bring 1 date up to date: meterlake aggregate
+- export 1 month: meterlake nightly
 - 1,235 quarantined rows: see reason, detail and raw in the Parquet files of
   quarantine/, mend the raw text, land it as a new file
 - define typo, or correct who sends it: meterlake meter add FILE
