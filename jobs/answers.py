@@ -19,7 +19,7 @@ from lake import Lake
 from lake.buckets import bucket_label, zone_of
 from lake.changing import asked_again
 from lake.compare import STATE
-from lake.compound import Part, Parts, explain_parts, plan_parts, run_parts
+from lake.compound import Part, Parts, explain_parts, run_query
 from lake.query import Explanation
 from lake.question import Question
 from lake.share import SHARE
@@ -112,9 +112,8 @@ def ask(lake: Lake, meter: str, question: Question) -> Answered:
 
 
 def _ask(lake: Lake, meter: str, question: Question) -> Answered:
-    parts = plan_parts(lake.storage, lake.meter(meter), question)
-    explanations = explain_parts(lake.storage, parts)
-    return Answered(parts, run_parts(lake.storage, parts).collect(), explanations)
+    rows, parts = run_query(lake.storage, lake.meter(meter), question)
+    return Answered(parts, rows, explain_parts(lake.storage, parts))
 
 
 def give(session: Session, found: Answered, form: str, output: Path | None) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple, get_args
 import polars as pl
 
 from lake import paths
+from lake.calendar import days_before
 from lake.compare import COMPARED, before_question, history_questions, with_before
 from lake.meters import load_meter
 from lake.over import OVER_COLUMNS, check_ratios, over_question, with_over
@@ -18,14 +19,14 @@ from lake.question import Compare, Question
 from lake.ratios import exact_quantity
 from lake.share import SHARE, total_question, with_share
 from lake.snapshot import of_one_moment
-from lake.state import load_state
-from lake.storage import Storage
+from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, RefusedError, SumTooLargeError
 from schemas.meter import Meter
 from schemas.tables import MEASURES
 
 # Dates that no question can begin before.
 FIRST_DATE = dt.date(2, 1, 1)
+_LONGER_THAN_A_YEAR = 400
 
 
 class Part(NamedTuple):
@@ -41,43 +42,43 @@ Parts = Mapping[str, Part]
 COMPARISON = ("before", "history", "history_rest")
 
 
-def plan_parts(storage: Storage, meter: Meter, question: Question) -> Parts:
-    """Return the questions that an answer takes. Reads the definition of another meter, and the dates of this one.
+class Compound(NamedTuple):
+    """The rows that answer a question, and the questions that it took."""
 
-    Raises BadInputError for a question that makes no sense.
+    rows: pl.DataFrame
+    parts: Parts
+
+
+def run_query(storage: Storage, meter: Meter, question: Question) -> Compound:
+    """Return the answer to a question, with `share`, those of the bucket before, and those of another meter.
+
+    Columns and order are those of `lake.query.answer`, with what is shown beside after them. All is of one moment.
+    Raises what `answer` does, BadInputError for a question that makes no sense, and RefusedError for a ratio that is
+    too large.
     """
     _check_names(question)
-    asked = _part(meter, question)
-    parts = {"asked": asked}
-    if question.share:
-        total = _part(meter, total_question(meter, question))
-        # From the same table, so that a total is of the same moment as its parts.
-        parts["total"] = total._replace(plan=total.plan._replace(table=asked.plan.table))
-    if question.compare:
-        parts |= _plan_comparison(storage, meter, question)
-    if question.over is not None:
-        other = load_meter(storage, question.over)
-        fields = asked.plan.condition.fields if asked.plan.condition else ()
-        parts["over"] = _part(other, over_question(meter, other, question, fields))
-    return parts
+    other = None if question.over is None else load_meter(storage, question.over)
+    # As of a lake that goes back further than any bucket; which dates there are is seen with their files.
+    planned = _plan_parts(meter, other, question, days_before(question.dates[0], _LONGER_THAN_A_YEAR))
+    if len(planned) == 1:
+        return Compound(answer(storage, *planned["asked"]).drop(RANK, strict=False).collect(), planned)
+    folders = {_folder(part): part.meter == meter for part in planned.values()}
+    # Dates that are sealed have rows only here.
+    folders[paths.aggregates("usage", meter.name)] = True
 
+    def look() -> list[StoredFile]:
+        return [file for folder in folders for file in storage.list(folder)]
 
-def run_parts(storage: Storage, parts: Parts) -> pl.LazyFrame:
-    """Return the rows that answer a question, with `share`, those of the bucket before, and those of another meter.
+    def work(seen: list[StoredFile]) -> Compound:
+        mine = tuple(folder for folder, is_mine in folders.items() if is_mine)
+        places = [paths.split_partition(file.path) for file in seen if file.path.startswith(mine)]
+        dates = [place.date for place in places if place]
+        parts = _plan_parts(meter, other, question, min(dates, default=None))
+        return Compound(
+            _joined({name: _answered(storage, name, parts[name]) for name in parts}, parts), parts
+        )
 
-    Columns and order are those of `lake.query.answer`, with what is shown beside after them. All is of one moment, and
-    computed now. Raises what `answer` does, and RefusedError for a ratio that is too large.
-    """
-    if len(parts) == 1:
-        asked = parts["asked"]
-        return answer(storage, *asked).drop(RANK, strict=False)
-    folders = sorted({_folder(part) for part in parts.values()})
-    return of_one_moment(
-        lambda: [storage.list(folder) for folder in folders],
-        lambda _: _joined({name: _answered(storage, name, part) for name, part in parts.items()}, parts),
-        folders[0],
-        is_whole=True,
-    )
+    return of_one_moment(look, work, next(iter(folders)), is_whole=True)
 
 
 def explain_parts(storage: Storage, parts: Parts) -> dict[str, Explanation]:
@@ -85,19 +86,28 @@ def explain_parts(storage: Storage, parts: Parts) -> dict[str, Explanation]:
     return {name: explain(storage, part.meter, part.plan) for name, part in parts.items()}
 
 
+def _plan_parts(meter: Meter, other: Meter | None, question: Question, first: dt.date | None) -> Parts:
+    """Return the questions that an answer takes, of a lake whose first date is `first`."""
+    asked = _part(meter, question)
+    parts = {"asked": asked}
+    if question.share:
+        total = _part(meter, total_question(meter, question))
+        # From the same table, so that a total is of the same moment as its parts.
+        parts["total"] = total._replace(plan=total.plan._replace(table=asked.plan.table))
+    if question.compare:
+        before = before_question(question)
+        history = history_questions(meter, before, max(first, FIRST_DATE)) if first else []
+        parts |= {
+            name: _part(meter, each) for name, each in zip(COMPARISON, [before, *history], strict=False)
+        }
+    if other is not None:
+        fields = asked.plan.condition.fields if asked.plan.condition else ()
+        parts["over"] = _part(other, over_question(meter, other, question, fields))
+    return parts
+
+
 def _part(meter: Meter, question: Question) -> Part:
     return Part(meter, question, make_plan(meter, question))
-
-
-def _plan_comparison(storage: Storage, meter: Meter, question: Question) -> dict[str, Part]:
-    before = before_question(question)
-    dates = [*load_state(storage, meter.name).partitions]
-    if make_plan(meter, before).source == "events":
-        places = map(paths.split_partition, (file.path for file in storage.list(paths.events(meter.name))))
-        dates += [place.date for place in places if place]
-    first = max(min(dates, default=FIRST_DATE), FIRST_DATE)
-    parts = [before, *(history_questions(meter, before, first) if dates else [])]
-    return {name: _part(meter, part) for name, part in zip(COMPARISON, parts, strict=False)}
 
 
 def _answered(storage: Storage, name: str, part: Part) -> pl.LazyFrame:
@@ -125,7 +135,7 @@ def _measured(storage: Storage, part: Part) -> pl.LazyFrame:
     return rows.drop(more) if needs_more else rows
 
 
-def _joined(answers: Mapping[str, pl.LazyFrame], parts: Parts) -> pl.LazyFrame:
+def _joined(answers: Mapping[str, pl.LazyFrame], parts: Parts) -> pl.DataFrame:
     question = parts["asked"].question
     rows, by = answers["asked"], list(question.by)
     shown = [name for name in rows.collect_schema() if "#" not in name]
@@ -146,7 +156,7 @@ def _joined(answers: Mapping[str, pl.LazyFrame], parts: Parts) -> pl.LazyFrame:
     found = rows.sort(order).collect()
     if question.over is not None:
         check_ratios(found, by)
-    return found.select(*shown, *_columns_beside(question)).lazy()
+    return found.select(*shown, *_columns_beside(question))
 
 
 def _columns_beside(question: Question) -> list[str]:

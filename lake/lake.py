@@ -189,7 +189,7 @@ class Lake:
             distinct=distinct,
             rolling=rolling,
         )
-        return compound.run_parts(self.storage, compound.plan_parts(self.storage, definition, question))
+        return compound.run_query(self.storage, definition, question).rows.lazy()
 
     def values(
         self, meter: str, dimension: str, since: dt.date | None = None, until: dt.date | None = None

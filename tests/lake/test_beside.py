@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lake import Lake
-from lake.compound import explain_parts, plan_parts
+from lake.compound import explain_parts, run_query
 from lake.query import instant
 from lake.question import Question
 from schemas.errors import BadInputError, RefusedError
@@ -134,12 +134,11 @@ def test_what_is_read_beside_is_explained(lake: Lake) -> None:
         compare="previous",
         over=meter.name,
     )
-    parts = plan_parts(lake.storage, meter, question)
-    found = explain_parts(lake.storage, parts)
+    found = explain_parts(lake.storage, run_query(lake.storage, meter, question).parts)
     assert list(found) == ["asked", "total", "before", "over"]
     assert [(each.table, each.partitions) for each in found.values()] == [("usage", n) for n in (4, 4, 1, 4)]
     earlier = Question(since=instant(RANGE[0]) + ONE, until=instant(RANGE[1]), compare="previous")
-    found = explain_parts(lake.storage, plan_parts(lake.storage, meter, earlier))
+    found = explain_parts(lake.storage, run_query(lake.storage, meter, earlier).parts)
     assert {name: each.partitions for name, each in found.items()} == {"asked": 3, "before": 1, "history": 1}
 
 

@@ -101,6 +101,9 @@ READERS: dict[str, Reader] = {
         NAME, EARLY, DAY + dt.timedelta(days=1), bucket="hour"
     ).collect(),
     "query of aggregates": lambda lake: lake.query(NAME, NEW, DAY + dt.timedelta(days=1)).collect(),
+    "query with others": lambda lake: lake.query(
+        NAME, EARLY, DAY, by=["plan"], share=True, compare="previous"
+    ).collect(),
     "totals": lambda lake: lake.totals(NAME, ["subject"]).collect(),
     "values": lambda lake: lake.values(NAME, "plan").collect(),
     "usage": lambda lake: lake.usage(NAME).collect(),
@@ -122,7 +125,9 @@ LAZY = {
     "raw_events": {"remove and aggregate"},
     "usage": {"remove and aggregate", "land and aggregate"},
 }
-CASES = [(reader, job) for reader in READERS for job in JOBS if job not in LAZY.get(reader, ())]
+# Takes long, and what these jobs do to it the others do too.
+REPEATED = {"query with others": {"remove and aggregate", "compact"}}
+CASES = [(reader, job) for reader in READERS for job in JOBS if job not in (LAZY | REPEATED).get(reader, ())]
 
 
 @pytest.mark.parametrize(("reader_name", "job_name"), CASES)
