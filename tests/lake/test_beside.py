@@ -104,6 +104,62 @@ def test_a_level_of_0_is_not_there(tmp_path: Path) -> None:
     ]
 
 
+def test_windows_of_days_are_compared_with_those_that_end_a_day_before(lake: Lake) -> None:
+    found = asked(
+        lake, by=["subject"], distinct="subject", rolling=2, compare="previous", where="subject < 'c'"
+    )
+    assert [(day, subject, now, before, state) for day, subject, now, _, before, _, state in found] == [
+        *(
+            (1, "a", 1, 1, "active"),
+            (1, "b", 1, 0, "new"),
+            (2, "a", 1, 1, "active"),
+            (2, "b", 1, 1, "active"),
+        ),
+        *(
+            (3, "a", 1, 1, "active"),
+            (3, "b", 0, 1, "lost"),
+            (4, "a", 0, 1, "lost"),
+            (4, "b", 1, 0, "returned"),
+        ),
+    ]
+
+
+def test_a_level_that_is_carried_is_there(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path, aggregation="last", series=[], carry_days=2)
+    used(lake, meter.name, (0, "a", "3"), (1, "b", "1"), (4, "b", "5"), (4, "a", "0"))
+    assert asked(lake, by=["subject"], compare="previous", share=True) == [
+        *((1, "a", 3, 0, Decimal("0.75"), 3, 0, "active"), (1, "b", 1, 1, Decimal("0.25"), 0, 1, "new")),
+        *((2, "a", 3, 0, Decimal("0.75"), 3, 0, "active"), (2, "b", 1, 0, Decimal("0.25"), 1, 0, "active")),
+        *((3, "a", 0, 0, 0, 3, -3, "lost"), (3, "b", 1, 0, 1, 1, 0, "active")),
+        *((4, "a", 0, 1, 0, 0, 0, None), (4, "b", 5, 1, 1, 1, 4, "active")),
+    ]
+
+
+def test_active_users_are_compared_and_stand_over_seats(tmp_path: Path) -> None:
+    dimensions = [{"name": "user", "type": "string"}]
+    lake, meter = a_lake(tmp_path, aggregation="unique_count", unique="user", dimensions=dimensions)
+    seats = define(lake, name="seats", aggregation="last", series=[])
+    for user, days in (("u", (1, 2)), ("v", (2, 3))):
+        for day in days:
+            date = DAY + day * ONE
+            put(lake, meter, f"{user}.parquet", event(None, "a", user=user, day=date), day=date)
+    used(lake, seats.name, (1, "a", "4"), (2, "a", "4"), (3, "a", "3"))
+    third = Decimal("0.333333333")
+    assert asked(
+        lake, by=["subject"], over="seats", compare="previous", range=(DAY + ONE, DAY + 4 * ONE)
+    ) == [
+        *((1, "a", 1, 1, 0, 1, "new", 4, Decimal("0.25")), (2, "a", 2, 2, 1, 1, "active", 4, Decimal("0.5"))),
+        (3, "a", 1, 1, 2, -1, "active", 3, third),
+    ]
+    two = {"over": "seats", "bucket": "none", "distinct": "user", "range": (DAY + 3 * ONE, DAY + 4 * ONE)}
+    assert asked(lake, **two) == [(3, 1, 1, 3, third)]
+    # A user is in several groups, but once in the total.
+    put(lake, meter, "w.parquet", event(None, "b", user="v", day=DAY + 3 * ONE), day=DAY + 3 * ONE)
+    aggregated(lake)
+    both = asked(lake, by=["subject"], share=True, range=(DAY + 3 * ONE, DAY + 4 * ONE))
+    assert both == [(3, "a", 1, 1, 1), (3, "b", 1, 1, 1)]
+
+
 def test_hours_and_days_of_a_zone_know_sealed_dates_from_their_aggregates(lake: Lake) -> None:
     retained(lake, DAY + 32 * ONE)
     after = (DAY + 3 * ONE, DAY + 5 * ONE)

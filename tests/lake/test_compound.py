@@ -32,6 +32,9 @@ VALUES = {
     "max": "max(quantity)",
     "last": "arg_max(quantity, {'at': \"timestamp\", 'received': received_at, 'quantity': quantity})",
 }
+# Distinct values of a field of a meter, in place of its quantity.
+DISTINCT = {"subjects": ("sum", "subject"), "tiers": ("max", "service.tier")}
+VALUES |= {name: f'count(distinct "{field}")' for name, (_, field) in DISTINCT.items()}
 # Each as a fraction of two exact numbers; the seconds of a bucket cancel each other out in a share.
 PARTS = VALUES | {"avg": "sum(quantity)", "rate": "count(*)"}
 GROUPS = [(), ("plan",), ("subject",), ("plan", "service.tier"), ("trial",)]
@@ -46,6 +49,14 @@ RANGES = {
 }
 
 asked = st.tuples(st.sampled_from(list(RANGES)), st.sampled_from(GROUPS), st.sampled_from(FILTERS))
+
+
+def named(name: str) -> tuple[str, dict[str, str], str]:
+    """The meter that is meant, what it is asked, and the column of the answer."""
+    meter, field = DISTINCT.get(name, (name, None))
+    return (meter, {"distinct": field}, "distinct") if field else (meter, {}, "quantity")
+
+
 few = settings(max_examples=300 if DEEP else 10)
 
 
@@ -90,12 +101,12 @@ def states(  # noqa: PLR0917 - a question has this many parts
 ) -> list[tuple[Any, ...]]:
     """Bucket, group, usage, usage before, and state, by SQL's windows over all events, in order."""
     since, until = RANGES[bucket]
+    connection = events.winning[named(meter)[0]]
     begin = f"date_trunc('{bucket}', \"timestamp\" at time zone '{zone}')"
     step = f"interval 1 {bucket}"
     order = ", ".join(f"{name} nulls first" for name in ["1", *(f'"{name}"' for name in by)])
     return (
-        events.winning[meter]
-        .sql(f"""
+        connection.sql(f"""
         with used as (
             select {begin} as b{names(by)}, cast({VALUES[meter]} as decimal(38, 9)) as v
             from winning where {where} group by all
@@ -121,21 +132,30 @@ def states(  # noqa: PLR0917 - a question has this many parts
     )
 
 
-@pytest.mark.parametrize("meter", ["sum", "max", "last"])
+@pytest.mark.parametrize("name", ["sum", "max", "last", "subjects", "tiers"])
 @few
 @given(asked)
 def test_states_are_those_of_windows_over_all_events(
-    events: Events, meter: str, question: tuple[Any, tuple[str, ...], str]
+    events: Events, name: str, question: tuple[Any, tuple[str, ...], str]
 ) -> None:
     bucket, by, where = question
-    expected = states(events, meter, bucket, by, where)
-    lake = events.lake
-    found = lake.query(
-        meter, *RANGES[bucket], bucket=bucket, by=by, where=_filter(where), compare="previous"
-    ).collect()
-    rows = found.select("bucket_start", *by, "quantity", "usage_before", "usage_state").rows()
-    assert rows == expected
-    assert (found["usage_change"] == found["quantity"] - found["usage_before"]).all()
+    meter, more, value = named(name)
+    asked = {"bucket": bucket, "by": by, "where": _filter(where), **more}
+    found = events.lake.query(meter, *RANGES[bucket], compare="previous", **asked).collect()
+    rows = found.select("bucket_start", *by, value, "usage_before", "usage_state").rows()
+    assert rows == states(events, name, bucket, by, where)
+    assert (found["usage_change"] == found[value] - found["usage_before"]).all()
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata"])
+@pytest.mark.parametrize("name", ["sum", "subjects"])
+def test_days_of_a_zone_are_compared_with_all_dates_before(events: Events, name: str, zone: str) -> None:
+    meter, more, value = named(name)
+    asked = {"by": ["plan", "subject"], "zone": zone, **more}
+    found = events.lake.query(meter, *RANGES["day"], compare="previous", **asked).collect()
+    rows = found.select("bucket_start", *asked["by"], value, "usage_before", "usage_state").rows()
+    assert rows == states(events, name, "day", asked["by"], "true", zone)
+    assert {"new", "returned", "lost"} <= set(found["usage_state"])
 
 
 def _filter(where: str) -> str | None:
@@ -147,7 +167,7 @@ def parts(
 ) -> dict[tuple[Any, ...], Fraction]:
     """The exact quantity of each bucket and group, of a rate without its seconds."""
     since, until = RANGES[bucket]
-    found = events.winning[meter].sql(f"""
+    found = events.winning[named(meter)[0]].sql(f"""
         select date_trunc('{bucket}', "timestamp") as b{names(by)}, {PARTS[meter]}, count(*)
         from winning where ({where}) and "timestamp" >= '{since}' and "timestamp" < '{until}' group by all
     """)
@@ -162,37 +182,35 @@ def rounded(number: Fraction) -> Decimal:
     return Decimal(f"{round(number * 10**9)}e-9")
 
 
-@pytest.mark.parametrize("meter", ["sum", "rate"])
+@pytest.mark.parametrize("name", ["sum", "rate", "subjects"])
 @few
 @given(asked)
 def test_shares_are_of_the_same_question_without_groups(
-    events: Events, meter: str, question: tuple[Any, tuple[str, ...], str]
+    events: Events, name: str, question: tuple[Any, tuple[str, ...], str]
 ) -> None:
     bucket, by, where = question
-    totals = parts(events, meter, bucket, (), where)
+    totals = parts(events, name, bucket, (), where)
     expected = {
-        key: rounded(value / totals[key[:1]])
-        for key, value in parts(events, meter, bucket, by, where).items()
+        key: rounded(value / totals[key[:1]]) for key, value in parts(events, name, bucket, by, where).items()
     }
-    lake = events.lake
-    asked = {"bucket": bucket, "by": by, "where": _filter(where)}
-    found = lake.query(meter, *RANGES[bucket], share=True, **asked).collect()
-    assert {
-        tuple(key): share for *key, share in found.select("bucket_start", *by, "share").rows()
-    } == expected
-    assert found.drop("share").equals(lake.query(meter, *RANGES[bucket], **asked).collect())
+    meter, more, _ = named(name)
+    asked = {"bucket": bucket, "by": by, "where": _filter(where), **more}
+    found = events.lake.query(meter, *RANGES[bucket], share=True, **asked).collect()
+    shares = {tuple(key): share for *key, share in found.select("bucket_start", *by, "share").rows()}
+    assert shares == expected
+    assert found.drop("share").equals(events.lake.query(meter, *RANGES[bucket], **asked).collect())
 
 
 @pytest.mark.parametrize(
-    ("meter", "other"), [("sum", "avg"), ("avg", "last"), ("rate", "sum"), ("max", "rate")]
+    ("name", "other"), [("sum", "avg"), ("avg", "last"), ("rate", "sum"), ("max", "rate"), ("tiers", "last")]
 )
 @few
 @given(asked)
 def test_ratios_are_of_a_full_outer_join_with_another_meter(
-    events: Events, meter: str, other: str, question: tuple[Any, tuple[str, ...], str]
+    events: Events, name: str, other: str, question: tuple[Any, tuple[str, ...], str]
 ) -> None:
     bucket, by, where = question
-    mine, its = (exact(events, each, bucket, by, where) for each in (meter, other))
+    mine, its = (exact(events, each, bucket, by, where) for each in (name, other))
     expected = {
         key: (
             key in mine,
@@ -202,8 +220,9 @@ def test_ratios_are_of_a_full_outer_join_with_another_meter(
         for key in mine.keys() | its.keys()
     }
     asked = {"bucket": bucket, "by": by, "where": _filter(where)}
-    found = events.lake.query(meter, *RANGES[bucket], over=other, **asked).collect()
-    has = [pl.col(name).is_not_null() for name in ("quantity", "over_quantity")]
+    meter, more, value = named(name)
+    found = events.lake.query(meter, *RANGES[bucket], over=other, **asked, **more).collect()
+    has = [pl.col(column).is_not_null() for column in (value, "over_quantity")]
     rows = found.select("bucket_start", *by, *has, "ratio").rows()
     assert {tuple(key): (mine, its, ratio) for *key, mine, its, ratio in rows} == expected
     theirs = events.lake.query(other, *RANGES[bucket], **asked).collect()
