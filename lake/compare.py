@@ -17,7 +17,7 @@ from schemas.meter import Meter
 BEFORE, CHANGE, STATE = COMPARED = ("usage_before", "usage_change", "usage_state")
 # A level of these in a longer bucket says nothing about the level in a shorter one.
 _ENDS = frozenset({"min", "first", "last"})
-_GROUP, _FIRST, _SEEN = "#group", "#first", "#seen"
+_GROUP, _FIRST = "#group", "#first"
 _BUCKET = ["bucket_start", "bucket_end"]
 
 
@@ -84,42 +84,18 @@ def with_before(
     `active` where it was in the one before, `returned` where it was in others only, and `lost` where it is not there
     any more; null where it is in neither. What is missing counts as 0.
     """
-    by, value = list(question.by), question.value
     # A group of its own for all, since rows can't be joined by nothing.
-    frames = [frame.with_columns(pl.lit(0, pl.Int8).alias(_GROUP)) for frame in (rows, before, *history)]
-    group = [_GROUP, *by]
-    present = [frame.filter(fraction("row").numerator > 0) for frame in frames]
-    now = pl.concat(frame.select(*_BUCKET, *group, value) for frame in present[:2])
-    first = now.group_by(group).agg(pl.col("bucket_start").min().alias(_FIRST))
-    seen = (
-        pl.concat(frame.select(group) for frame in present[2:]) if history else first.select(group).limit(0)
+    group, one = [_GROUP, *question.by], pl.lit(0, pl.Int8).alias(_GROUP)
+    every = [frame.with_columns(one) for frame in (rows, before, *history)]
+    present = [frame.filter(fraction("row").numerator > 0) for frame in every]
+    ever = pl.concat(frame.select("bucket_start", *group) for frame in present)
+    first = ever.group_by(group).agg(pl.col("bucket_start").min().alias(_FIRST))
+    earlier = _in_next(
+        pl.concat(frame.select(*_BUCKET, *group, question.value) for frame in present[:2]), question
     )
-    joined = (
-        frames[0]
-        .join(
-            _in_next(now, group, question), on=[*_BUCKET, *group], how="full", coalesce=True, nulls_equal=True
-        )
-        .join(first, on=group, how="left", nulls_equal=True)
-        .join(
-            seen.unique().with_columns(pl.lit(value=True).alias(_SEEN)),
-            on=group,
-            how="left",
-            nulls_equal=True,
-        )
-    )
-    usage, earlier, (numerator, denominator) = pl.col(value), pl.col(BEFORE), fraction("row")
-    is_lost = earlier.is_not_null() & (numerator > 0).not_().fill_null(value=True)
-    return joined.with_columns(
-        _state().alias(STATE),
-        *(
-            pl.when(is_lost).then(0).otherwise(each).alias(each.meta.output_name())
-            for each in (usage, numerator)
-        ),
-        denominator.fill_null(1),
-        pl.col("events").fill_null(0),
-        earlier.fill_null(0),
-        (usage.fill_null(0) - earlier.fill_null(0)).alias(CHANGE),
-    )
+    both = every[0].join(earlier, on=[*_BUCKET, *group], how="full", coalesce=True, nulls_equal=True)
+    compared = both.join(first, on=group, how="left", nulls_equal=True).with_columns(_state().alias(STATE))
+    return _with_zeros(compared, question.value)
 
 
 def _text(moment: dt.datetime, zone: dt.tzinfo) -> str:
@@ -128,14 +104,15 @@ def _text(moment: dt.datetime, zone: dt.tzinfo) -> str:
     return f"{local:%Y-%m-%d}" if local.time() == dt.time() else local.isoformat()
 
 
-def _in_next(rows: pl.LazyFrame, group: list[str], question: Question) -> pl.LazyFrame:
+def _in_next(rows: pl.LazyFrame, question: Question) -> pl.LazyFrame:
     """Return `usage_before` of each group by the bucket that follows, if it is one of the range."""
     grid = buckets(question.bucket, question.since, question.until, question.zone).lazy()
     following = grid.select(pl.col("bucket_start").alias("#start"), pl.col("bucket_end").alias("#end"))
     return rows.join(following, left_on="bucket_end", right_on="#start").select(
         pl.col("bucket_end").alias("bucket_start"),
         pl.col("#end").alias("bucket_end"),
-        *group,
+        _GROUP,
+        *question.by,
         pl.col(question.value).alias(BEFORE),
     )
 
@@ -143,14 +120,27 @@ def _in_next(rows: pl.LazyFrame, group: list[str], question: Question) -> pl.Laz
 def _state() -> pl.Expr:
     is_there = fraction("row").numerator > 0
     was_there = pl.col(BEFORE).is_not_null()
-    is_new = pl.col(_SEEN).is_null() & (pl.col(_FIRST) == pl.col("bucket_start"))
     return (
         pl.when(is_there & was_there)
         .then(pl.lit("active"))
-        .when(is_there & is_new)
+        .when(is_there & (pl.col(_FIRST) == pl.col("bucket_start")))
         .then(pl.lit("new"))
         .when(is_there)
         .then(pl.lit("returned"))
         .when(was_there)
         .then(pl.lit("lost"))
+    )
+
+
+def _with_zeros(rows: pl.LazyFrame, value: str) -> pl.LazyFrame:
+    """Return the rows with 0 for what groups lack that are lost, or were not there before, and the change of usage."""
+    usage, before, (numerator, denominator) = pl.col(value), pl.col(BEFORE), fraction("row")
+    is_lost = (pl.col(STATE) == "lost").fill_null(value=False)
+    return rows.with_columns(
+        pl.when(is_lost).then(0).otherwise(usage).alias(value),
+        pl.when(is_lost).then(0).otherwise(numerator).alias(numerator.meta.output_name()),
+        denominator.fill_null(1),
+        pl.col("events").fill_null(0),
+        before.fill_null(0),
+        (usage.fill_null(0) - before.fill_null(0)).alias(CHANGE),
     )

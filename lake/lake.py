@@ -169,7 +169,9 @@ class Lake:
         gauge its last quantity before them. With `distinct`, a field, its distinct values are counted in place of the
         quantity, and with `rolling` those of so many days that end with each day. Returns `bucket_start`,
         `bucket_end`, the fields of `by`, `quantity` or `distinct`, `events`, and with `measures` the other measures;
-        sorted by bucket, then rank or fields. Raises BadInputError for a wrong question, and RefusedError where only
+        with `share` the `share` of the bucket's total; with `compare="previous"`, which is about the bucket before,
+        `usage_before`, `usage_change` and `usage_state` (new, active, returned, lost); with `over`, the name of another
+        meter, its `over_quantity` and the `ratio` to it. Sorted by bucket, then rank or fields. Raises BadInputError for a wrong question, and RefusedError where only
         raw events could answer and retention has dropped them.
         """
         definition = self.meter(meter)
