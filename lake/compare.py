@@ -35,10 +35,12 @@ def before_question(question: Question) -> Question:
     grid = buckets(question.bucket, question.since, question.until, question.zone)
     first, last = grid["bucket_start"].to_list()[0], grid["bucket_end"].to_list()[-1]
     if (first, last) != (question.since, question.until):
-        zone = zone_of(question.zone)
+        # Hours are those of UTC.
+        name = UTC if question.bucket == "hour" else question.zone
+        zone = zone_of(name)
         raise BadInputError(
             f"the range does not begin and end with a {question.bucket}, which --compare needs",
-            expected=f"whole {question.bucket}s of {question.zone}, such as {_text(first, zone)} to {_text(last, zone)}",
+            expected=f"whole {question.bucket}s of {name}, such as {_text(first, zone)} to {_text(last, zone)}",
             found=f"{_text(question.since, zone)} to {_text(question.until, zone)}",
         )
     earlier = buckets(

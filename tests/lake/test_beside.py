@@ -214,6 +214,10 @@ def test_what_is_read_beside_is_explained(lake: Lake) -> None:
             {"zone": "Europe/Berlin", "range": (instant(RANGE[0]), RANGE[1])},
             "does not begin and end with a day",
         ),
+        (
+            {"zone": "Asia/Kolkata", "bucket": "hour"},
+            "expected whole hours of UTC, such as 2026-06-19T18:00:00+00:00 to",
+        ),
         ({"compare": "next"}, "no such comparison: expected previous, found 'next'"),
         (
             {"bucket": "year", "zone": "Asia/Tokyo", "range": (dt.date(2, 1, 1), dt.date(3, 1, 1))},
