@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import polars as pl
 
-from jobs.landing.batches import Batch, has_long_line
+from jobs.landing.batches import Batch
 from jobs.landing.byte_values import count_line_ends
 from jobs.landing.earlier import DEFINITION_KEY, Earlier, find_earlier
 from jobs.landing.earlier_keys import keep_earlier_keys
 from jobs.landing.fast import named_meters
+from jobs.landing.flush_bounds import NEWEST, VERSIONS
 from jobs.landing.inputs import Input, open_input
 from jobs.landing.judge import judge
 from jobs.landing.parse import parse
@@ -36,13 +37,6 @@ from schemas.meter import MAX_ENCODED_NAME_BYTES, encode_name
 from schemas.secrets import redacted
 from schemas.tables import INSTANT, Quarantine, column_types
 
-# How many lines are held before they are written. It is part of the names of landed files: another number would
-# land an interrupted input twice.
-FLUSH_LINES = 1_000_000
-# Likewise for lines that are long: so many bytes of JSON.
-FLUSH_BYTES = 512 * 2**20
-# Lines of a batch with a long one count so many times, for memory. Records of earlier versions have no such weight.
-LONG_LINE_WEIGHT = 8
 # The reason of a row whose meter is not defined, and of one whose meter can't be read.
 UNKNOWN, UNREADABLE = "unknown_meter", "meter_unreadable"
 # More would hold more batches in memory, and gain little.
@@ -54,8 +48,10 @@ class LandedInput(msgspec.Struct, kw_only=True):
 
     source: str
     landed_at: Moment
-    # It decides the names of files, so an interrupted input goes on with the one with which it began.
-    long_line_weight: Count = 1
+    # The version of its `FlushBounds`; absent in records of the first one.
+    bounds: Annotated[int, msgspec.Meta(ge=0, le=NEWEST)] = 0
+    # In the place of the second one, in records of a version that was never released.
+    long_line_weight: Count | msgspec.UnsetType = msgspec.UNSET
     complete: bool = False
     events: Count = 0
     quarantined: dict[str, Count] = msgspec.field(default_factory=dict)
@@ -65,6 +61,8 @@ class LandedInput(msgspec.Struct, kw_only=True):
     def __post_init__(self) -> None:
         """Raise ValueError for a moment that no run has written."""
         check_moments(self.landed_at)
+        if self.long_line_weight is not msgspec.UNSET:
+            self.bounds = self.bounds or 1
 
 
 def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | None = None) -> None:
@@ -105,7 +103,7 @@ def _land_input(storage: Storage, source: Input, meters: MeterCatalog, report: R
         meters.pin(earlier.meters)
     landing = _Landing(storage, source, meters, record, report, earlier)
     read = partial(_read_batch, meters=meters, landed_at=landing.landed_at, earlier=earlier)
-    with closing(ahead(read, source.batches(meters), threads=THREADS, small=_is_small)) as batches:
+    with closing(ahead(read, source.batches(meters), threads=THREADS, small=_has_short_lines)) as batches:
         for batch in track(_waited_for(batches, report), f"land {source.name}"):
             landing.add(batch)
     landing.flush()
@@ -138,7 +136,7 @@ def _unread_meter(name: str, source: Input, error: MeterlakeError) -> BrokenLake
 def _begun(storage: Storage, source: Input) -> tuple[LandedInput, bool]:
     """Return the record of the input, made now if there is none, and whether it was."""
     path = paths.landed(source.sha256)
-    record = LandedInput(source=source.name, landed_at=now(), long_line_weight=LONG_LINE_WEIGHT)
+    record = LandedInput(source=source.name, landed_at=now(), bounds=NEWEST)
     if storage.create(path, msgspec.json.encode(record)):
         return record, True
     return decode_landed(storage.read(path) or b"", path), False
@@ -201,8 +199,8 @@ def _of_broken_meter(said: Rejected, broken: Mapping[str, MeterlakeError]) -> Re
     return said._replace(reason=UNREADABLE, detail=str(error)) if error and said.reason == UNKNOWN else said
 
 
-def _is_small(batch: Batch) -> bool:
-    return not has_long_line(batch.lines)
+def _has_short_lines(batch: Batch) -> bool:
+    return not batch.has_long_line
 
 
 def _waited_for(batches: Iterator[tuple[Batch, _Read]], report: Report) -> Iterator[_Read]:
@@ -236,7 +234,7 @@ class _Landing:
         self._held: dict[str, list[pl.DataFrame]] = {}
         self._rejected: dict[str | None, list[pl.DataFrame]] = {}
         self._lines, self._bytes, self._flushes = 0, 0, 0
-        self._long_line_weight = record.long_line_weight
+        self._bounds = VERSIONS[record.bounds]
 
     def add(self, batch: _Read) -> None:
         """Hold what a batch gave; write what is held once it is much."""
@@ -245,11 +243,10 @@ class _Landing:
         if batch.rejected.height:
             self._reject(batch.rejected, batch.batch.texts or batch.lines.split(b"\n"), batch.batch)
         self._lines += count_line_ends(batch.lines) + 1
-        weight = 1 if _is_small(batch.batch) else self._long_line_weight
-        self._bytes += len(batch.lines) * weight
-        # Earlier versions wrote between blocks of rows only, however large these were.
-        may_write = batch.batch.ends_block or self._long_line_weight > 1
-        if may_write and (self._lines >= FLUSH_LINES or self._bytes >= FLUSH_BYTES):
+        weight = self._bounds.long_line_weight if batch.batch.has_long_line else 1
+        # A block has the same bytes in whatever pieces it comes, with the line ends between them.
+        self._bytes += (len(batch.lines) + (not batch.batch.ends_block)) * weight
+        if self._bounds.is_reached(self._lines, self._bytes, ends_block=batch.batch.ends_block):
             self.flush()
 
     def _reject(self, rejected: pl.DataFrame, lines: list[bytes], batch: Batch) -> None:

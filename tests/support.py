@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
+from jobs import land as land_module
 from jobs.aggregate import aggregate
 from jobs.report import Report, reported
 from jobs.retain import retain
@@ -39,6 +41,12 @@ def define(lake: Lake, **changes: Any) -> Meter:
     meter = parse_meter(json.dumps(METER | changes).encode(), "test")
     save_meter(lake.storage, meter)
     return meter
+
+
+def set_flush_bounds(patch: pytest.MonkeyPatch, **bounds: int) -> None:
+    """Let landing write rows at other bounds."""
+    newest = land_module.VERSIONS[-1]._replace(**bounds)
+    patch.setattr(land_module, "VERSIONS", (*land_module.VERSIONS[:-1], newest))
 
 
 def event(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from io import BytesIO
 from itertools import islice
 from typing import NamedTuple
 
@@ -29,7 +32,8 @@ class Refused(NamedTuple):
     detail: str
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """Lines of JSON, one event each, and where they stand in the input; `refused` are no events, whatever they say.
 
     `position` is the number of the first line, and the others follow; or `positions` says the number of each. `texts`
@@ -44,11 +48,33 @@ class Batch(NamedTuple):
     # Whether what is held may be written after it: bounds of landed files depend on it.
     ends_block: bool = True
 
+    @cached_property
+    def has_long_line(self) -> bool:
+        """Whether there is a line twice as long as LONG_LINE_BYTES; False where all are shorter than that once."""
+        return has_long_line(self.lines, LONG_LINE_BYTES)
 
-def has_long_line(lines: bytes) -> bool:
-    """Return True where a line is twice LONG_LINE_BYTES or longer, False where all are shorter than that once."""
-    starts = range(0, len(lines) - LONG_LINE_BYTES + 1, LONG_LINE_BYTES)
-    return any(lines.find(b"\n", start, start + LONG_LINE_BYTES) < 0 for start in starts)
+    def in_pieces(self) -> Iterator[Batch]:
+        """Yield the same lines in batches that are small enough for memory, of which the last ends the block."""
+        if len(self.lines) <= MAX_LINE_BYTES:
+            yield self
+            return
+        pieces = list(cut(BytesIO(self.lines)))
+        for number, piece in enumerate(pieces, start=1):
+            first = piece.position - 1
+            lines = slice(first, first + count_line_ends(piece.lines) + 1)
+            yield replace(
+                piece,
+                position=self.position + first,
+                positions=self.positions and self.positions[lines],
+                texts=self.texts and self.texts[lines],
+                ends_block=self.ends_block and number == len(pieces),
+            )
+
+
+def has_long_line(lines: bytes, size_bytes: int) -> bool:
+    """Return True where a line has twice these bytes or more, False where all have less than these."""
+    starts = range(0, len(lines) - size_bytes + 1, size_bytes)
+    return any(lines.find(b"\n", start, start + size_bytes) < 0 for start in starts)
 
 
 def cut(stream: ByteStream) -> Iterator[Batch]:
@@ -78,9 +104,12 @@ def joined(texts: Iterable[bytes | Refused]) -> Iterator[Batch]:
         if not isinstance(text, Refused):
             held.append(text)
             size_bytes += len(text)
-        if held and (refused or size_bytes >= BATCH_BYTES):
+        ends_batch = refused is not None or size_bytes >= BATCH_BYTES
+        # Very short texts take many times their bytes.
+        if held and (ends_batch or len(held) == BATCH_LINES):
             yield from _bounded(b"\n".join(held), position, len(held) - 1)
-            position, size_bytes, held = position + len(held), 0, []
+            position, held = position + len(held), []
+        size_bytes = 0 if ends_batch else size_bytes
         if refused:
             yield Batch(refused.text, position, refused)
             position += 1

@@ -65,7 +65,8 @@ def csv_batches(stream: ByteStream, name: str, meters: Mapping[str, Meter]) -> I
         rows = _plain_rows(chunk, header, meters, following) or _sorted_rows(chunk, header, meters, following)
         following, refused = rows.following, refused + rows.refused
         if rows.numbers:
-            yield Batch(_lines(rows.fields, meters), rows.numbers[0], positions=rows.numbers)
+            lines = _lines(rows.fields, meters)
+            yield from Batch(lines, rows.numbers[0], positions=rows.numbers).in_pieces()
         # Bounds of batches are part of the names of landed files: those behind the last event go with the next ones.
         last = rows.numbers[-1] if rows.numbers else following
         yield from _refused_batches([row for row in refused if row.number < last])

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import polars as pl
 import pyarrow as pa
 
-from jobs.landing.batches import MAX_LINE_BYTES, Batch, cut
+from jobs.landing.batches import Batch
 from jobs.landing.rows import DAMAGE, FIELDS, check_names, json_lines, unreadable
 from lake.arrow_json import as_json, has_json
 from lake.arrow_values import as_instant, as_number_text, as_text, is_text, to_frame
@@ -43,11 +43,7 @@ def parquet_batches(
 def _batches(opened: Callable[[], BinaryIO]) -> Iterator[Batch]:
     position = 1
     for rows, ends_block in read_batches(opened):
-        lines = _lines(rows)
-        pieces = [Batch(lines, 1)] if len(lines) <= MAX_LINE_BYTES else [*cut(pa.BufferReader(lines))]
-        for number, piece in enumerate(pieces, start=1):
-            ends = ends_block and number == len(pieces)
-            yield piece._replace(position=piece.position + position - 1, ends_block=ends)
+        yield from Batch(_lines(rows), position, ends_block=ends_block).in_pieces()
         position += rows.num_rows
 
 

@@ -16,6 +16,8 @@ from schemas.meter import Meter
 
 FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "received_at")
 REQUIRED = ("subject", "meter", "quantity")
+# Each column takes kilobytes while it becomes text, however few rows there are.
+COLUMNS_AT_ONCE = 256
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # What readers raise of a damaged file; names in it that are not Unicode are ValueErrors.
 DAMAGE = (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
@@ -108,7 +110,7 @@ def _lines(df: pl.DataFrame, value: Callable[[str], pl.Expr]) -> bytes:
 
 
 def _metadata(df: pl.DataFrame, further: list[str], value: Callable[[str], pl.Expr]) -> pl.Expr:
-    columns = [member(name, value(name)) for name in further]
+    columns = _members(df, further, value)
     if "metadata" not in df.columns:
         return _object(columns)
     text = df.get_column("metadata").str.strip_chars()
@@ -119,6 +121,18 @@ def _metadata(df: pl.DataFrame, further: list[str], value: Callable[[str], pl.Ex
     # What is no object stays what it is, and is rejected as such.
     odd = text.set(whole | text.is_in(["", "null"]), None).alias("t")
     return pl.coalesce(quoted(pl.lit(odd)), _object(columns))
+
+
+def _members(df: pl.DataFrame, columns: list[str], value: Callable[[str], pl.Expr]) -> list[pl.Expr]:
+    """Return these columns as members of an object; of very many, those of a group as one text."""
+    members = [member(name, value(name)) for name in columns]
+    if len(members) <= COLUMNS_AT_ONCE:
+        return members
+    groups = [members[start : start + COLUMNS_AT_ONCE] for start in range(0, len(members), COLUMNS_AT_ONCE)]
+    texts = [
+        df.select(pl.concat_str(group, separator=",", ignore_nulls=True)).to_series() for group in groups
+    ]
+    return [pl.lit(text.set(text == "", None)) for text in texts]
 
 
 def _is_object(text: str | None) -> bool:

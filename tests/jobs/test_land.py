@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs import land as land_module
 from jobs.land import land
 from jobs.landing import batches, elements
 from jobs.report import Report, reported
@@ -25,7 +24,7 @@ from lake import Lake, paths
 from lake.events import event_columns
 from lake.storage import LocalStorage
 from schemas.errors import StorageError
-from support import DAY, a_lake, aggregated, content, define, event, put, retained
+from support import DAY, a_lake, aggregated, content, define, event, put, retained, set_flush_bounds
 
 BODY: dict[str, Any] = {
     "idempotency_key": "active_org_123_user_456_2026_06_19",
@@ -560,7 +559,7 @@ def test_an_interrupted_landing_is_gone_on_with_and_ends_the_same(
     tmp_path: Path, fails_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "BATCH_BYTES", 1_000)
-    monkeypatch.setattr(land_module, "FLUSH_LINES", 10)
+    set_flush_bounds(monkeypatch, lines=10)
     bodies = [body(n, timestamp=f"2026-06-{18 + n % 2}T10:00:00Z", quantity=n % 5) for n in range(20)]
     file = written(tmp_path, *bodies)
     ends = []
@@ -714,12 +713,12 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     assert report.problems[0]["what"] == "unknown format"
 
 
-@pytest.mark.parametrize(("what", "number"), [("FLUSH_LINES", 10), ("FLUSH_BYTES", 2_000)])
+@pytest.mark.parametrize(("what", "number"), [("lines", 10), ("json_bytes", 2_000)])
 def test_rows_are_written_before_they_are_too_many_or_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, number: int
 ) -> None:
     monkeypatch.setattr(batches, "BATCH_BYTES", 1_000)
-    monkeypatch.setattr(land_module, what, number)
+    set_flush_bounds(monkeypatch, **{what: number})
     lake, meter = a_lake(tmp_path / "lake")
     landed(lake, written(tmp_path, *(body(n) for n in range(30))))
     assert len(list((tmp_path / "lake" / paths.events(meter.name, DAY)).iterdir())) > 1

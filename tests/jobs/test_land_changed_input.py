@@ -17,12 +17,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from jobs import land as land_job
 from jobs.land import land
 from jobs.landing import batches, inputs
 from jobs.report import Report, reported
 from lake import Lake, paths
-from support import DAY, METER, a_lake
+from support import DAY, METER, a_lake, set_flush_bounds
 
 NAME = METER["name"]
 ROOT = Path(__file__).parents[2]
@@ -152,7 +151,7 @@ def test_a_file_that_is_still_written_is_refused_whole(
 def test_what_was_written_before_a_change_is_seen_is_what_was_hashed(
     tmp_path: Path, landed_after: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(land_job, "FLUSH_LINES", 10_000)
+    set_flush_bounds(monkeypatch, lines=10_000)
     monkeypatch.setattr(batches, "BATCH_BYTES", 2**20)
     lake, _ = a_lake(tmp_path / "lake")
     file, others = tmp_path / "usage.jsonl", tmp_path / "others.jsonl"

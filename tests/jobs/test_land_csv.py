@@ -431,3 +431,28 @@ def test_the_bounds_of_batches_are_those_that_names_of_landed_files_rest_on(
                 expected.append((ready, True))
             late = [n for n in late if n > good[-1]]
     assert found == expected
+
+
+def test_rows_that_are_much_json_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row(f"k{number:03}", quantity=number) for number in range(100)]
+    text = "\n".join([HEADER, *rows[:50], ",,,,,", *rows[50:], row("last", quantity=0)])
+    whole, _ = land_text(tmp_path / "whole", text)
+    monkeypatch.setattr("jobs.landing.batches.MAX_LINE_BYTES", 2_000)
+    monkeypatch.setattr("jobs.landing.batches.BATCH_BYTES", 1_000)
+    pieces, _ = land_text(tmp_path / "pieces", text)
+    assert keys(pieces) == keys(whole) == [f"k{number:03}" for number in range(1, 100)]
+    assert [number for number, _, _ in quarantined(pieces)] == [1, 102]
+    assert quarantined(pieces) == quarantined(whole)
+
+
+def test_many_columns_become_the_same_metadata_as_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = HEADER + "".join(f",c{number}" for number in range(7))
+    text = "\n".join([header, row("a") + ",,,,,,,", row("b") + ",1,,x,,,,7", row("c") + ",,,x,y,z,,"])
+    found = []
+    for at_once in (1_000, 2):
+        monkeypatch.setattr("jobs.landing.rows.COLUMNS_AT_ONCE", at_once)
+        lake, _ = land_text(tmp_path / str(at_once), text)
+        found.append(lake.raw_events("calls").sort("idempotency_key").collect()["metadata"].to_list())
+    assert found[0] == found[1] == [None, '{"c0":"1","c2":"x","c6":"7"}', '{"c2":"x","c3":"y","c4":"z"}']

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from jobs import land as land_module
+from jobs.landing.flush_bounds import VERSIONS
 from jobs.report import Report, reported
 from lake import Lake, paths
 from support import a_lake
@@ -76,24 +77,48 @@ def test_lines_of_15_mb_land_below_1_gb(tmp_path: Path, kind: str) -> None:
     assert int(found.stdout) * 1024 < MAX_BYTES
 
 
-def test_an_interrupted_input_goes_on_with_the_weight_of_its_first_attempt(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# What the record of an input had in each version of the bounds.
+RECORDS: list[dict[str, int]] = [{}, {"long_line_weight": 8}, {"bounds": 2}]
+
+
+@pytest.mark.parametrize("version", range(len(RECORDS)))
+def test_an_interrupted_input_is_resumed_with_the_bounds_of_its_first_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    """A record of an earlier version has none, which is 1."""
+    monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 10)
+    several = [bounds._replace(lines=10 * (number + 1)) for number, bounds in enumerate(VERSIONS)]
+    monkeypatch.setattr(land_module, "VERSIONS", several)
     lake, _ = a_lake(tmp_path / "lake")
-    lines = [json.dumps(body(number, metadata={"note": "x" * 50_000})) for number in range(1_000)]
-    file = written(tmp_path, *lines)
-    monkeypatch.setattr(land_module, "FLUSH_BYTES", 40 * 2**20)
-    monkeypatch.setattr(land_module, "LONG_LINE_WEIGHT", 1)
+    file = written(tmp_path, *(json.dumps(body(number)) for number in range(70)))
+    monkeypatch.setattr(land_module, "NEWEST", version)
     landed(lake, file)
     (place,) = (tmp_path / "lake" / paths.LANDED).iterdir()
     record = msgspec.json.decode(place.read_bytes())
-    earlier = {"source": record["source"], "landed_at": record["landed_at"]}
-    place.write_bytes(msgspec.json.encode(earlier))
-    monkeypatch.setattr(land_module, "LONG_LINE_WEIGHT", 8)
-    assert landed(lake, file).events_landed == len(lines)
+    begun = {"source": record["source"], "landed_at": record["landed_at"]} | RECORDS[version]
+    place.write_bytes(msgspec.json.encode(begun))
+    # It was broken off before the last file.
+    (tmp_path / "lake" / max(record["files"])).unlink()
+    monkeypatch.setattr(land_module, "NEWEST", len(VERSIONS) - 1)
+    assert landed(lake, file).events_landed == 70
     events = list((tmp_path / "lake" / paths.EVENTS).rglob("*.parquet"))
-    assert sum(pl.read_parquet(event, hive_partitioning=False).height for event in events) == len(lines)
+    keys = pl.concat([pl.read_parquet(event, hive_partitioning=False) for event in events])["idempotency_key"]
+    assert sorted(keys) == sorted(f"key {number}" for number in range(70))
+
+
+def test_bounds_of_released_versions_stay() -> None:
+    """Since they are part of the names of landed files."""
+    assert VERSIONS[0] == (1_000_000, 512 * 2**20, 1, False)
+
+
+def test_a_record_of_unknown_bounds_is_broken(tmp_path: Path) -> None:
+    lake, _ = a_lake(tmp_path / "lake")
+    file = written(tmp_path, json.dumps(body()))
+    landed(lake, file)
+    (place,) = (tmp_path / "lake" / paths.LANDED).iterdir()
+    record = msgspec.json.decode(place.read_bytes())
+    place.write_bytes(msgspec.json.encode(record | {"bounds": len(VERSIONS)}))
+    (problem,) = landed(lake, file).problems
+    assert problem["what"] == "not a record of a landed input"
 
 
 def test_a_long_rejected_line_is_kept_whole(tmp_path: Path) -> None:

@@ -14,14 +14,13 @@ import polars as pl
 import pytest
 
 from faults.storage import BrokenOffError, FaultyStorage
-from jobs import land as land_job
 from jobs.compact import compact
 from jobs.land import land
 from jobs.report import Report, reported
 from lake import Lake, paths
 from lake.state import load_state
 from lake.storage import LocalStorage
-from support import DAY, METER, a_lake, aggregated, define, retained
+from support import DAY, METER, a_lake, aggregated, define, retained, set_flush_bounds
 
 NAME = METER["name"]
 NEXT = DAY + dt.timedelta(days=1)
@@ -94,7 +93,7 @@ CHANGES: dict[str, Callable[[Lake], Any]] = {
 def test_broken_off_anywhere_each_row_ends_in_one_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Lake], None], flush_lines: int
 ) -> None:
-    monkeypatch.setattr(land_job, "FLUSH_LINES", flush_lines)
+    set_flush_bounds(monkeypatch, lines=flush_lines)
     monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 5)
     (tmp_path / "usage.jsonl").write_text("".join(LINES))
     a_lake(tmp_path / "prepared")
