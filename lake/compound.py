@@ -11,7 +11,7 @@ import polars as pl
 
 from lake import paths
 from lake.calendar import days_before
-from lake.compare import COMPARED, before_question, history_questions, with_before
+from lake.compare import BEFORE, CHANGE, COMPARED, before_question, history_questions, with_before
 from lake.meters import load_meter
 from lake.over import OVER_COLUMNS, check_ratios, over_question, with_over
 from lake.query import RANK, Explanation, Plan, answer, explain, make_plan
@@ -147,6 +147,9 @@ def _joined(answers: Mapping[str, pl.LazyFrame], parts: Parts) -> pl.DataFrame:
         both = (parts["asked"], parts["over"])
         adds_up = [question.fill and each.question.adds_up(each.meter) for each in both]
         rows = with_over(rows, answers["over"], question, fills=adds_up)
+        if question.compare:
+            # Groups of the other meter alone were not in the bucket before either.
+            rows = rows.with_columns(pl.col(BEFORE, CHANGE).fill_null(0))
     if question.share:
         rows = with_share(rows, answers["total"])
     if ranks is not None:

@@ -295,6 +295,9 @@ def test_another_meter_stands_beside_in_all_buckets_and_groups(lake: Lake) -> No
         *((1, "b", 6, 1, None, None), (2, "b", None, None, 3, None))
     ]
     assert asked(lake, "seats", over="active_users", bucket="none") == [(1, 0, 4, 20, 0)]
+    # Who has seats alone was not active in the bucket before either.
+    alone = asked(lake, by=["subject"], over="seats", compare="previous", where="subject = 'x'")
+    assert alone == [(1, "x", None, None, 0, 0, None, 2, None)]
 
 
 def test_a_ratio_that_no_column_holds_is_an_error_and_never_another_number(tmp_path: Path) -> None:
