@@ -114,14 +114,16 @@ def _answered(storage: Storage, name: str, part: Part) -> pl.LazyFrame:
     try:
         return _measured(storage, part)
     except RefusedError as error:
-        if isinstance(error, SumTooLargeError) or name not in COMPARISON[1:]:
+        if isinstance(error, SumTooLargeError) or name not in COMPARISON:
             raise
+        hints = {"before": f"--compare reads the {part.question.bucket} before the range too: begin later"}
+        hint = "--compare looks for each group on all dates before: leave `quantity` out of the filter"
         raise RefusedError(
             error.what,
             where=error.where,
             expected=error.expected,
             found=error.found,
-            hint="--compare looks for each group on all dates before: leave `quantity` out of the filter",
+            hint=hints.get(name, hint),
         ) from error
 
 

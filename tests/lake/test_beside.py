@@ -174,6 +174,10 @@ def test_hours_and_days_of_a_zone_know_sealed_dates_from_their_aggregates(lake: 
     assert [(day, subject, state) for day, subject, *_, state in found] == [
         *((3, "a", "lost"), (3, "d", "new"), (4, "b", "returned"), (4, "d", "lost"))
     ]
+    # The hour before is one of a sealed date.
+    with pytest.raises(RefusedError, match="sealed") as refused:
+        asked(lake, compare="previous", bucket="hour", range=(DAY + 2 * ONE, DAY + 3 * ONE))
+    assert refused.value.hint == "--compare reads the hour before the range too: begin later"
     # The quantity of single events is gone with them.
     with pytest.raises(RefusedError, match="sealed") as refused:
         asked(lake, compare="previous", where="quantity > 1", range=after)
