@@ -55,7 +55,7 @@ class Batch:
 
     def in_pieces(self) -> Iterator[Batch]:
         """Yield the same lines in batches that are small enough for memory, of which the last ends the block."""
-        if len(self.lines) <= MAX_LINE_BYTES:
+        if len(self.lines) <= MAX_LINE_BYTES and count_line_ends(self.lines) < BATCH_LINES:
             yield self
             return
         pieces = list(cut(BytesIO(self.lines)))
@@ -65,6 +65,7 @@ class Batch:
             yield replace(
                 piece,
                 position=self.position + first,
+                refused=piece.refused or self.refused,
                 positions=self.positions and self.positions[lines],
                 texts=self.texts and self.texts[lines],
                 ends_block=self.ends_block and number == len(pieces),

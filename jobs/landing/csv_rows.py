@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import chain, groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -111,14 +111,18 @@ def _refused(record: Record, header: Header, meters: Mapping[str, Meter]) -> Ref
         return Refused(text, "not_json", f"expected RFC 4180, found {_HOLDS_ROWS}")
     number = len(field_texts(text)) if b'"' in text else text.count(b",") + 1
     if number != len(header.columns) and text.strip(b',"'):
-        return Refused(
-            text, "not_json", f"expected {len(header.columns)} fields as in the header, found {number}"
-        )
+        return Refused(text, "not_json", _other_number(len(header.columns), number))
     try:
         text.decode()
     except UnicodeDecodeError as error:
         return Refused(text, "not_json", f"expected UTF-8, found {error}")
     return None
+
+
+@cache
+def _other_number(expected: int, found: int) -> str:
+    """Return the one text for all such rows, of which there may be very many."""
+    return f"expected {expected} fields as in the header, found {found}"
 
 
 def _holds_rows(record: bytes, header: Header, meters: Mapping[str, Meter]) -> bool:
@@ -169,7 +173,7 @@ def _refused_batches(rows: list[_Row]) -> Iterator[Batch]:
         texts = [row.refused.text for row in found]
         lines = b"\n".join(text.replace(b"\n", b" ") for text in texts)
         numbers = [row.number for row in found]
-        yield Batch(lines, numbers[0], Refused(b"", reason, detail), numbers, texts)
+        yield from Batch(lines, numbers[0], Refused(b"", reason, detail), numbers, texts).in_pieces()
 
 
 def _typed(name: str, present: Sequence[Meter]) -> pl.Expr:

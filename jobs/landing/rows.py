@@ -18,7 +18,8 @@ FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "recei
 REQUIRED = ("subject", "meter", "quantity")
 # Each column takes kilobytes while it becomes text, however few rows there are.
 COLUMNS_AT_ONCE = 256
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# It checks the whole text and makes no value of it.
+_JSON = msgspec.json.Decoder(msgspec.Raw)
 # What readers raise of a damaged file; names in it that are not Unicode are ValueErrors.
 DAMAGE = (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
@@ -138,7 +139,7 @@ def _members(df: pl.DataFrame, columns: list[str], value: Callable[[str], pl.Exp
 def _is_object(text: str | None) -> bool:
     """Whether this is one JSON object and nothing behind it, which might pass for further fields of the event."""
     try:
-        return text is not None and _OBJECT.decode(text) is not None
+        return text is not None and text.startswith("{") and _JSON.decode(text) is not None
     except (msgspec.DecodeError, RecursionError):
         return False
 

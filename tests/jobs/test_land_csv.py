@@ -456,3 +456,11 @@ def test_many_columns_become_the_same_metadata_as_few(
         lake, _ = land_text(tmp_path / str(at_once), text)
         found.append(lake.raw_events("calls").sort("idempotency_key").collect()["metadata"].to_list())
     assert found[0] == found[1] == [None, '{"c0":"1","c2":"x","c6":"7"}', '{"c2":"x","c3":"y","c4":"z"}']
+
+
+def test_very_many_rows_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 7)
+    rows = [row(f"k{number:02}") if number % 3 else f"org_{number},calls" for number in range(1, 60)]
+    lake, _ = land_text(tmp_path, "\n".join([HEADER, *rows]))
+    assert keys(lake) == [f"k{number:02}" for number in range(1, 60) if number % 3]
+    assert quarantined(lake) == [(number, "not_json", f"org_{number},calls") for number in range(3, 60, 3)]
