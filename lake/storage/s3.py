@@ -7,7 +7,7 @@ import email.utils
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -219,7 +219,12 @@ class S3Storage(RemoteStorage):
         }
         if self._settings.anonymous:
             return {"storage_options": options | {"aws_skip_signature": "true"}, "credential_provider": None}
-        return {"storage_options": options, "credential_provider": _credential_provider(self._settings)}
+        return {"storage_options": options, "credential_provider": self._credentials}
+
+    @cached_property
+    def _credentials(self) -> Callable[[], tuple[dict[str, str], int | None]]:
+        """One for all scans: a session of botocore takes ten milliseconds to make."""
+        return _credential_provider(self._settings)
 
     def _tried_again(self, error: BaseException) -> bool:
         """As the answer says; without an answer botocore has tried all that passes by itself."""
