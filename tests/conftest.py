@@ -18,9 +18,19 @@ settings.register_profile("deep", settings.get_profile("ci"), derandomize=False,
 settings.load_profile(PROFILE)
 
 
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    """An empty folder, in memory where there is room."""
+def _empty_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=FOLDER))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """An empty folder, in memory where there is room."""
+    yield from _empty_folder()
+
+
+@pytest.fixture(scope="session")
+def scratch_of_session() -> Iterator[Path]:
+    """As `scratch`, for what several tests use and none changes."""
+    yield from _empty_folder()

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from depth import DEEP
+from depth import DEEP, evenly
 from faults.kills import completed, killed
 from faults.storage import BrokenOffError, DyingStorage, FaultyStorage
 from jobs.aggregate import aggregate
@@ -44,14 +44,24 @@ WAYS: dict[str, tuple[bool, type[BaseException]]] = {
     "fails before": (False, StorageError),
     "breaks off after": (True, BrokenOffError),
 }
-# Of a job's operations on each kind of lake, so many fail by chance, the same ones each time.
-SAMPLE = 6
+# Of a job's operations on a whole lake, so many fail in each way, evenly spread.
+OPERATIONS = 10
+# Of those on each kind of lake, so many fail by chance, the same ones each time.
+SAMPLE = 4
 if DEEP:
     WAYS |= {"fails after": (True, StorageError), "breaks off before": (False, BrokenOffError)}
 
 
-def prepared(folder: Path) -> None:
-    """A lake with everything in it that a job can meet."""
+@pytest.fixture(scope="session")
+def prepared(scratch_of_session: Path) -> Path:
+    """A lake with everything in it that a job can meet; tests work on copies of it."""
+    folder = scratch_of_session / "prepared"
+    prepare(folder)
+    return folder
+
+
+def prepare(folder: Path) -> None:
+    """Make a lake with everything in it that a job can meet."""
     lake, meter = a_lake(folder)
     for number, day in enumerate(DAYS):
         copies = [event("k", quantity=str(number + 1), day=day), event(f"own {number}", day=day)]
@@ -226,7 +236,7 @@ HARMLESS = [kind for kind in KINDS if not re.search("withdrawn|compacted|never",
 
 
 def linked(source: Path, target: Path) -> Path:
-    """The same lake once more, of the same files: jobs change none in its place."""
+    """The same lake once more, of the same files, to the inode: jobs replace files and change none in its place."""
     shutil.copytree(source, target, copy_function=os.link)
     return target
 
@@ -239,24 +249,22 @@ def run(lake: Lake, job: Job) -> None:
 @pytest.mark.parametrize(("after", "error"), WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("name", JOBS)
 def test_every_single_operation_may_fail(
-    scratch: Path, name: str, *, after: bool, error: type[BaseException]
+    scratch: Path, prepared: Path, name: str, *, after: bool, error: type[BaseException]
 ) -> None:
-    prepared(scratch / "prepared")
-    before = published(Lake(str(scratch / "prepared")))
-    undisturbed = Lake(str(linked(scratch / "prepared", scratch / "undisturbed")))
-    run(undisturbed, JOBS[name])
+    before = published(Lake(str(prepared)))
+    undisturbed = Lake(str(linked(prepared, scratch / "undisturbed")))
+    last = _operations(undisturbed, JOBS[name])
+    assert last >= 5
     after_it = published(undisturbed)
     for follow in (JOBS[name], _nightly):
         run(undisturbed, follow)
     expected = ended(undisturbed)
-    fails_at, last = 0, 1
-    while fails_at < last:
-        fails_at += 1
-        folder = linked(scratch / "prepared", scratch / "disturbed")
+    for fails_at in evenly(last, OPERATIONS, offset=int(after)):
+        folder = linked(prepared, scratch / "disturbed")
         lake = Lake(str(folder))
         faulty = FaultyStorage(folder, fails_at, after=after, error=error)
         run(lake.over(faulty), JOBS[name])
-        last = faulty.done + 1 if faulty.done >= fails_at else fails_at
+        assert faulty.done >= fails_at
         for place, rows in published(lake).items():
             assert rows in (before.get(place), after_it.get(place)), (fails_at, place)
         _nothing_is_lost(lake, expected)
@@ -264,16 +272,14 @@ def test_every_single_operation_may_fail(
             run(lake, follow)
         assert ended(lake) == expected, f"operation {fails_at}"
         shutil.rmtree(folder)
-    assert fails_at >= 5
 
 
 @pytest.mark.parametrize("name", ["aggregate", "nightly"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_may_break_off_on_any_kind_of_lake_and_so_may_the_next(
-    scratch: Path, kind: str, name: str
+    scratch: Path, prepared: Path, kind: str, name: str
 ) -> None:
-    source = scratch / "prepared"
-    prepared(source)
+    source = linked(prepared, scratch / "source")
     harmless = Lake(str(linked(source, scratch / "harmless")))
     for happened in KINDS[kind]:
         happened(source)
@@ -380,11 +386,11 @@ def test_killed_at_random_moments(scratch: Path) -> None:
     lakes = [Lake.init(str(folder)), Lake.init(str(other))]
     for lake in lakes:
         save_meter(lake.storage, parse_meter(json.dumps(body).encode(), "test"))
-    spec = Spec(events=1_000_000 if DEEP else 100_000, dates=20)
+    spec = Spec(events=1_000_000 if DEEP else 20_000, dates=20)
     write_lake(folder, NAME, generate(spec), 1, seed=1)
     aggregated(lakes[0])
     small = generate(Spec(events=2_000, dates=20, seed=2, subjects=50))
-    for number in range(50 if DEEP else 12):
+    for number in range(50 if DEEP else 8):
         date = spec.first_date + dt.timedelta(days=chance.randrange(20))
         rows = small.filter(pl.col("timestamp").dt.date() == date)
         rows.sample(20, seed=number).write_parquet(

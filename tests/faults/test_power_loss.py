@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import random
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 
 from depth import DEEP
 from faults.power_loss import EndedError, LosingDisk
-from faults.test_crash_anywhere import AS_OF, DAYS, JOBS, NAME, Job, ended, prepared, run
+from faults.test_crash_anywhere import AS_OF, DAYS, JOBS, NAME, Job, ended, linked, prepare, run
 from jobs.billing import month_of
 from jobs.export import export
 from jobs.nightly import nightly
@@ -53,19 +51,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compacted, "GRACE", dt.timedelta(0))
 
 
-def scene(folder: Path) -> None:
-    """A lake with everything in it that a job can meet, and a date whose events are gone."""
+@pytest.fixture(scope="session")
+def scene(scratch_of_session: Path) -> Path:
+    """A lake with everything in it that a job can meet, and a date whose events are gone; tests work on copies."""
+    folder = scratch_of_session / "scene"
     lake, meter = a_lake(folder)
     gone = put(lake, meter, "a.parquet", event("gone", day=GONE), day=GONE)
-    prepared(folder)
+    prepare(folder)
     gone.unlink()
     gone.parent.rmdir()
-
-
-def linked(source: Path, target: Path) -> Path:
-    """Another lake of the same files, to the inode: published files are replaced and never changed."""
-    shutil.copytree(source, target, copy_function=os.link)
-    return target
+    return folder
 
 
 def files(folder: Path) -> set[str]:
@@ -75,9 +70,8 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ALL_JOBS)
-def test_what_a_job_has_done_outlasts_a_loss_of_power(scratch: Path, name: str) -> None:
-    scene(scratch / "scene")
-    folder = linked(scratch / "scene", scratch / "lake")
+def test_what_a_job_has_done_outlasts_a_loss_of_power(scratch: Path, scene: Path, name: str) -> None:
+    folder = linked(scene, scratch / "lake")
     disk = LosingDisk(folder, scratch / "kept")
     with disk.recording(), reported(Lake(str(folder)), "job") as report:
         ALL_JOBS[name](Lake(str(folder)), report)
@@ -90,11 +84,10 @@ def test_what_a_job_has_done_outlasts_a_loss_of_power(scratch: Path, name: str) 
 @pytest.mark.parametrize("ended_before", [False, True], ids=["one run", "a run after a killed one"])
 @pytest.mark.parametrize("name", ALL_JOBS)
 def test_after_a_loss_at_any_moment_the_next_runs_end_as_if_nothing_had_been(
-    scratch: Path, name: str, *, ended_before: bool
+    scratch: Path, scene: Path, name: str, *, ended_before: bool
 ) -> None:
     job = ALL_JOBS[name]
-    scene(scratch / "scene")
-    undisturbed = linked(scratch / "scene", scratch / "undisturbed")
+    undisturbed = linked(scene, scratch / "undisturbed")
     disk = LosingDisk(undisturbed, scratch / "kept")
     with disk.recording():
         run(Lake(str(undisturbed)), job)
@@ -102,7 +95,7 @@ def test_after_a_loss_at_any_moment_the_next_runs_end_as_if_nothing_had_been(
     expected = _after_following(undisturbed, job)
     for seed in range(LOSSES):
         chance = random.Random(f"{name} {seed}")
-        folder = linked(scratch / "scene", scratch / f"lake {seed}")
+        folder = linked(scene, scratch / f"lake {seed}")
         disk = LosingDisk(folder, folder.with_name(f"kept {seed}"))
         for _ in range(2 if ended_before else 1):
             with suppress(EndedError), disk.recording(chance.randrange(1, operations + 2)):

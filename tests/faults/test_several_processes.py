@@ -161,7 +161,7 @@ def test_two_processes_that_land_one_input_land_it_once(scratch: Path) -> None:
     lake, _ = a_lake(scratch / "lake")
     bodies = [body(None, DAY + dt.timedelta(days=n % 3), quantity=n % 7) for n in range(3_000)]
     file = write(scratch / "usage.jsonl", bodies)
-    for _ in range(3):
+    for _ in range(2):
         landers = [
             subprocess.Popen(command(scratch / "lake", "land", file), env=ENV, **QUIET) for _ in range(3)
         ]
@@ -179,20 +179,20 @@ def test_an_event_that_lands_while_its_date_is_dropped_counts_or_is_quarantined(
         write(
             scratch / f"{number}.jsonl", [body(f"{number}-{n}", DAY + dt.timedelta(days=n)) for n in range(5)]
         )
-        for number in range(60)
+        for number in range(30)
     ]
     script = f"""
 from jobs.land import land
 from jobs.report import reported
 for number in range({len(files)}):
-    wait_for(number // 6)
+    wait_for(number // 3)
     with reported(lake, "land") as report:
         land(lake, [f"{scratch}/{{number}}.jsonl"], report)
     Path(f"{scratch}/{{number}}.jsonl").unlink()
 """
     with beside(scratch / "lake", script) as lander:
         while lander.poll() is None:
-            day = (len(files) - sum(file.exists() for file in files)) // 6
+            day = (len(files) - sum(file.exists() for file in files)) // 3
             with reported(lake, "nightly") as report:
                 nightly(lake, report, as_of=DAY + dt.timedelta(days=min(day, 9)))
             assert report.exit_code in (0, 1), report.problems
@@ -291,7 +291,7 @@ for number in range(1_000_000):
     with beside(scratch / "lake", script) as producer:
         while not (scratch / "lake" / paths.events(NAME, DAY) / "new0.parquet").exists():
             assert producer.poll() is None
-        for _ in range(12):
+        for _ in range(6):
             with reported(lake, "nightly") as report:
                 nightly(lake, report, as_of=DAY)
             assert report.problems == []
