@@ -39,7 +39,7 @@ def before_question(question: Question) -> Question:
         name = UTC if question.bucket == "hour" else question.zone
         zone = zone_of(name)
         raise BadInputError(
-            f"the range does not begin and end with a {question.bucket}, which --compare needs",
+            f"the range does not consist of whole {question.bucket}s, which --compare needs",
             expected=f"whole {question.bucket}s of {name}, such as {_text(first, zone)} to {_text(last, zone)}",
             found=f"{_text(question.since, zone)} to {_text(question.until, zone)}",
         )

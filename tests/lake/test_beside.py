@@ -208,15 +208,15 @@ def test_what_is_read_beside_is_explained(lake: Lake) -> None:
         ({"bucket": "none"}, "there is no bucket before this one"),
         (
             {"bucket": "week"},
-            "does not begin and end with a week, which --compare needs: expected whole weeks of UTC",
+            "does not consist of whole weeks, which --compare needs: expected whole weeks of UTC",
         ),
         (
             {"range": (RANGE[0], instant(RANGE[1]) - dt.timedelta(hours=1))},
-            "does not begin and end with a day",
+            "does not consist of whole days",
         ),
         (
             {"zone": "Europe/Berlin", "range": (instant(RANGE[0]), RANGE[1])},
-            "does not begin and end with a day",
+            "does not consist of whole days",
         ),
         (
             {"zone": "Asia/Kolkata", "bucket": "hour"},
