@@ -45,7 +45,8 @@ def export(  # noqa: PLR0913 - what to export, and how
         try:
             with report.stage("export"):
                 state = seen.state if seen else load_state(lake.storage, each.name)
-                month = MonthExport(lake.storage, each, state, period, chosen, seen, on_request)
+                carried = 0 if period.start > now().date() else each.carry_days or 0
+                month = MonthExport(lake.storage, each, state, period, chosen, carried, seen, on_request)
                 check_columns(each, chosen.by, chosen.columns, month.folder)
                 done = _export(month, close=close)
             report.exports.append(done)
@@ -80,7 +81,7 @@ def _export(export: MonthExport, *, close: bool) -> ExportReport:
         # Of what is known it was seen that this is right.
         repair_latest(revisions, closed=done.closed)
     if _is_due(export, revisions, close=close):
-        revise(export, revisions, billed_rows(export), done, closed)
+        revise(export, revisions, billed_rows(export), done, closed, may_be_empty=close)
     elif done.revision:
         done.left_out = revisions.left_out(done.revision)
     if not done.revision:

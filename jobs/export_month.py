@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jobs.billing import COLUMN_SETS, Period
 from jobs.export_inputs import inputs_by_date, month_records
 from lake import paths
+from lake.calendar import days_before
 from lake.exports import RevisionInfo
 from lake.freshness import out_of_date as stale_dates
 from lake.recent import RecentRows
@@ -64,13 +65,17 @@ class Seen:
 
 
 class MonthExport(NamedTuple):
-    """One period of one meter, to be exported one way; `on_request` if a person asks for it, and no night."""
+    """One period of one meter, to be exported one way; `on_request` if a person asks for it, and no night.
+
+    The levels of so many dates before it are carried into it: of none where it has not begun.
+    """
 
     storage: Storage
     meter: Meter
     state: MeterState
     period: Period
     options: Options
+    carry_days: int
     seen: Seen | None = None
     on_request: bool = True
 
@@ -90,9 +95,14 @@ class MonthExport(NamedTuple):
         return "usage" if self.options.by or self.meter.needs_usage else "usage_by_subject"
 
     @property
+    def first_date(self) -> dt.date:
+        """The first date that it is made of."""
+        return days_before(self.period.start, self.carry_days)
+
+    @property
     def records(self) -> dict[dt.date, PartitionState]:
         """The records of the dates that it is made of, in order."""
-        return month_records(self.state, self.period, self.meter.carry_days or 0)
+        return month_records(self.state, self.period, self.carry_days)
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -101,10 +111,10 @@ class MonthExport(NamedTuple):
 
 
 def out_of_date(export: MonthExport) -> dict[str, str]:
-    """The period's dates that are out of date, of which an export tells what was aggregated last, and why."""
-    start, end = export.period
+    """The export's dates that are out of date, of which it tells what was aggregated last, and why."""
+    first, end = export.first_date, export.period.end
     if export.seen:
-        stale = {date: why for date, why in export.seen.stale.items() if start <= date < end}
+        stale = {date: why for date, why in export.seen.stale.items() if first <= date < end}
     else:
-        stale = stale_dates(export.storage, export.meter, export.state, start, end)
+        stale = stale_dates(export.storage, export.meter, export.state, first, end)
     return {date.isoformat(): why for date, why in stale.items()}

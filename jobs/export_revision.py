@@ -29,17 +29,27 @@ from lake.sums import lacks_quantity
 from schemas.tables import MEASURES
 
 
-def revise(
-    export: MonthExport, revisions: Revisions, rows: pl.LazyFrame, done: ExportReport, closed: Close | None
+def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
+    export: MonthExport,
+    revisions: Revisions,
+    rows: pl.LazyFrame,
+    done: ExportReport,
+    closed: Close | None,
+    *,
+    may_be_empty: bool,
 ) -> None:
-    """Make the next revision, unless its rows are those of the one before.
+    """Make the next revision, unless its rows are those of the one before, or it were the first and had none.
 
     What of a closed month differs without any event having come or gone waits until a person asks for it.
     """
     made = Drafts(export.storage, additive=is_additive(export.meter))
     try:
         usage, done.left_out = _usage(export, rows, made)
-        if revisions.last and not _adjust(export, revisions, usage, made, done):
+        if revisions.last:
+            if not _adjust(export, revisions, usage, made, done):
+                return
+        elif not (may_be_empty or done.left_out or usage.head(1).collect().height):
+            # Of dates before the month whose levels were all 0, or too long ago.
             return
         if closed:
             made.drop(f"{USAGE}.parquet")
@@ -196,5 +206,5 @@ def _manifest(export: MonthExport, revisions: Revisions, made: Drafts, closed: C
         inputs=export.inputs,
         files=made.described(),
         events=event_fingerprints(export.records).rows,
-        carry_days=meter.carry_days or msgspec.UNSET,
+        carry_days=export.carry_days or msgspec.UNSET,
     )

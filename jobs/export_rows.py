@@ -27,16 +27,16 @@ def billed_rows(export: MonthExport) -> pl.LazyFrame:
         seen.is_small = True
         return recent.lazy()
     check_files(export, records)
-    return aggregate_rows(export.storage, export.meter, export.table, export.period)
+    return aggregate_rows(export.storage, export.meter, export.table, (export.first_date, export.period.end))
 
 
 def check_files(export: MonthExport, records: Mapping[dt.date, PartitionState]) -> None:
     """Whether the very files that are exported name the inputs that their records tell of."""
-    start, end = export.period
+    first, end = export.first_date, export.period.end
     expected = {date: record.fingerprint for date, record in records.items()}
     found = {}
     listed = part_files(export.storage, paths.aggregates(export.table, export.meter.name))
-    files = {date: file for date, file in listed.items() if start <= date < end}
+    files = {date: file for date, file in listed.items() if first <= date < end}
     # Their footers are read here, and then their rows.
     export.storage.prefetch(list(files.values()))
     for date, file in files.items():

@@ -123,7 +123,7 @@ def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
     for each in sorted(exports, key=lambda export: export.action != "exported")[:MAX_LINES]:
         said = f"{each.action}, closed" if each.closed else each.action
         counts = (each.rows, each.adjustments) if each.action == "exported" else ("-", "-")
-        table.add(each.meter, each.period, each.revision or "-", *counts, said)
+        table.add(each.meter, each.form, each.revision or "-", *counts, said)
     table.print(console)
     cut(console, exports, MAX_LINES)
     for each in exports:
@@ -132,6 +132,14 @@ def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
                 console,
                 f"{each.meter} {each.period}: {counted(len(each.out_of_date), 'date')} changed since, "
                 "and not in it before the next: meterlake aggregate",
+                "  ",
+            )
+        if each.pending_adjustments:
+            rows = counted(each.pending_adjustments, "row")
+            prose(
+                console,
+                f"{each.meter} {each.form}: closed; its definition or the program changed, {rows} would be adjusted "
+                f"by: meterlake export --period {each.period}",
                 "  ",
             )
     made = [each for each in exports if each.action == "exported"]

@@ -465,7 +465,13 @@ def test_status_and_page_name_closed_months_that_wait_for_a_request(
 ) -> None:
     lake, _ = closed
     changed_definition(lake)
-    night(lake)
+    assert cli.run(["--lake", lake.url, "nightly", "--as-of", str(NOVEMBER), "--no-lease"]) == 0
+    told_of_run = " ".join(capsys.readouterr().out.split())
+    assert (
+        "active_users 2026-06: closed; its definition or the program changed, 1 row would be adjusted by: meterlake export --period 2026-06"
+        in told_of_run
+    )
+    assert "period 2026-06/by=plan revision 3 rows 2 adjustments 1 outcome exported" in told_of_run
     assert due(lake) == {"2026-06 usual": (2, True, "definition or program changed", 1)}
     assert cli.run(["--lake", lake.url, "status"]) == 0
     shown = capsys.readouterr().out
@@ -507,3 +513,74 @@ def test_an_export_that_cant_be_read_is_a_problem_of_status_alone(billed: tuple[
     found = status(lake, runs=0)
     assert [problem["where"] for problem in found.problems] == [str(manifest.relative_to(lake.url))]
     assert [each.exports_due for each in found.meters] == [[]]
+
+
+# Levels that are carried
+
+
+@pytest.fixture
+def seats(tmp_path: Path) -> tuple[Lake, Meter]:
+    """Two workspaces with seats in June; of one they end in July."""
+    lake, meter = a_lake(tmp_path, **SEATS, carry_days=45)
+    put(lake, meter, "a.parquet", *(event(f"{n}", quantity=f"{n}", workspace=f"w{n}") for n in (2, 3)))
+    july = dt.date(2026, 7, 9)
+    put(lake, meter, "a.parquet", event("end", quantity="0", day=july, workspace="w2"), day=july)
+    return lake, meter
+
+
+SEATS: dict[str, Any] = {
+    "aggregation": "last",
+    "event_retention_days": 3650,
+    "dimensions": [{"name": "workspace", "type": "string"}],
+    "series": ["workspace"],
+}
+
+
+def test_months_into_which_levels_are_carried_are_exported(seats: tuple[Lake, Meter]) -> None:
+    lake, meter = seats
+    august = dt.date(2026, 8, 20)
+    assert {*well(lake, august)} == {"2026-06", "2026-07", "2026-08"}
+    totals = [told(lake, f"2026-{month:02}") for month in range(6, 10)]
+    # On the first of September June is 74 dates ago.
+    assert totals == [{("org_1",): 5}, {("org_1",): 3}, {("org_1",): 3}, {}]
+    assert {*well(lake, NOVEMBER)} == set()
+    # A late event of a date that was looked back to.
+    put(lake, meter, "late.parquet", event("late", quantity="7", workspace="w3", timestamp=LATER), day=DAY)
+    assert {*well(lake, NOVEMBER)} == {"2026-06", "2026-07", "2026-08"}
+    assert [told(lake, f"2026-{month:02}") for month in range(6, 10)] == [
+        {("org_1",): 9},
+        {("org_1",): 7},
+        {("org_1",): 7},
+        {},
+    ]
+    assert well(lake, NOVEMBER) == {}
+
+
+LATER = event("", day=DAY)["timestamp"] + dt.timedelta(hours=1)
+
+
+def test_other_carry_days_wait_for_a_request_in_closed_months_alone(seats: tuple[Lake, Meter]) -> None:
+    lake, meter = seats
+    well(lake)
+    exported(lake, "2026-07", close=True)
+    defined(lake, **SEATS, carry_days=3)
+    assert {form: done.rows for form, done in well(lake).items()} == {"2026-08": 0}
+    assert due(lake) == {"2026-07 usual": (1, True, "definition or program changed", 1)}
+    # A late event is billed by today's definition.
+    put(lake, meter, "late.parquet", event("late", day=DAY, workspace="w4"), day=DAY)
+    assert {*well(lake)} == {"2026-06"}
+    july = dt.date(2026, 7, 2)
+    put(lake, meter, "late.parquet", event("july", day=july, workspace="w5"), day=july)
+    assert {*well(lake)} == {"2026-07"}
+    assert told(lake, "2026-07") == {("org_1",): 1}
+    assert due(lake) == {}
+
+
+def test_nothing_is_carried_into_a_month_that_has_not_begun(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path, **SEATS, carry_days=366)
+    today = dt.datetime.now(dt.UTC).date()
+    put(lake, meter, "a.parquet", event("a", day=today, workspace="w"), day=today)
+    well(lake, today)
+    following = (today.replace(day=1) + dt.timedelta(days=32)).strftime("%Y-%m")
+    assert exported(lake, following).action == "nothing used"
+    assert due(lake) == {}
