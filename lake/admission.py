@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -122,7 +123,8 @@ def _check_or_gone(storage: Storage, meter: Meter, file: StoredFile) -> FileChec
 
 def _read_through(partition: Partition) -> BadInputError | None:
     try:
-        partition.rows().collect(engine="streaming")
+        # Nothing is kept: there may be more than fits into memory.
+        deque(partition.rows().collect_batches(engine="streaming"), maxlen=0)
     except FileNotFoundError:
         raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, BrokenLakeError) as error:

@@ -34,8 +34,11 @@ def to_frame(batch: pa.RecordBatch) -> pl.DataFrame:
     Names are to be distinct. Raises pyarrow.ArrowInvalid if the batch is damaged, such as text that is not UTF-8.
     """
     batch.validate(full=True)
-    columns = [_plain(column) for column in batch.columns]
-    return pl.DataFrame(pa.record_batch(columns, names=batch.schema.names))
+    # Each by itself: of a batch as a whole, whoever keeps one column keeps the memory of all.
+    columns = [pl.Series(_plain(column)) for column in batch.columns]
+    return pl.DataFrame(
+        [column.alias(name) for column, name in zip(columns, batch.schema.names, strict=True)]
+    )
 
 
 def is_text(dtype: pa.DataType) -> bool:

@@ -29,12 +29,15 @@ _MAX_DICTIONARY_BYTES = 2**25
 class ColumnSize(NamedTuple):
     """Bytes of one column of a row group: its largest pages before, and its values once they are decoded.
 
-    `row_bytes` is what a row takes: of a flat column in the page where rows take most, else on average.
+    `row_bytes` is what a row takes: of a flat column in the page where rows take most, else on average. `scanned_bytes`
+    are as `decoded_bytes` for a reader that keeps the text of a dictionary once.
     """
 
+    name: str
     page_bytes: int
     row_bytes: float
     decoded_bytes: int
+    scanned_bytes: int
     repeated: bool
 
 
@@ -63,7 +66,7 @@ def column_sizes(
 def _column_size(source: BinaryIO, chunk: Any, leaf: Any, rows: int) -> ColumnSize:
     width = leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(leaf.physical_type)
     dictionary, largest, longest = 0, 0, 0
-    decoded, dense = 0, 0.0
+    decoded, dense, shared = 0, 0.0, 0
     for page in _pages(source, chunk):
         if page.kind == _DICTIONARY:
             dictionary = page.uncompressed_bytes
@@ -72,9 +75,12 @@ def _column_size(source: BinaryIO, chunk: Any, leaf: Any, rows: int) -> ColumnSi
         largest = max(largest, page.uncompressed_bytes)
         size = _decoded_bytes(page, width, longest)
         decoded += size
+        if width is None and page.encoding in _BY_DICTIONARY:
+            shared += size - page.values * _TEXT_BYTES
         dense = max(dense, size / max(page.values, 1))
     repeated = leaf.max_repetition_level > 0
-    return ColumnSize(dictionary + largest, decoded / rows if repeated else dense, decoded, repeated)
+    row_bytes, scanned = decoded / rows if repeated else dense, decoded - shared + dictionary
+    return ColumnSize(leaf.path, dictionary + largest, row_bytes, decoded, scanned, repeated)
 
 
 def _decoded_bytes(page: _Page, width: int | None, longest: int) -> int:

@@ -15,6 +15,7 @@ from polars.io.plugins import register_io_source
 
 from lake.arrow_values import as_number_text, to_frame
 from lake.column_kinds import DIMENSIONS, FIELDS, Kind, is_own_text
+from lake.large_files import MAX_MEAN_TEXT, decoded_size
 from lake.parquet_batches import DAMAGE, read_batches, read_schema
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError
@@ -27,7 +28,7 @@ HINT = "replace or remove the file; it is left where it is and not counted"
 
 
 class FileCheck(NamedTuple):
-    """What is wrong with a producer's file, if anything, and whether its types are others than the lake's."""
+    """What is wrong with a producer's file, if anything, and whether it is converted in batches while it is read."""
 
     error: MeterlakeError | None = None
     converted: bool = False
@@ -40,16 +41,7 @@ def check_columns(
     try:
         schema = read_schema(storage.footer(file))
     except DAMAGE as error:
-        found = (str(error) or type(error).__name__).splitlines()[0][:MAX_REASON_CHARS]
-        return FileCheck(
-            BadInputError(
-                "unreadable file",
-                where=file.path,
-                expected="a Parquet file",
-                found=f"{file.size_bytes} bytes: {found}",
-                hint=HINT,
-            )
-        )
+        return _unreadable(file, error)
     for name in columns:
         # A quantity under another name must not count as an absent one, which is 1.
         misnamed = name == "quantity" and _misnamed(schema, name, columns)
@@ -57,7 +49,13 @@ def check_columns(
             wrong = _column_error(schema, name, columns, file)
             if wrong:
                 return FileCheck(wrong)
-    return FileCheck(converted=not _is_own(schema, columns))
+    try:
+        size = decoded_size(storage, file, columns)
+    except DAMAGE as error:
+        return _unreadable(file, error)
+    if size.dense_column:
+        return _too_dense(file, size.dense_column)
+    return FileCheck(converted=size.is_large or not _is_own(schema, columns))
 
 
 def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.LazyFrame:
@@ -101,6 +99,31 @@ def _converted(
             yield to_frame(batch).select(values)
     except (*DAMAGE, pl.exceptions.PolarsError) as error:
         raise pl.exceptions.ComputeError(str(error) or type(error).__name__) from error
+
+
+def _unreadable(file: StoredFile, error: BaseException) -> FileCheck:
+    found = (str(error) or type(error).__name__).splitlines()[0][:MAX_REASON_CHARS]
+    return FileCheck(
+        BadInputError(
+            "unreadable file",
+            where=file.path,
+            expected="a Parquet file",
+            found=f"{file.size_bytes} bytes: {found}",
+            hint=HINT,
+        )
+    )
+
+
+def _too_dense(file: StoredFile, column: str) -> FileCheck:
+    return FileCheck(
+        BadInputError(
+            f"column {column!r} is too large",
+            where=file.path,
+            expected=f"at most {MAX_MEAN_TEXT >> 10} KiB of text in a row on average",
+            found=f"more, in a file of {file.size_bytes:,} bytes",
+            hint=HINT,
+        )
+    )
 
 
 def _value(name: str, columns: Columns, dtype: pa.DataType | None) -> pl.Expr:

@@ -1,0 +1,98 @@
+"""Which Parquet files of producers take far more memory once they are decoded than events do, or than they should at once.
+
+Polars decodes a column of a row group as a whole. How much that is says the footer, but not of text in a dictionary,
+where a few bytes stand for a long value in each of many rows; and the footer may lie, where the pages can't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+
+from lake import paths
+from lake.parquet_batches import read_batches
+from lake.parquet_pages import column_sizes
+from lake.storage import Storage, StoredFile
+
+# Of a row group that is decoded at once: a million events with metadata have less.
+MAX_GROUP_BYTES = 2**29
+# A column of so much text has at most `MAX_MEAN_TEXT` bytes a row, or it is no column of events. What is no metadata
+# is kept while a partition is aggregated, of all its files together.
+MAX_METADATA_BYTES, MAX_TEXT_BYTES, MAX_MEAN_TEXT = 2**28, 2**25, 2**14
+_OUR_OWN = ("land-", paths.COMPACTED)
+
+
+class Size(NamedTuple):
+    """Whether a row group is too large to be decoded at once, and a column with more text than events have, if any."""
+
+    is_large: bool = False
+    dense_column: str | None = None
+
+
+def decoded_size(storage: Storage, file: StoredFile, columns: Collection[str]) -> Size:
+    """Return how much memory these columns of a file take once they are decoded.
+
+    The files that the lake has written itself, in small row groups, are not looked into. Reads the headers of the
+    pages, of a file that is not local only where its footer can't rule it out, and text only where these can't.
+    Raises one of `DAMAGE` for a file that can't be read.
+    """
+    if file.path.rsplit("/", 1)[-1].startswith(_OUR_OWN):
+        return Size()
+    source = storage.footer(file)
+    with pq.ParquetFile(source) as found:
+        metadata = found.metadata
+    if isinstance(source, BytesIO) and not _may_be_large(metadata, columns):
+        return Size()
+    local = storage.local(file)
+    groups, text = _bounds(metadata, local, columns)
+    suspects = [name for name, size in text.items() if _is_dense(name, size, metadata.num_rows)]
+    dense = (name for name in suspects if _has_dense_text(local, name, metadata.num_rows))
+    return Size(max(groups, default=0) > MAX_GROUP_BYTES or bool(suspects), next(dense, None))
+
+
+def _bounds(
+    metadata: pq.FileMetaData, local: Path, columns: Collection[str]
+) -> tuple[list[int], dict[str, int]]:
+    """Return the bytes of each row group, with the text of dictionaries once, and at most of each column's values."""
+    text = dict.fromkeys(columns, 0)
+    groups = []
+    with local.open("rb") as pages:
+        for group in range(metadata.num_row_groups):
+            sizes = list(column_sizes(metadata, pages, group, columns))
+            groups.append(sum(size.scanned_bytes for size in sizes))
+            for size in sizes:
+                name = size.name if size.name in columns else size.name.split(".")[0]
+                text[name] += size.decoded_bytes
+    return groups, text
+
+
+def _has_dense_text(local: Path, column: str, rows: int) -> bool:
+    total = 0
+    for batch, _ in read_batches(local, [column]):
+        total += batch.nbytes
+        if _is_dense(column, total, rows):
+            return True
+    return False
+
+
+def _is_dense(column: str, text_bytes: int, rows: int) -> bool:
+    """Return whether so much text in so many rows of a column is more than events have."""
+    enough = MAX_METADATA_BYTES if column == "metadata" else MAX_TEXT_BYTES
+    return text_bytes > max(enough, rows * MAX_MEAN_TEXT)
+
+
+def _may_be_large(metadata: pq.FileMetaData, columns: Collection[str]) -> bool:
+    """Return whether a footer leaves it open that the columns take much memory once they are decoded."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    wanted = [
+        chunk
+        for chunk in chunks
+        if chunk.path_in_schema in columns or chunk.path_in_schema.split(".")[0] in columns
+    ]
+    most: int = sum(chunk.total_uncompressed_size * max(chunk.num_values, 1) for chunk in wanted)
+    return most > MAX_TEXT_BYTES
