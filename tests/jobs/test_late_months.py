@@ -74,9 +74,9 @@ def told(lake: Lake, form: str) -> dict[Any, Decimal]:
 
 
 @pytest.fixture
-def billed(tmp_path: Path) -> tuple[Lake, Meter]:
+def billed(scratch: Path) -> tuple[Lake, Meter]:
     """A lake with usage of June and November whose June is exported in three forms."""
-    lake, meter = a_lake(tmp_path, event_retention_days=3650)
+    lake, meter = a_lake(scratch, event_retention_days=3650)
     put(lake, meter, "a.parquet", event("x"), event("y", subject="b", plan="free"))
     put(lake, meter, "a.parquet", event("z", day=NOVEMBER), day=NOVEMBER)
     well(lake)
@@ -117,20 +117,20 @@ def test_a_closed_month_is_adjusted_and_its_open_forms_are_told_anew(billed: tup
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-def test_a_month_with_usage_that_was_never_exported_is_exported(tmp_path: Path, *, sealed: bool) -> None:
-    lake, meter = a_lake(tmp_path, event_retention_days=30 if sealed else 3650)
+def test_a_month_with_usage_that_was_never_exported_is_exported(scratch: Path, *, sealed: bool) -> None:
+    lake, meter = a_lake(scratch, event_retention_days=30 if sealed else 3650)
     put(lake, meter, "a.parquet", event("x"))
     put(lake, meter, "b.parquet", event("y", day=dt.date(2019, 2, 3)), day=dt.date(2019, 2, 3))
     if sealed:
         night(lake, DAY)
-        shutil.rmtree(tmp_path / paths.EXPORTS)
+        shutil.rmtree(scratch / paths.EXPORTS)
     assert {*well(lake)} == {"2019-02", "2026-06"}
     assert bool(load_state(lake.storage, NAME).sealed) == sealed
     assert well(lake) == {}
 
 
-def test_a_month_of_which_only_another_form_was_exported_gets_the_usual_one(tmp_path: Path) -> None:
-    lake, meter = a_lake(tmp_path, event_retention_days=3650)
+def test_a_month_of_which_only_another_form_was_exported_gets_the_usual_one(scratch: Path) -> None:
+    lake, meter = a_lake(scratch, event_retention_days=3650)
     put(lake, meter, "a.parquet", event("x"))
     aggregated(lake)
     exported(lake, options=Options(by=("plan",)))
@@ -390,10 +390,10 @@ def test_files_that_were_merged_or_copied_are_no_late_events(closed: tuple[Lake,
     assert told(lake, "2026-06") == {("b",): 1, ("org_1",): 5}
 
 
-def test_series_that_are_set_wait_for_a_request_in_closed_months_alone(tmp_path: Path) -> None:
+def test_series_that_are_set_wait_for_a_request_in_closed_months_alone(scratch: Path) -> None:
     dimensions = [{"name": "workspace", "type": "string"}]
     seats = {"aggregation": "last", "event_retention_days": 60, "dimensions": dimensions}
-    lake, meter = a_lake(tmp_path, **seats)
+    lake, meter = a_lake(scratch, **seats)
     months = [DAY, dt.date(2026, 8, 3), dt.date(2026, 11, 3)]
     for day in months:
         levels = [event(f"{n} {day}", quantity=f"{n}", day=day, workspace=f"w{n}") for n in (2, 3)]
@@ -489,8 +489,8 @@ def test_status_and_page_name_closed_months_that_wait_for_a_request(
     assert "closed before" not in document(gather(lake, NOVEMBER, 90))
 
 
-def test_the_page_names_the_newest_months_of_many(tmp_path: Path) -> None:
-    lake, meter = a_lake(tmp_path, event_retention_days=3650)
+def test_the_page_names_the_newest_months_of_many(scratch: Path) -> None:
+    lake, meter = a_lake(scratch, event_retention_days=3650)
     for month in range(1, 10):
         day = dt.date(2026, month, 3)
         put(lake, meter, "a.parquet", event(f"k{month}", day=day), day=day)
@@ -519,9 +519,9 @@ def test_an_export_that_cant_be_read_is_a_problem_of_status_alone(billed: tuple[
 
 
 @pytest.fixture
-def seats(tmp_path: Path) -> tuple[Lake, Meter]:
+def seats(scratch: Path) -> tuple[Lake, Meter]:
     """Two workspaces with seats in June; of one they end in July."""
-    lake, meter = a_lake(tmp_path, **SEATS, carry_days=45)
+    lake, meter = a_lake(scratch, **SEATS, carry_days=45)
     put(lake, meter, "a.parquet", *(event(f"{n}", quantity=f"{n}", workspace=f"w{n}") for n in (2, 3)))
     july = dt.date(2026, 7, 9)
     put(lake, meter, "a.parquet", event("end", quantity="0", day=july, workspace="w2"), day=july)
@@ -576,8 +576,8 @@ def test_other_carry_days_wait_for_a_request_in_closed_months_alone(seats: tuple
     assert due(lake) == {}
 
 
-def test_nothing_is_carried_into_a_month_that_has_not_begun(tmp_path: Path) -> None:
-    lake, meter = a_lake(tmp_path, **SEATS, carry_days=366)
+def test_nothing_is_carried_into_a_month_that_has_not_begun(scratch: Path) -> None:
+    lake, meter = a_lake(scratch, **SEATS, carry_days=366)
     today = dt.datetime.now(dt.UTC).date()
     put(lake, meter, "a.parquet", event("a", day=today, workspace="w"), day=today)
     well(lake, today)

@@ -67,9 +67,9 @@ def problems(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def billed(tmp_path: Path) -> tuple[Lake, Meter]:
+def billed(scratch: Path) -> tuple[Lake, Meter]:
     """A lake after a night, with two forms of June."""
-    lake, meter = a_lake(tmp_path / "lake", event_retention_days=3650)
+    lake, meter = a_lake(scratch / "lake", event_retention_days=3650)
     put(lake, meter, "a.parquet", event("a"))
     night(lake)
     exported(lake, options=Options(by=("plan",)))
@@ -103,11 +103,11 @@ def test_a_quiet_night_leaves_it_as_it_is(billed: tuple[Lake, Meter]) -> None:
     assert (Path(lake.url) / paths.latest(FOLDER)).stat() == before
 
 
-def test_an_export_of_nothing_has_none(tmp_path: Path) -> None:
-    lake, _ = a_lake(tmp_path)
+def test_an_export_of_nothing_has_none(scratch: Path) -> None:
+    lake, _ = a_lake(scratch)
     night(lake)
     exported(lake)
-    assert not (tmp_path / paths.EXPORTS).exists()
+    assert not (scratch / paths.EXPORTS).exists()
 
 
 # Whatever stands there
@@ -213,16 +213,16 @@ def test_a_folder_in_its_place_is_named_and_keeps_no_other_export(billed: tuple[
     assert problems(Path(lake.url) / paths.EXPORTS) == ["latest.json is no file"]
 
 
-def test_of_a_revision_that_is_delivered_alone_nothing_is_asked(revised: Lake, tmp_path: Path) -> None:
+def test_of_a_revision_that_is_delivered_alone_nothing_is_asked(revised: Lake, scratch: Path) -> None:
     revision = Path(revised.url) / paths.revision(FOLDER, 2)
     assert problems(revision) == []
-    shutil.copytree(revision, tmp_path / "invoice")
-    assert problems(tmp_path / "invoice") == []
+    shutil.copytree(revision, scratch / "invoice")
+    assert problems(scratch / "invoice") == []
     # Beside no revision at all it names none.
-    (tmp_path / "other").mkdir()
-    shutil.copy(Path(revised.url) / paths.latest(FOLDER), tmp_path / "other")
-    shutil.copytree(revision, tmp_path / "other/invoice")
-    assert problems(tmp_path / "other") == ["revision of latest.json is not that of the revisions"]
+    (scratch / "other").mkdir()
+    shutil.copy(Path(revised.url) / paths.latest(FOLDER), scratch / "other")
+    shutil.copytree(revision, scratch / "other/invoice")
+    assert problems(scratch / "other") == ["revision of latest.json is not that of the revisions"]
 
 
 # Interruptions
@@ -259,9 +259,9 @@ class DyingStorage(LocalStorage):
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("close", [False, True])
 def test_interrupted_anywhere_the_next_night_ends_with_the_same(
-    tmp_path: Path, *, after: bool, close: bool
+    scratch: Path, *, after: bool, close: bool
 ) -> None:
-    lake, meter = a_lake(tmp_path / "lake", event_retention_days=3650)
+    lake, meter = a_lake(scratch / "lake", event_retention_days=3650)
     put(lake, meter, "a.parquet", event("a"))
     night(lake)
     put(lake, meter, "b.parquet", event("b"))
@@ -272,12 +272,12 @@ def test_interrupted_anywhere_the_next_night_ends_with_the_same(
         if close:
             exported(lake, close=True)
 
-    undisturbed = linked(tmp_path / "lake", tmp_path / "undisturbed")
+    undisturbed = linked(scratch / "lake", scratch / "undisturbed")
     counting = DyingStorage(undisturbed, 0, after=after)
     work(Lake(str(undisturbed)).over(counting))
     wanted = content(undisturbed, paths.EXPORTS)
     for number in range(1, counting.done + 1):
-        disturbed = linked(tmp_path / "lake", tmp_path / "disturbed")
+        disturbed = linked(scratch / "lake", scratch / "disturbed")
         faulty = DyingStorage(disturbed, number, after=after)
         with pytest.raises(KilledError):
             work(Lake(str(disturbed)).over(faulty))
