@@ -23,7 +23,7 @@ QUANTITY_LIMIT = 10**QUANTITY_DIGITS
 REASONS = {
     "not_json": "the line is not valid JSON (or the CSV row is not RFC 4180, is not UTF-8, or does not fit its header)",
     "not_an_object": "the line is valid JSON, but not an object",
-    "too_large": "the line is longer than 16 MiB, or nested deeper than 64 levels",
+    "too_large": "the line is longer than 16 MiB, nested deeper than 64 levels, or of more than 1,048,576 values",
     "unknown_field": "a member that is no field of an event, where there is no idempotency key, or whose name is almost a field's",
     "meter_missing": "no meter is named, or its name is not text",
     "unknown_meter": "no meter of this name is defined in the lake",
