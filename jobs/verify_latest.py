@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import msgspec
 
 from jobs.delivered_file import read_delivered
 from lake import paths
@@ -20,9 +23,12 @@ HINT = "in a lake run: meterlake nightly; a folder that is delivered needs all i
 def check_latest(folder: Path, manifests: Sequence[tuple[int, Manifest | None]]) -> Iterator[MeterlakeError]:
     """Yield what is wrong with the file beside these revisions.
 
-    `manifests` are in order of their numbers. One that can't be read is None: that is told of its revision.
+    `manifests` are in order of their numbers. One that can't be read is None: that is told of its revision. Where the
+    last revision is of a version that knew no such file, it may be missing: the next night makes it.
     """
     file = folder / paths.LATEST
+    if _is_earlier(manifests) and not os.path.lexists(file):
+        return
     try:
         latest = decode(
             read_delivered(file, paths.LATEST, MAX_BYTES), Latest, f"not a {paths.LATEST}", where=str(file)
@@ -35,6 +41,11 @@ def check_latest(folder: Path, manifests: Sequence[tuple[int, Manifest | None]])
     for name, (expected, found) in _contradictions(folder, latest, manifests).items():
         what = f"{name} of {paths.LATEST} is not that of the revisions"
         yield BadInputError(what, where=str(file), expected=str(expected), found=str(found), hint=HINT)
+
+
+def _is_earlier(manifests: Sequence[tuple[int, Manifest | None]]) -> bool:
+    last = manifests[-1][1] if manifests else None
+    return last is not None and last.events is msgspec.UNSET
 
 
 def _contradictions(
