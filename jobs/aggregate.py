@@ -133,7 +133,7 @@ def _is_little(plan: Plan) -> bool:
 def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> Plan:
     meter, listing, state = view.meter, view.files, view.state
     sealed = MeterState(partitions={date: state.partitions[date] for date in state.sealed})
-    changed = changes(listing, sealed if rebuild else state, meter.version)
+    changed = changes(listing, sealed if rebuild else state, meter.version, meter.earlier_version)
     if not rebuild:
         changed = counted_otherwise(storage, meter.name, state) | changed
     if rebuild:

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from lake.measures import SECONDS_PER_DAY
+from lake.measures import aggregated
 from lake.quantities import range_totals
+from lake.rounding import from_double
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import Meter
-from schemas.tables import INSTANT, MEASURES, SERIES_COUNT, Adjustment, Billed, column_types
+from schemas.tables import EARLIER_QUOTIENT, INSTANT, MEASURES, SERIES_COUNT, Adjustment, Billed, column_types
 
 # Quantities of these add up: the sum over an export's rows is the usage of all subjects together; and levels of series.
 ADDITIVE = frozenset({"sum", "count"})
@@ -37,9 +38,9 @@ class Period(NamedTuple):
         return self.start.isoformat()[:7]
 
     @property
-    def seconds(self) -> int:
-        """The length of the month."""
-        return (self.end - self.start).days * SECONDS_PER_DAY
+    def length(self) -> dt.timedelta:
+        """How long the month is."""
+        return self.end - self.start
 
 
 def month_of(date: dt.date) -> Period:
@@ -83,7 +84,7 @@ def bill(rows: pl.LazyFrame, meter: Meter, period: Period, by: Sequence[str]) ->
     """
     keys = ["subject", *by]
     counted = [] if meter.series is None else [SERIES_COUNT]
-    measured = range_totals(rows, meter, keys, period.start, period.seconds)
+    measured = range_totals(rows, meter, keys, period.start, period.length)
     return measured.sort(keys).select(*about(meter, period), *keys, *MEASURES, *counted)
 
 
@@ -115,6 +116,25 @@ def adjusted(before: pl.LazyFrame, adjustments: pl.LazyFrame, keys: Sequence[str
     )
     changed = adjustments.filter(pl.col("quantity_after").is_not_null())
     return pl.concat([kept, changed.select(*keys, pl.col("quantity_after").alias("quantity"))]).sort(keys)
+
+
+def stated_usage(usage: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the rows of a revision's `usage` with `quantity` as a decimal.
+
+    Earlier versions stated that of avg and rate as a double; it is computed from the other measures of the row.
+    """
+    if usage.collect_schema()["quantity"] != EARLIER_QUOTIENT:
+        return usage
+    is_rate = pl.col("aggregation") == "rate"
+    length = pl.col("period_end") - pl.col("period_start")
+    quantity = pl.when(is_rate).then(aggregated("rate", length)).otherwise(aggregated("avg"))
+    return usage.with_columns(quantity.alias("quantity"))
+
+
+def stated_adjustments(adjustments: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the rows of a revision's `adjustments` with their quantities as decimals, doubles rounded half-even."""
+    doubles = [name for name, dtype in adjustments.collect_schema().items() if dtype == EARLIER_QUOTIENT]
+    return adjustments.with_columns(from_double(pl.col(name)) for name in doubles if name in ADJUSTMENT)
 
 
 def with_left_out(

@@ -124,7 +124,7 @@ def _due(
     storage: Storage, view: MeterView, until: dt.date, target_bytes: int, report: Report
 ) -> Iterator[_Due]:
     """The closed partitions with files that are worth merging, by date."""
-    changed = changes(view.files, view.state, view.meter.version)
+    changed = changes(view.files, view.state, view.meter.version, view.meter.earlier_version)
     dates = [date for date in view.files if date < until and date not in changed.keys() | view.state.sealed]
     candidates = {}
     for date in sorted(dates):

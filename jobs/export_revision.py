@@ -17,6 +17,8 @@ from jobs.billing import (
     is_additive,
     keys_frame,
     shares,
+    stated_adjustments,
+    stated_usage,
     with_left_out,
 )
 from jobs.export_files import ADJUSTMENTS, USAGE, Drafts
@@ -106,13 +108,13 @@ def quantities(revisions: Revisions, number: int, keys: Sequence[str]) -> pl.Laz
     """
     earlier = max((each for each in revisions.numbers if each < number), default=0)
     if revisions.kind(number) == USAGE:
-        usage = revisions.scan(number, f"{USAGE}.parquet").select(*keys, "quantity")
+        usage = stated_usage(revisions.scan(number, f"{USAGE}.parquet")).select(*keys, "quantity")
         left_out = revisions.left_out(number)
         if not (left_out and earlier):
             return usage
         return with_left_out(usage, left_out, quantities(revisions, earlier, keys), keys)
     before = quantities(revisions, earlier, keys)
-    return adjusted(before, revisions.scan(number, f"{ADJUSTMENTS}.parquet"), keys)
+    return adjusted(before, stated_adjustments(revisions.scan(number, f"{ADJUSTMENTS}.parquet")), keys)
 
 
 def _usage(
@@ -151,7 +153,7 @@ def _adjustments(export: MonthExport, before: pl.LazyFrame, usage: pl.LazyFrame)
 
 def _same_rows(revisions: Revisions, usage: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
     """Whether these rows are those of the last revision, whatever their inputs."""
-    before = revisions.scan(revisions.last, f"{USAGE}.parquet")
+    before = stated_usage(revisions.scan(revisions.last, f"{USAGE}.parquet"))
     return before.collect_schema() == usage.collect_schema() and _equal(before, usage, parts)
 
 

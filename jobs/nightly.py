@@ -75,7 +75,7 @@ def _export_months(
     for meter, view in views.items():
         if view and listing is not None:
             with _reporting(report, f"exports of meter {meter!r}"):
-                stale = changes(view.files, view.state, view.meter.version)
+                stale = changes(view.files, view.state, view.meter.version, view.meter.earlier_version)
                 why = {date: change.why for date, change in stale.items()}
                 exports = MeterExports(lake.storage, view.meter, view.state, why, listing.of(meter))
                 _export_meter(lake, report, exports, this_month)

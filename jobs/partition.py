@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
 import polars as pl
 
 from jobs.report import now
@@ -56,6 +57,7 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
         rejected=rejected,
         losers=losers,
         rules=READING_RULES,
+        quantity_rule=meter.quantity_rule or msgspec.UNSET,
         fingerprint=fingerprint(partition.identities, meter.version, losers, f"rules {READING_RULES}"),
         events=int(str(usage["events"].sum())),
         duplicates=lost.height,

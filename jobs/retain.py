@@ -109,7 +109,7 @@ def _listed_again(storage: Storage, view: MeterView, until: dt.date) -> Listing:
 
 
 def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: bool) -> None:
-    changed = changes(lake.listing, lake.state, lake.meter.version)
+    changed = changes(lake.listing, lake.state, lake.meter.version, lake.meter.earlier_version)
     expired = [date for date in sorted(lake.listing.keys() | lake.state.partitions.keys()) if date < until]
     doomed = []
     for date in expired:

@@ -158,7 +158,10 @@ def meter_status(
         events=sum(record.events for record in records.values()),
         newest=max(counted, default=None),
         partitions=len(records.keys() | files.keys()),
-        out_of_date={date: change.why for date, change in changes(files, state, meter.version).items()},
+        out_of_date={
+            date: change.why
+            for date, change in changes(files, state, meter.version, meter.earlier_version).items()
+        },
         sealed=len(state.sealed),
         duplicates=sum(record.duplicates for record in records.values()),
         conflicts=sum(record.conflicts for record in records.values()),

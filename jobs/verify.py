@@ -21,7 +21,7 @@ from lake.dedup import CONFLICT, DATE
 from lake.earlier_rules import counted_otherwise
 from lake.events import ROW, Partition, by_meter_folder, find_strays
 from lake.index import KeyIndex
-from lake.planning import RULES_CHANGED, Change, changes, file_name
+from lake.planning import EARLIER_QUANTITY, RULES_CHANGED, Change, changes, file_name
 from lake.state import MeterState
 from lake.storage import Storage, StoredFile
 from lake.survey import MeterView, survey
@@ -81,9 +81,11 @@ def _of_view(storage: Storage, name: str, view: MeterView, report: Report) -> It
     if not view.stored and view.state.partitions:
         hint = "run: meterlake aggregate"
         yield difference("missing", paths.state(name), "a state", "none; the aggregates tell it", hint)
-    stale = counted_otherwise(storage, name, view.state) | changes(view.files, view.state, view.meter.version)
+    meter = view.meter
+    stale = changes(view.files, view.state, meter.version, meter.earlier_version)
+    stale = counted_otherwise(storage, name, view.state) | stale
     for date, change in stale.items():
-        if change.why == RULES_CHANGED:
+        if change.why in (RULES_CHANGED, EARLIER_QUANTITY):
             # What is published is right by the rules of its time; the next aggregation goes by today's.
             continue
         hint = "run: meterlake aggregate"

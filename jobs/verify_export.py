@@ -11,13 +11,14 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from jobs.billing import ADDITIVE, adjusted, changes, with_left_out
+from jobs.billing import ADDITIVE, adjusted, changes, stated_adjustments, stated_usage, with_left_out
 from jobs.delivered_file import read_delivered
 from jobs.export_files import ADJUSTMENTS, USAGE, column_names, describe, scan_file
 from jobs.verify_latest import check_latest
 from lake import paths
 from lake.exports import Manifest, parse_manifest
 from schemas.errors import BadInputError, MeterlakeError
+from schemas.tables import EARLIER_QUOTIENT
 
 ADJUSTMENTS_FILE, USAGE_FILE = f"{ADJUSTMENTS}.parquet", f"{USAGE}.parquet"
 # No manifest comes near: a name of a date takes 40 bytes, and of a column little more.
@@ -195,12 +196,16 @@ def _chain(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
     if sha256 != manifest.previous_sha256:
         yield _wrong(before, "not the revision that was there before", str(manifest.previous_sha256), sha256)
         return
-    old, new = _quantities(before, _manifest(before)), _quantities(folder, manifest)
+    told = scan_file(folder / ADJUSTMENTS_FILE)
+    # Earlier versions have taken the adjustments of avg and rate from doubles.
+    exact = told.collect_schema().get("quantity_change") != EARLIER_QUOTIENT
+    old = _quantities(before, _manifest(before), exact=exact)
+    new = _quantities(folder, manifest, exact=exact)
     if old is None or new is None:
         return
     right = changes(old, new, manifest.keys)
     columns = right.collect_schema().names()
-    told = scan_file(folder / ADJUSTMENTS_FILE).select(columns)
+    told = told.select(columns)
     wrong = sum(
         one.join(other, on=columns, how="anti", nulls_equal=True).select(pl.len()).collect().item()
         for one, other in ((right, told), (told, right))
@@ -219,18 +224,25 @@ def _before(folder: Path, manifest: Manifest) -> Path | None:
     return before if (before / paths.MANIFEST).is_file() else None
 
 
-def _quantities(folder: Path, manifest: Manifest) -> pl.LazyFrame | None:
-    """What a revision says was used, what it leaves out as it was before; None where that takes a revision that is not there."""
-    usage = (
-        scan_file(folder / USAGE_FILE).select(*manifest.keys, "quantity") if manifest.kind == USAGE else None
-    )
+def _quantities(folder: Path, manifest: Manifest, *, exact: bool) -> pl.LazyFrame | None:
+    """What a revision says was used, what it leaves out as it was before; None where that takes a revision that is not there.
+
+    With `exact` as decimals, whatever version has made it.
+    """
+    usage = None
+    if manifest.kind == USAGE:
+        stated = scan_file(folder / USAGE_FILE)
+        stated = stated_usage(stated) if exact else stated
+        usage = stated.select(*manifest.keys, "quantity")
     if usage is not None and not (manifest.left_out and manifest.revision > 1):
         return usage
     before = _before(folder, manifest)
-    old = _quantities(before, _manifest(before)) if before else None
+    old = _quantities(before, _manifest(before), exact=exact) if before else None
     if usage is not None:
         return None if old is None else with_left_out(usage, manifest.left_out or [], old, manifest.keys)
-    return None if old is None else adjusted(old, scan_file(folder / ADJUSTMENTS_FILE), manifest.keys)
+    told = scan_file(folder / ADJUSTMENTS_FILE)
+    told = stated_adjustments(told) if exact else told
+    return None if old is None else adjusted(old, told, manifest.keys)
 
 
 def _sha256(file: Path) -> str:

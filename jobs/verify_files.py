@@ -19,6 +19,7 @@ from lake.storage import Storage, StoredFile, read_each
 from lake.sums import exact_totals
 from schemas.errors import DifferenceError, MeterlakeError
 from schemas.meter import Meter
+from schemas.tables import EARLIER_QUOTIENT
 
 MEASURED = ["events", "quantity_sum"]
 KEYS = {"usage_by_subject": ["subject"], "usage_by_dimension": ["dimension", "value"]}
@@ -125,6 +126,8 @@ def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError
 def _allowed(of: Published, rows: pl.DataFrame, columns: dict[str, pl.DataType]) -> bool:
     if of.record.meter_version == of.meter.version:
         return dict(rows.schema) == columns
+    if not of.record.quantity_rule and rows.schema.get("quantity") == EARLIER_QUOTIENT:
+        columns = columns | {"quantity": EARLIER_QUOTIENT} if of.meter.quantity_rule else columns
     # Dimensions that were declared after the sealing are not in a sealed file.
     return rows.schema.items() <= columns.items() and columns.keys() - rows.columns <= {
         *of.meter.dimension_names

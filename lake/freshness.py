@@ -16,5 +16,5 @@ def out_of_date(
 ) -> dict[dt.date, str]:
     """Why each partition with since <= date < until is out of date, by date. Lists files, and reads none."""
     files = list_events(storage, meter.name, state).files
-    found = changes(files, state, meter.version)
+    found = changes(files, state, meter.version, meter.earlier_version)
     return {date: change.why for date, change in found.items() if since <= date < until}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 import polars as pl
 
 from lake.ends import OF_EVENTS, OF_ROWS, Ends, Moments
+from lake.rounding import quotient
 from lake.sums import EXACT, Sums
 from schemas.meter import Meter
 from schemas.tables import MEASURES, QUANTITY
 
-SECONDS_PER_DAY = 86_400
+DAY = dt.timedelta(days=1)
+# Billionths of an event a second, of events a microsecond.
+_PER_SECOND = 10**15
 _ANY_ENDS = Moments()
 
 
@@ -67,35 +71,38 @@ def told(rows: pl.LazyFrame, ends: Ends) -> pl.LazyFrame:
     return said.select(*others, *(name for name in MEASURES if name != "quantity"))
 
 
-def billed(meter: Meter, seconds: float | pl.Expr = SECONDS_PER_DAY) -> pl.Expr:
-    """The meter's own aggregation of the measures as `quantity`: a decimal, or a double for avg and rate.
+def billed(meter: Meter, length: dt.timedelta | pl.Expr = DAY) -> pl.Expr:
+    """Return the meter's own aggregation of the measures as `quantity`, a decimal(38, 9); see `aggregated`."""
+    return aggregated(meter.aggregation, length).alias("quantity")
 
-    avg is double(quantity_sum) / events; unique_count is null, since no measure has it: see lake.quantities; rate is events / `seconds`, the length of the bucket, or of each row's. Null
-    where it takes a sum that is.
+
+def aggregated(aggregation: str, length: dt.timedelta | pl.Expr = DAY) -> pl.Expr:
+    """Return an aggregation of the measures as a decimal(38, 9), null where it takes a sum that is.
+
+    avg is quantity_sum / events; rate is events by second of `length`, that of the bucket, or of each row's. Both are
+    rounded half-even. unique_count is null, since no measure has it: see lake.quantities.
     """
-    # A column of equal numbers: Polars divides by a single one as a product with its reciprocal, which is wrong
-    # in the last digit at times.
-    bucket = pl.col("events") * 0 + seconds
+    bucket = length if isinstance(length, pl.Expr) else pl.lit(length)
     numbers = {
         "sum": pl.col("quantity_sum"),
         "count": pl.col("events").cast(QUANTITY),
-        "avg": pl.col("quantity_sum").cast(pl.Float64) / pl.col("events"),
+        "avg": quotient(pl.col("quantity_sum").to_physical(), pl.col("events")),
         "min": pl.col("quantity_min"),
         "max": pl.col("quantity_max"),
         "first": pl.col("quantity_first"),
         "last": pl.col("quantity_last"),
-        "rate": pl.col("events") / bucket,
+        "rate": quotient(_events_times(_PER_SECOND), bucket.dt.total_microseconds()),
         "unique_count": pl.lit(None, QUANTITY),
     }
-    return numbers[meter.aggregation].alias("quantity")
+    return numbers[aggregation]
 
 
-def with_quantity(rows: pl.LazyFrame, meter: Meter, seconds: int = SECONDS_PER_DAY) -> pl.LazyFrame:
+def with_quantity(rows: pl.LazyFrame, meter: Meter, length: dt.timedelta = DAY) -> pl.LazyFrame:
     """Put `quantity` before the other measures."""
     names = rows.collect_schema().names()
     others = [name for name in MEASURES if name != "quantity"]
     keys = [name for name in names if name not in MEASURES]
-    return rows.select(*keys, billed(meter, seconds), *others)
+    return rows.select(*keys, billed(meter, length), *others)
 
 
 def dimension_text(meter: Meter, name: str) -> pl.Expr:
@@ -103,6 +110,10 @@ def dimension_text(meter: Meter, name: str) -> pl.Expr:
     text = pl.col(name).cast(pl.String)
     number = meter.dimension_dtypes[name] == pl.Float64()
     return text.str.strip_suffix(".0") if number else text
+
+
+def _events_times(factor: int) -> pl.Expr:
+    return pl.col("events").cast(pl.Int128) * pl.lit(factor, pl.Int128)
 
 
 def _grouped(rows: pl.LazyFrame, keys: Sequence[str], measures: list[pl.Expr]) -> pl.LazyFrame:

@@ -15,6 +15,8 @@ VANISHED = "vanished"
 INTERRUPTED = "interrupted before"
 DEFINITION_CHANGED = "definition changed"
 RULES_CHANGED = "reading rules changed"
+# By a version of this program whose `quantity` had another type.
+EARLIER_QUANTITY = "quantity of an earlier version"
 FILES_ADDED = "files added"
 FILES_REMOVED = "files removed"
 FILES_REPLACED = "files replaced"
@@ -35,9 +37,14 @@ class Change(NamedTuple):
 
 
 def changes(
-    files: Mapping[dt.date, Sequence[StoredFile]], state: MeterState, meter_version: str
+    files: Mapping[dt.date, Sequence[StoredFile]],
+    state: MeterState,
+    meter_version: str,
+    earlier_version: str | None = None,
 ) -> dict[dt.date, Change]:
     """The partitions whose listed files, or whose meter, differ from their record, sorted by date.
+
+    `earlier_version` is the one that earlier programs gave to the same definition.
 
     A sealed partition is among them only for files it was not sealed with; those it was sealed with are
     leftovers of an interrupted retention. A file that was rejected before and is the same still is no change, unless
@@ -45,7 +52,9 @@ def changes(
     """
     found: dict[dt.date, Change] = {}
     for date in sorted(files.keys() | state.partitions.keys()):
-        change = _change(files.get(date, ()), state.partitions.get(date), meter_version)
+        record = state.partitions.get(date)
+        is_earlier = record is not None and record.meter_version == earlier_version != meter_version
+        change = _change(files.get(date, ()), record, meter_version, is_earlier=is_earlier)
         if change:
             found[date] = change
     return found
@@ -71,7 +80,9 @@ def why_fixed(files: Iterable[StoredFile]) -> str:
     return ""
 
 
-def _change(listed: Sequence[StoredFile], record: PartitionState | None, meter_version: str) -> Change | None:
+def _change(
+    listed: Sequence[StoredFile], record: PartitionState | None, meter_version: str, *, is_earlier: bool
+) -> Change | None:
     if record is None:
         return Change(NEW, tuple(listed)) if listed else None
     if _same(listed, record, meter_version):
@@ -90,7 +101,8 @@ def _change(listed: Sequence[StoredFile], record: PartitionState | None, meter_v
         return Change(VANISHED, (), removed) if removed else None
     compacted = bool(added and gone) and all(file_name(file).startswith(paths.COMPACTED) for file in added)
     causes = {
-        DEFINITION_CHANGED: record.meter_version != meter_version,
+        DEFINITION_CHANGED: record.meter_version != meter_version and not is_earlier,
+        EARLIER_QUANTITY: is_earlier,
         RULES_CHANGED: _rejected_by_earlier_rules(record),
         FILES_COMPACTED: compacted,
         FILES_ADDED: len(added) > len(before) and not compacted,

@@ -11,7 +11,7 @@ from lake.buckets import BUCKET
 from lake.calendar import days_before
 from lake.dedup import DATE
 from lake.distinct import COUNT, by_value, count_distinct
-from lake.measures import SECONDS_PER_DAY, billed, merge, with_quantity
+from lake.measures import DAY, billed, merge, with_quantity
 from lake.series import added, series_names, series_rows
 from lake.silence import BEFORE, Silence, mark_before, of_one_bucket, with_silent
 from schemas.meter import Meter
@@ -19,15 +19,15 @@ from schemas.tables import MEASURES, QUANTITY
 
 
 def quantities(
-    usage: pl.LazyFrame, meter: Meter, keys: Sequence[str], seconds: float | pl.Expr = SECONDS_PER_DAY
+    usage: pl.LazyFrame, meter: Meter, keys: Sequence[str], length: dt.timedelta | pl.Expr = DAY
 ) -> pl.LazyFrame:
     """Return one row by `keys` with its `quantity`, of rows of `usage` of any dates, in no order.
 
-    `keys` are fields of `usage`, and a bucket's key where the rows have one. `seconds` is the length of the bucket.
+    `keys` are fields of `usage`, and a bucket's key where the rows have one. `length` is that of the bucket.
     """
     if meter.needs_usage:
         return measured(usage, meter, keys).select(*keys, "quantity")
-    return merge(usage, keys).select(*keys, billed(meter, seconds))
+    return merge(usage, keys).select(*keys, billed(meter, length))
 
 
 def measured(
@@ -64,7 +64,7 @@ def range_totals(
     meter: Meter,
     keys: Sequence[str],
     since: dt.date | None,
-    seconds: int = SECONDS_PER_DAY,
+    length: dt.timedelta = DAY,
 ) -> pl.LazyFrame:
     """Return one row by `keys` of the rows of all dates together, in no order.
 
@@ -72,7 +72,7 @@ def range_totals(
     aggregate table with its `date`, of `usage` for a meter that needs it; those before `since` are only carried.
     """
     if not meter.needs_usage:
-        return with_quantity(merge(rows, keys), meter, seconds)
+        return with_quantity(merge(rows, keys), meter, length)
     if meter.carry_days is None or since is None:
         return measured(rows, meter, keys)
     marked = mark_before(rows.with_columns(pl.lit(None, pl.Date).alias(BUCKET)), pl.col(DATE) < since)

@@ -238,9 +238,7 @@ def _filled(rows: pl.LazyFrame, meter: Meter, question: Question) -> pl.LazyFram
         before = _over(asked.is_not_null().cum_max(), by)
         filled = pl.when(before).then(asked.fill_null(0))
     else:
-        last = _over(pl.col("quantity_last").forward_fill(), by)
-        double = meter.aggregation == "avg"
-        filled = pl.coalesce(asked, last.cast(pl.Float64) if double else last)
+        filled = pl.coalesce(asked, _over(pl.col("quantity_last").forward_fill(), by))
     return rows.sort("bucket_start").with_columns(filled, pl.col("events").fill_null(0))
 
 

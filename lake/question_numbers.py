@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from schemas.meter import Meter
 from schemas.tables import QUANTITY
 
 # The length of a bucket.
-_SECONDS = "#seconds"
+_LENGTH = "#length"
 
 
 class Numbers(NamedTuple):
@@ -56,13 +55,12 @@ def numbers(  # noqa: PLR0913, PLR0917 - of one question, taken apart
 
 def _amounts(measured: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame) -> Numbers:
     """What a meter's aggregation makes of the measures of each row."""
-    length = (pl.col("bucket_end") - pl.col("bucket_start")).dt.total_microseconds() / 1e6
-    lengths = grid.lazy().select(BUCKET, length.alias(_SECONDS))
+    lengths = grid.lazy().select(BUCKET, (pl.col("bucket_end") - pl.col("bucket_start")).alias(_LENGTH))
     rows = _with_bucket(measured, question).join(lengths, on=BUCKET, nulls_equal=True)
-    seconds = (question.until - question.since) / dt.timedelta(seconds=1)
     totals = merge(measured, question.by)
     return Numbers(
-        rows.with_columns(billed(meter, pl.col(_SECONDS))), totals.with_columns(billed(meter, seconds))
+        rows.with_columns(billed(meter, pl.col(_LENGTH))),
+        totals.with_columns(billed(meter, question.until - question.since)),
     )
 
 

@@ -12,15 +12,15 @@ from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
-from lake.measures import SECONDS_PER_DAY
+from lake.measures import DAY, billed
 from lake.parts import part_files
 from lake.quantities import looked_back, range_totals
 from lake.snapshot import Answer, Snapshot, from_events, of_one_moment
 from lake.storage import Storage, StoredFile
 from lake.sums import check_sums, exact_count, lacks_quantity
 from schemas.errors import BadInputError
-from schemas.meter import Meter
-from schemas.tables import MEASURES, QUANTITY, Measures, UsageByDimension, UsageBySubject, column_types
+from schemas.meter import ROUNDED_AGGREGATIONS, Meter
+from schemas.tables import MEASURES, Measures, UsageByDimension, UsageBySubject, column_types
 
 Dates = tuple[dt.date | None, dt.date | None]
 
@@ -94,8 +94,7 @@ def from_aggregates(  # noqa: PLR0913 - which rows, and what to make of them
     def rows(files: Mapping[dt.date, StoredFile]) -> Answer:
         frames = [pl.LazyFrame(schema={DATE: pl.Date, **schema})]
         for date, file in files.items():
-            found = storage.scan([file], schema=schema, missing_columns="insert", extra_columns="ignore")
-            frames.append(found.select(pl.lit(date).alias(DATE), *schema))
+            frames.append(table_rows(storage, file, meter, table).select(pl.lit(date).alias(DATE), *schema))
         return work(pl.concat(frames), list(files))
 
     return of_one_moment(look, rows, folder, is_whole=is_whole)
@@ -110,7 +109,7 @@ def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.La
     table = "usage" if meter.needs_usage or set(by) - {"subject"} else "usage_by_subject"
 
     def merged(rows: pl.LazyFrame, held: list[dt.date]) -> pl.DataFrame:
-        totals = range_totals(rows, meter, by, dates[0], _seconds(held, dates)).select(*by, *MEASURES)
+        totals = range_totals(rows, meter, by, dates[0], _length(held, dates)).select(*by, *MEASURES)
         return (totals.sort(by) if by else totals).collect(engine="streaming")
 
     since, until = dates
@@ -144,8 +143,21 @@ def aggregate_columns(meter: Meter, table: str) -> dict[str, pl.DataType]:
         "usage_by_subject": column_types(UsageBySubject),
         "usage_by_dimension": column_types(UsageByDimension),
     }
-    double = meter.aggregation in ("avg", "rate")
-    return keys[table] | column_types(Measures) | {"quantity": pl.Float64() if double else QUANTITY}
+    return keys[table] | column_types(Measures)
+
+
+def table_rows(storage: Storage, file: StoredFile, meter: Meter, table: str) -> pl.LazyFrame:
+    """Return the rows of one file of an aggregate table, with `aggregate_columns`; dimensions that it lacks are null.
+
+    `quantity` of avg and rate is computed from the other measures, since earlier versions wrote it as a double.
+    """
+    schema = aggregate_columns(meter, table)
+    is_added = meter.series is not None and table != "usage"
+    if meter.aggregation not in ROUNDED_AGGREGATIONS or is_added:
+        return storage.scan([file], schema=schema, missing_columns="insert", extra_columns="ignore")
+    stored = {name: dtype for name, dtype in schema.items() if name != "quantity"}
+    rows = storage.scan([file], schema=stored, missing_columns="insert", extra_columns="ignore")
+    return rows.with_columns(billed(meter)).select(schema.keys())
 
 
 def _check_fields(meter: Meter, names: list[str]) -> None:
@@ -158,14 +170,14 @@ def _check_fields(meter: Meter, names: list[str]) -> None:
         )
 
 
-def _seconds(held: list[dt.date], dates: Dates) -> int:
+def _length(held: list[dt.date], dates: Dates) -> dt.timedelta:
     """The length of the bucket that the dates make up; an open end is the first or last date with rows."""
     if not held:
-        return SECONDS_PER_DAY
+        return DAY
     since, until = dates
     # Counted so that no date is taken beyond the end of the calendar.
     days = ((until or max(held)) - (since or min(held))).days + (0 if until else 1)
-    return days * SECONDS_PER_DAY
+    return days * DAY
 
 
 def _chosen(partitions: Mapping[dt.date, Partition], dates: Dates) -> dict[dt.date, Partition]:

@@ -68,6 +68,8 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     # Of the rows in each table and, once sealed, of the settled winners, if there are any; none where none were written.
     checksums: dict[str, str] = msgspec.field(default_factory=dict)
     aggregated_at: Moment
+    # The rule by which `quantity` was computed, see `Meter.quantity_rule`; not there where it is empty.
+    quantity_rule: str | msgspec.UnsetType = msgspec.UNSET
     # Set once retention has decided to drop the raw events; the aggregates are final from then on.
     sealed_at: Moment | None = None
 

@@ -23,6 +23,8 @@ AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 POSITIVE_AGGREGATIONS = frozenset(AGGREGATIONS) - GAUGES
 # An event of these counts by itself, so that one without a quantity has the quantity 1.
 COUNTING_AGGREGATIONS = frozenset({"count", "rate", "unique_count"})
+# Quotients, of which a decimal keeps nine places.
+ROUNDED_AGGREGATIONS = frozenset({"avg", "rate"})
 DIMENSION_DTYPES: dict[str, pl.DataType] = {
     "string": pl.String(),
     "number": pl.Float64(),
@@ -116,17 +118,34 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return self.aggregation not in COUNTING_AGGREGATIONS
 
     @property
+    def quantity_rule(self) -> str:
+        """How `quantity` of a daily row is computed, as text; empty where that is as it always was.
+
+        Of a sealed date that has another rule `quantity` is computed anew.
+        """
+        rules = ["nine places"] if self.aggregation in ROUNDED_AGGREGATIONS else []
+        if self.series is not None:
+            rules.append(f"series {msgspec.json.encode(sorted(self.series)).decode()}")
+        return ", ".join(rules)
+
+    @property
     def version(self) -> str:
         """Twelve hex digits that change exactly when the numbers of the tables may.
 
-        They depend on unit, aggregation, dimensions, and where they are set on `series`, in any order, and `unique`.
+        They depend on unit, aggregation, dimensions, the rule of `quantity`, and where it is set on `unique`.
         """
+        return self._version(self.quantity_rule)
+
+    @property
+    def earlier_version(self) -> str:
+        """The version that this definition had while `quantity` of avg and rate was a double; today's of any other."""
+        return self._version("" if self.series is None else self.quantity_rule)
+
+    def _version(self, quantity_rule: str) -> str:
         said = [self.name, self.unit, self.aggregation]
         said += [f"{d.name}:{d.type}:{d.needs_value}" for d in self.dimensions]
-        if self.series is not None:
-            said.append(f"series {msgspec.json.encode(sorted(self.series)).decode()}")
-        if self.unique is not None:
-            said.append(f"unique {self.unique}")
+        said += [quantity_rule] if quantity_rule else []
+        said += [] if self.unique is None else [f"unique {self.unique}"]
         return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]
 
     def to_json(self) -> bytes:

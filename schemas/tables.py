@@ -103,6 +103,8 @@ def column_types(model: type[pa.DataFrameModel]) -> dict[str, pl.DataType]:
 
 
 QUANTITY = pl.Decimal(38, 9)
+# Of `quantity` of avg and rate in tables and exports of earlier versions.
+EARLIER_QUOTIENT = pl.Float64()
 INSTANT = pl.Datetime("us", "UTC")
 # Of answers that add levels: how many series were added.
 SERIES_COUNT = "series_count"

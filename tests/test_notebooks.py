@@ -478,12 +478,12 @@ def test_the_bill_of_any_aggregation_can_be_explained(
     billed = {
         "sum": Decimal("5.5"),
         "count": Decimal(3),
-        "avg": 5.5 / 3,
+        "avg": Decimal("1.833333333"),
         "min": Decimal("0.25"),
         "max": Decimal(5),
         "first": Decimal("0.25"),
         "last": Decimal(5),
-        "rate": 3 / (30 * 86_400),
+        "rate": Decimal("0.000001157"),
         "unique_count": 1,
     }
     assert names["billed"] == billed[small_bill.meters()[0].aggregation]

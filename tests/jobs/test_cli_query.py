@@ -388,3 +388,30 @@ def test_a_night_tells_its_steps_and_retention_its_plan(meterlake: Run, lake: La
     assert " ".join(lines[dropped + 1].split()) == (
         f"active_users 1 3 {kept} 2026-06-19 2026-06-19 before 2026-06-20"
     )
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "said"), [("avg", "0.333333333"), ("rate", "0.000011574"), ("last", "1")]
+)
+def test_quantities_of_every_aggregation_are_decimals_in_all_formats(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], aggregation: str, said: str
+) -> None:
+    lake, meter = a_lake(tmp_path / "lake", aggregation=aggregation)
+    put(
+        lake,
+        meter,
+        "a.parquet",
+        *(event(key, quantity=quantity) for key, quantity in zip("abc", "001", strict=True)),
+    )
+    put(lake, meter, "b.parquet", *(event(f"{n}", quantity="2", day=NEXT) for n in range(3)), day=NEXT)
+    aggregated(lake)
+    texts: dict[str, str] = {}
+    for form in ("json", "csv"):
+        assert cli.run(["--lake", lake.url, "query", *JUNE, "--format", form]) == 0
+        texts[form] = capfd.readouterr().out
+    assert json.loads(texts["json"])["rows"][0]["quantity"] == said
+    assert next(csv.DictReader(io.StringIO(texts["csv"])))["quantity"] == said
+    answer = tmp_path / "answer.parquet"
+    arguments = ["query", *JUNE, "--fill", "--format", "parquet", "--output", str(answer)]
+    assert cli.run(["--lake", lake.url, *arguments]) == 0
+    assert pl.read_parquet_schema(answer)["quantity"] == pl.Decimal(38, 9)

@@ -85,7 +85,9 @@ class Answers:
             ),
         )
         names = [f'"{name}"' for name in by]
-        quantity = QUANTITY[aggregation].replace("$seconds", "epoch(bucket_end - bucket_start)")
+        quantity = QUANTITY[aggregation].replace(
+            "$microseconds", "epoch_us(bucket_end) - epoch_us(bucket_start)"
+        )
         frame: pl.DataFrame = (
             self._connections[aggregation]
             .sql(f"""
@@ -199,7 +201,7 @@ def test_a_day_of_a_zone_has_23_or_25_hours_when_its_clocks_change(tmp_path: Pat
     found = lake.query(meter.name, day, day + dt.timedelta(days=1), zone="Europe/Berlin").collect()
     assert found["bucket_start"].to_list() == [dt.datetime(2026, 3, 28, 23, tzinfo=dt.UTC)]
     assert found["bucket_end"].to_list() == [dt.datetime(2026, 3, 29, 22, tzinfo=dt.UTC)]
-    assert found["quantity"].to_list() == [2 / (23 * 3600)]
+    assert found["quantity"].to_list() == [Decimal("0.000024155")]
 
 
 def test_a_zone_may_skip_midnight_or_a_whole_date(tmp_path: Path) -> None:

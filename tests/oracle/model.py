@@ -7,6 +7,7 @@ An event is a dictionary with the columns of the contract; a dimension or key ma
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date
 from decimal import Decimal, localcontext
+from fractions import Fraction
 from typing import Any
 
 Event = dict[str, Any]
@@ -169,18 +170,24 @@ def _measures(events: list[Event]) -> Row:
     }
 
 
-def _quantity(aggregation: str, measures: Row, seconds: int, values: int) -> Decimal | float:
-    """The meter's own aggregation; a double for `avg` and `rate` only."""
+def _quantity(aggregation: str, measures: Row, seconds: int, values: int) -> Decimal:
+    """The meter's own aggregation."""
     if aggregation == "unique_count":
         return Decimal(values)
     if aggregation == "count":
         return Decimal(measures["events"])
     if aggregation == "avg":
-        return float(measures["quantity_sum"]) / float(measures["events"])
+        return nine_places(Fraction(measures["quantity_sum"]) / measures["events"])
     if aggregation == "rate":
-        return float(measures["events"]) / seconds
+        return nine_places(Fraction(measures["events"], seconds))
     value: Decimal = measures[f"quantity_{aggregation}"]
     return value
+
+
+def nine_places(number: Fraction) -> Decimal:
+    """A number rounded half-even to nine places, which is what Python's `round` does with a fraction."""
+    with localcontext(prec=60):
+        return Decimal(round(number * 10**9)) / 10**9
 
 
 def _sum(quantities: Iterable[Decimal]) -> Decimal:

@@ -38,16 +38,26 @@ MEASURES = (
     "last_received_at",
 )
 
-# `$seconds` is the length of the bucket that is aggregated.
+
+def half_even(billionths: str, divisor: str) -> str:
+    """A quotient of whole numbers that are not negative as a decimal of nine places, rounded half-even once."""
+    whole, rest = f"(({billionths}) // ({divisor}))", f"(({billionths}) % ({divisor}))"
+    is_up = f"2 * {rest} > {divisor} or (2 * {rest} = {divisor} and {whole} % 2 = 1)"
+    rounded = f"({whole} + case when {is_up} then 1 else 0 end)"
+    places = f"lpad(cast({rounded} % 1000000000 as varchar), 9, '0')"
+    return f"cast(concat({rounded} // 1000000000, '.', {places}) as decimal(38, 9))"
+
+
+# `$microseconds` is the length of the bucket that is aggregated.
 QUANTITY = {
     "sum": "quantity_sum",
     "count": "cast(events as decimal(38, 9))",
-    "avg": "cast(quantity_sum as double) / events",
+    "avg": half_even("cast(replace(cast(quantity_sum as varchar), '.', '') as hugeint)", "events"),
     "min": "quantity_min",
     "max": "quantity_max",
     "first": '"#first".quantity',
     "last": '"#last".quantity',
-    "rate": "cast(events as double) / $seconds",
+    "rate": half_even("cast(events as hugeint) * 1000000000000000", "$microseconds"),
     "unique_count": 'cast("#unique" as decimal(38, 9))',
 }
 
@@ -202,7 +212,7 @@ winning as (select * exclude ("#place") from placed where "#place" = 1)"""
         names = [_quoted(key) for key in keys]
         distinct = ["count(distinct subject) as subjects"] if subjects else []
         order = ", ".join(f"{name} asc nulls first" for name in names) or "all"
-        quantity = QUANTITY[self.aggregation].replace("$seconds", str(seconds))
+        quantity = QUANTITY[self.aggregation].replace("$microseconds", str(seconds * 1_000_000))
         shown = [*names, *(["subjects"] if subjects else []), f"{quantity} as quantity", UNPACKED.strip()]
         return f"""select {", ".join(shown)}
 from (

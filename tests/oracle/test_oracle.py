@@ -116,7 +116,7 @@ def test_decimal_types_and_columns(small: tuple[Path, pl.DataFrame]) -> None:
     assert table.schema["quantity"] == table.schema["quantity_sum"] == pl.Decimal(38, 9)
     assert table.schema["events"] == table.schema["subjects"] == pl.Int64
     assert table.schema["first_at"] == pl.Datetime("us", "UTC")
-    assert Oracle(root, meter_body("avg", "m")).usage().schema["quantity"] == pl.Float64
+    assert Oracle(root, meter_body("avg", "m")).usage().schema["quantity"] == pl.Decimal(38, 9)
 
 
 def test_no_files_no_rows(tmp_path: Path) -> None:
@@ -239,12 +239,12 @@ def test_first_and_last_tie_rules(tmp_path: Path) -> None:
     [
         ("sum", Decimal("3.3"), Decimal("7.3")),
         ("count", Decimal(2), Decimal(3)),
-        ("avg", 1.65, 7.3 / 3),
+        ("avg", Decimal("1.65"), Decimal("2.433333333")),
         ("min", Decimal("1.1"), Decimal("1.1")),
         ("max", Decimal("2.2"), Decimal(4)),
         ("first", Decimal("2.2"), Decimal("2.2")),
         ("last", Decimal("1.1"), Decimal(4)),
-        ("rate", 2 / 86_400, 3 / 259_200),
+        ("rate", Decimal("0.000023148"), Decimal("0.000011574")),
         ("unique_count", Decimal(2), Decimal(2)),
     ],
 )
