@@ -14,6 +14,7 @@ from jobs.partition import Computed, compute, losers_fingerprint
 from jobs.progress import track
 from jobs.rejected_rows import quarantine_anew, quarantine_invalid
 from jobs.report import PartitionReport, Report
+from jobs.sealed_quantities import recompute_sealed
 from lake import Lake, paths
 from lake.admission import Rejected, admit, reject_unreadable
 from lake.ahead import ahead
@@ -106,6 +107,8 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
 
 
 def _bring_up_to_date(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> None:
+    with report.stage("aggregate"):
+        recompute_sealed(storage, view, report)
     with report.stage("plan"):
         if rebuild:
             # What the state knows is not asked of footers: an interrupted run may have put other things there.

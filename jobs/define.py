@@ -50,7 +50,6 @@ def _define_one(lake: Lake, file: str) -> Definition:
 def _refuse_unsupported(meter: Meter, where: str) -> None:
     """Raises RefusedError for a meter whose numbers this version does not compute yet."""
     wanted = {
-        "series of an avg": meter.series is not None and meter.aggregation == "avg",
         "carry_days": meter.carry_days is not None,
     }
     found = [name for name, is_set in wanted.items() if is_set]

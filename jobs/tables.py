@@ -66,7 +66,11 @@ def with_quantities(
         )
         for name in meter.dimension_names
     ]
-    of_values = pl.concat(by_value) if by_value else dimensions.lazy().select(*_VALUE, "quantity")
+    of_values = (
+        pl.concat(by_value)
+        if by_value
+        else dimensions.lazy().select(*_VALUE, pl.col("quantity").cast(QUANTITY))
+    )
     return (
         _quantified(subjects, quantities(rows, meter, ["subject"]), ["subject"]),
         _quantified(dimensions, of_values, _VALUE),

@@ -14,7 +14,7 @@ from lake import paths
 from lake.checksums import rows_checksum, stamp_of
 from lake.publish import published_files
 from lake.readers import aggregate_columns
-from lake.state import PUBLISH_ORDER, SETTLED, PartitionState, decode_record
+from lake.state import PUBLISH_ORDER, SETTLED, PartitionState, decode_record, is_same_sealing
 from lake.storage import Storage, StoredFile, read_each
 from lake.sums import exact_totals
 from schemas.errors import DifferenceError, MeterlakeError
@@ -108,10 +108,12 @@ def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError
         yield read
         return
     rows, metadata = read
-    if decode_record(metadata) != of.record:
+    stored = decode_record(metadata)
+    record = stored if stored and _is_recomputed(of, stored) else of.record
+    if stored != record:
         yield difference("other inputs", path, f"made of {of.record.fingerprint}", "another record, or none")
     columns = aggregate_columns(of.meter, table)
-    if not _allowed(of, rows, columns):
+    if not _allowed(of, rows, columns, record):
         yield difference("other columns", path, str(columns), str(dict(rows.schema)))
         return
     of.tables[table] = rows
@@ -120,13 +122,21 @@ def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError
         yield difference(
             "not sorted", path, f"rows by {', '.join(keys)}, each once", "another order, or one twice"
         )
-    yield from _rows(of, table, path)
+    yield from _rows(of, table, path, record)
 
 
-def _allowed(of: Published, rows: pl.DataFrame, columns: dict[str, pl.DataType]) -> bool:
-    if of.record.meter_version == of.meter.version:
+def _is_recomputed(of: Published, stored: PartitionState) -> bool:
+    """Whether a table is ahead of the state, since computing the `quantity` of sealed dates anew was interrupted."""
+    is_due = (of.record.quantity_rule or "") != of.meter.quantity_rule
+    return is_due and is_same_sealing(stored, of.record)
+
+
+def _allowed(
+    of: Published, rows: pl.DataFrame, columns: dict[str, pl.DataType], record: PartitionState
+) -> bool:
+    if record.meter_version == of.meter.version:
         return dict(rows.schema) == columns
-    if not of.record.quantity_rule and rows.schema.get("quantity") == EARLIER_QUOTIENT:
+    if not record.quantity_rule and rows.schema.get("quantity") == EARLIER_QUOTIENT:
         columns = columns | {"quantity": EARLIER_QUOTIENT} if of.meter.quantity_rule else columns
     # Dimensions that were declared after the sealing are not in a sealed file.
     return rows.schema.items() <= columns.items() and columns.keys() - rows.columns <= {
@@ -134,8 +144,8 @@ def _allowed(of: Published, rows: pl.DataFrame, columns: dict[str, pl.DataType])
     }
 
 
-def _rows(of: Published, table: str, path: str) -> Iterator[DifferenceError]:
-    expected, found = of.record.checksums.get(table, "none"), rows_checksum(of.tables[table])
+def _rows(of: Published, table: str, path: str, record: PartitionState) -> Iterator[DifferenceError]:
+    expected, found = record.checksums.get(table, "none"), rows_checksum(of.tables[table])
     if expected != found:
         # Those of an open partition are derived too, which says more.
         what, hint = "rows changed", ""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lake import paths
 from lake.state import load_state
 from lake.storage import Storage
-from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError, RefusedError
+from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
 from schemas.meter import Meter, check_change, parse_meter
 
 
@@ -85,24 +85,8 @@ def save_meter(storage: Storage, meter: Meter) -> str:
     if _has_data(storage, meter.name):
         before = _before(storage, meter.name, body)
         check_change(before, meter)
-        _check_sealed(storage, before, meter)
     storage.publish(path, meter.to_json())
     return "changed"
-
-
-def _check_sealed(storage: Storage, before: Meter, meter: Meter) -> None:
-    """Raises RefusedError for other series than those by which sealed dates were computed."""
-    if before.series == meter.series:
-        return
-    sealed = load_state(storage, meter.name).sealed
-    if sealed:
-        raise RefusedError(
-            "the meter has sealed dates, so its series can't be changed by this version",
-            where=f"meter {meter.name!r}",
-            expected=f"series {before.series}",
-            found=f"series {meter.series}, and {len(sealed)} sealed dates from {min(sealed)} on",
-            hint="define a new meter with these series",
-        )
 
 
 def _before(storage: Storage, name: str, body: bytes) -> Meter:

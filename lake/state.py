@@ -37,6 +37,8 @@ PUBLISH_ORDER = ("usage_by_dimension", "usage_by_subject", "usage")
 
 # In the record of a partition whose aggregation was interrupted: no meter has it.
 NO_VERSION = ""
+# In that of a sealed partition of which not all tables are by one rule of `quantity`: no meter has it.
+NO_RULE = "interrupted"
 NEVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -70,6 +72,8 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     aggregated_at: Moment
     # The rule by which `quantity` was computed, see `Meter.quantity_rule`; not there where it is empty.
     quantity_rule: str | msgspec.UnsetType = msgspec.UNSET
+    # Of a sealed partition whose `quantity` was computed anew by another rule, the checksums of before.
+    earlier_checksums: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     # Set once retention has decided to drop the raw events; the aggregates are final from then on.
     sealed_at: Moment | None = None
 
@@ -183,6 +187,11 @@ def begun_record(record: PartitionState | None, names: Iterable[str]) -> Partiti
     return msgspec.structs.replace(record, meter_version=NO_VERSION) if record else _unfinished(names)
 
 
+def is_same_sealing(one: PartitionState, other: PartitionState) -> bool:
+    """Return whether two records are of one sealed partition, before or after its `quantity` was computed anew."""
+    return one.sealed_at is not None and _without_quantity(one) == _without_quantity(other)
+
+
 def rebuild_state(
     storage: Storage, meter: str, known: Mapping[dt.date, PartitionState] | None = None
 ) -> MeterState:
@@ -262,8 +271,15 @@ def _finished(
 
     `records` are by table, of those that have a file; `there` the identities of the raw files that are there, by name.
     """
-    found = [record for record in records.values() if record]
-    if not found or any(_opened(record) != _opened(found[0]) for record in found):
+    found = [record for table in PUBLISH_ORDER if (record := records.get(table))]
+    if not found:
+        return None
+    if any(record != found[-1] for record in found) and all(
+        is_same_sealing(record, found[-1]) for record in found
+    ):
+        # Computing `quantity` anew was interrupted: it is due, whatever the rule is now.
+        return msgspec.structs.replace(found[-1], quantity_rule=NO_RULE)
+    if any(_opened(record) != _opened(found[0]) for record in found):
         return None
     sealed = [record for record in found if record.sealed_at]
     if len(sealed) == len(found) and not _all_there(found[0], there):
@@ -308,6 +324,14 @@ def _opened(record: PartitionState) -> PartitionState:
     """Return what a record was of the same inputs before it was sealed, whenever that was."""
     checksums = {table: checksum for table, checksum in record.checksums.items() if table != SETTLED}
     return msgspec.structs.replace(record, aggregated_at=NEVER, sealed_at=None, checksums=checksums)
+
+
+def _without_quantity(record: PartitionState) -> PartitionState:
+    """Return what of a record does not depend on the rule of `quantity`."""
+    settled = {name: checksum for name, checksum in record.checksums.items() if name == SETTLED}
+    return msgspec.structs.replace(
+        record, checksums=settled, quantity_rule=msgspec.UNSET, earlier_checksums=msgspec.UNSET
+    )
 
 
 def _described(record: PartitionState | None) -> str:

@@ -20,9 +20,8 @@ from jobs.report import ExportReport, Report, reported
 from jobs.verify import verify
 from jobs.verify_export import verify_exports
 from lake import Lake, paths
-from schemas.errors import RefusedError
 from schemas.meter import Meter
-from support import DAY, a_lake, aggregated, content, define, event, put, recomputed, retained
+from support import DAY, a_lake, aggregated, content, define, event, put, recomputed
 
 NEXT = DAY + dt.timedelta(days=1)
 SEATS: dict[str, Any] = {
@@ -184,16 +183,6 @@ def test_incremental_is_rebuild_and_verify_agrees(tmp_path: Path) -> None:
     report = Report(job="verify", started_at=dt.datetime.now(dt.UTC))
     verify(lake, report)
     assert report.problems == []
-
-
-def test_series_of_sealed_dates_can_not_be_changed(tmp_path: Path) -> None:
-    lake, meter = seats_lake(tmp_path, series=None, event_retention_days=30)
-    two_days(lake, meter)
-    aggregated(lake)
-    retained(lake, DAY + dt.timedelta(days=31))
-    with pytest.raises(RefusedError, match="sealed dates"):
-        define(lake, **SEATS)
-    define(lake, **SEATS | {"series": None, "event_retention_days": 60})
 
 
 def test_added_levels_are_exact_far_beyond_doubles(tmp_path: Path) -> None:

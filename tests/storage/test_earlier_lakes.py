@@ -10,6 +10,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from jobs.aggregate import aggregate
@@ -108,6 +109,19 @@ def test_verify_needs_no_night_where_the_files_are_the_same(lake: Lake) -> None:
     report = ran(lake, lambda report: verify(lake, report))
     # Of the interrupted landing one file is there, which is not aggregated.
     assert {error["where"] for error in report.problems} == {paths.events(OPEN, dt.date(2026, 9, 7))}
+
+
+def test_a_night_leaves_no_doubles_in_tables_of_sealed_dates_and_the_next_one_nothing_to_do(
+    lake: Lake,
+) -> None:
+    report = night(lake, TODAY)
+    recomputed = {each.meter for each in report.partitions if each.action == "recomputed"}
+    assert recomputed == set(QUOTIENTS)
+    for meter in QUOTIENTS:
+        for table in paths.TABLES:
+            for file in lake.storage.list(paths.aggregates(table, meter)):
+                assert lake.storage.scan([file]).collect_schema()["quantity"] == pl.Decimal(38, 9)
+    assert [each.action for each in night(lake, TODAY).partitions] == []
 
 
 def test_doubles_that_were_exported_make_no_new_revision(lake: Lake, before: dict[str, Any]) -> None:
