@@ -1,7 +1,7 @@
 # Every target works on a clean checkout with Python 3.11 or later, make, and a package index.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist worksteal
 
 .PHONY: help setup demo notebooks test lint format bench lock check-lock clean
 

@@ -108,16 +108,38 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-@pytest.mark.parametrize("name", ["in.jsonl", "in.json"])
-def test_no_input_crashes_and_none_is_lost(tmp_path: Path, name: str, body: bytes) -> None:
-    define(tmp_path, "m")
-    (tmp_path / name).write_bytes(body)
-    ran = meterlake(tmp_path, "land", str(tmp_path / name), "--json")
-    said = json.loads(ran.stdout)
-    rejected = sum(said["quarantined"].values())
-    blank = not gzip.decompress(body).strip() if body.startswith(b"\x1f\x8b") else False
-    assert said["events_landed"] + rejected > 0 or blank
+# Lands each of some files into a lake of its own, and prints for each, on a line, its exit code and both outputs.
+LAND_EACH = """
+import contextlib, io, json, sys
+from jobs import cli
+for file in sys.argv[1:]:
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.run(["--lake", file + " lake", "land", file, "--json"])
+    print(json.dumps([code, *(each.buffer.getvalue().decode() for each in (out, err))]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("extension", ["jsonl", "json"])
+def test_no_input_crashes_and_none_is_lost(tmp_path: Path, extension: str) -> None:
+    """In a process of their own, which must not die of one."""
+    files = [tmp_path / f"{number}.{extension}" for number in range(len(HOSTILE))]
+    for file, body in zip(files, HOSTILE.values(), strict=True):
+        define(Path(f"{file} lake"), "m")
+        file.write_bytes(body)
+    command = [sys.executable, "-c", LAND_EACH, *map(str, files)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    lines = ran.stdout.splitlines()
+    assert ran.returncode == 0, (ran.returncode, f"in or after {[*HOSTILE][len(lines) - 1]}", ran.stderr)
+    for (name, body), printed in zip(HOSTILE.items(), lines, strict=True):
+        code, out, err = json.loads(printed)
+        assert code in (0, 1), (name, err)
+        assert "Traceback" not in err, name
+        assert "unexpected" not in err, name
+        said = json.loads(out)
+        rejected = sum(said["quarantined"].values())
+        blank = not gzip.decompress(body).strip() if body.startswith(b"\x1f\x8b") else False
+        assert said["events_landed"] + rejected > 0 or blank, name
 
 
 @pytest.mark.parametrize(

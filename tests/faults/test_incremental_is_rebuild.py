@@ -31,7 +31,7 @@ from support import METER, aggregated, define, put, recomputed, retained
 FIRST = dt.date(2026, 6, 1)
 DAYS = [FIRST + dt.timedelta(days=number) for number in range(4)]
 RETENTION = 30
-EXAMPLES = 5_000 if DEEP else 500
+EXAMPLES = 5_000 if DEEP else 240
 # In memory where the machine has such a folder: what is tested here is not the disk.
 TABLES = {"usage": ["subject"], "usage_by_subject": ["subject"], "usage_by_dimension": ["dimension", "value"]}
 

@@ -7,12 +7,14 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from depth import evenly
 from faults.storage import BrokenOffError, FaultyStorage
 from jobs.compact import compact
 from jobs.land import land
@@ -91,29 +93,38 @@ CHANGES: dict[str, Callable[[Lake], Any]] = {
 @pytest.mark.parametrize("flush_lines", [5, 1_000])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_broken_off_anywhere_each_row_ends_in_one_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Lake], None], flush_lines: int
+    scratch: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Lake], None], flush_lines: int
 ) -> None:
     set_flush_bounds(monkeypatch, lines=flush_lines)
     monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 5)
-    (tmp_path / "usage.jsonl").write_text("".join(LINES))
-    a_lake(tmp_path / "prepared")
-    fails_at, done = 0, 10**9
-    while fails_at < done:
-        fails_at += 1
-        folder = tmp_path / "lake"
-        shutil.copytree(tmp_path / "prepared", folder)
-        lake = Lake(str(folder))
-        faulty = FaultyStorage(folder, fails_at, after=fails_at % 2 == 0, error=BrokenOffError)
-        try:
-            run(lake.over(faulty), lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
-            done = fails_at
-        except BrokenOffError:
-            pass
+    file = scratch / "usage.jsonl"
+    file.write_text("".join(LINES))
+    a_lake(scratch / "prepared")
+    last = _operations(scratch, file)
+    for turn, fails_at in enumerate([*evenly(last, 8, offset=int(flush_lines == 5)), last + 1]):
+        lake = _landed_until(fails_at, scratch, file, after=turn % 2 == 0)
         change(lake)
-        run(lake, lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+        run(lake, lambda lake, report: land(lake, [str(file)], report))
         assert places(lake) == Counter(json.loads(each)["idempotency_key"] for each in LINES), fails_at
-        shutil.rmtree(folder)
-    assert fails_at > 5
+        shutil.rmtree(lake.url)
+
+
+def _operations(scratch: Path, file: Path) -> int:
+    """Land a file into a copy of the prepared lake; gives the number of the storage's operations."""
+    folder = shutil.copytree(scratch / "prepared", scratch / "undisturbed")
+    counting = FaultyStorage(folder, 0, after=False, error=BrokenOffError)
+    run(Lake(str(folder)).over(counting), lambda lake, report: land(lake, [str(file)], report))
+    assert counting.done > 5
+    return counting.done
+
+
+def _landed_until(fails_at: int, scratch: Path, file: Path, *, after: bool) -> Lake:
+    """Land a file into a copy of the prepared lake, and break off before or after an operation if it has that many."""
+    folder = shutil.copytree(scratch / "prepared", scratch / "lake")
+    faulty = FaultyStorage(folder, fails_at, after=after, error=BrokenOffError)
+    with suppress(BrokenOffError):
+        run(Lake(str(folder)).over(faulty), lambda lake, report: land(lake, [str(file)], report))
+    return Lake(str(folder))
 
 
 def test_rows_of_a_meter_that_is_defined_meanwhile_count(tmp_path: Path) -> None:
@@ -215,7 +226,7 @@ THEN: dict[str, Callable[[Lake], Any]] = {
 
 @pytest.mark.parametrize("then", THEN.values(), ids=THEN)
 def test_what_was_rejected_whole_and_is_broken_off_on_its_second_landing(
-    tmp_path: Path, then: Callable[[Lake], Any]
+    scratch: Path, then: Callable[[Lake], Any]
 ) -> None:
     """Without keys, so that what lands twice counts twice."""
     lines = [
@@ -223,35 +234,26 @@ def test_what_was_rejected_whole_and_is_broken_off_on_its_second_landing(
         line(6, subject="k6", quantity=-1),
         line(7, idempotency_key=None, subject="k7", metadata={"size": "large"}),
     ]
-    (tmp_path / "usage.jsonl").write_text("".join(lines))
-    other = tmp_path / "other.jsonl"
+    file = scratch / "usage.jsonl"
+    file.write_text("".join(lines))
+    other = scratch / "other.jsonl"
     other.write_text(line(50, subject="other") + line(51, subject="other", day=NEXT))
-    prepared = Lake.init(str(tmp_path / "prepared"))
-    run(prepared, lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+    prepared = Lake.init(str(scratch / "prepared"))
+    run(prepared, lambda lake, report: land(lake, [str(file)], report))
     define(prepared, event_retention_days=30)
     run(prepared, lambda lake, report: land(lake, [str(other)], report))
-    fails_at, done = 0, 10**9
-    while fails_at < done:
-        fails_at += 1
-        folder = tmp_path / "lake"
-        shutil.copytree(tmp_path / "prepared", folder)
-        lake = Lake(str(folder))
-        faulty = FaultyStorage(folder, fails_at, after=fails_at % 2 == 0, error=BrokenOffError)
-        try:
-            run(lake.over(faulty), lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
-            done = fails_at
-        except BrokenOffError:
-            pass
+    last = _operations(scratch, file)
+    for turn, fails_at in enumerate([*evenly(last, 8), last + 1]):
+        lake = _landed_until(fails_at, scratch, file, after=turn % 2 == 1)
         then(lake)
-        run(lake, lambda lake, report: land(lake, [str(tmp_path / "usage.jsonl")], report))
+        run(lake, lambda lake, report: land(lake, [str(file)], report))
         # A merged file that came back would be named here.
         assert aggregated(lake).problems == []
         found = Counter(lake.events(NAME).collect()["subject"])
         rows = [json.loads(raw)["subject"] for raw in _quarantined(lake)]
         assert found.total() + len(rows) + _sealed_events(lake) == len(lines) + 2, fails_at
         assert max((found + Counter(rows) - Counter(["other"])).values()) == 1, fails_at
-        shutil.rmtree(folder)
-    assert fails_at > 5
+        shutil.rmtree(lake.url)
 
 
 def _quarantined(lake: Lake) -> list[str]:

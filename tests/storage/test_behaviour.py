@@ -35,9 +35,9 @@ MINUTE = dt.timedelta(minutes=1)
 # The meter keeps events for 30 days: DAY has expired, NEXT has not.
 EXPIRED = DAY + dt.timedelta(days=31)
 OPEN = DAY + dt.timedelta(days=3)
-# All crashes are tried in memory; a disk and a server take longer, so there only every so many operations are, unless
-# asked for all: by turns before the operation and after it, from the first of the night to its last.
-EVERY = {"s3": 5, "local": 2} if not DEEP else {}
+# Unless all crashes are asked for, only every so many operations are tried, from the first of the night to its last: by
+# turns before the operation and after it, and other ones on each kind of storage.
+EVERY = {"s3": 7, "local": 3, "memory": 2} if not DEEP else {}
 MANY = 10_000
 
 
