@@ -191,6 +191,7 @@ def _equal(before: pl.LazyFrame, after: pl.LazyFrame, parts: Sequence[pl.Expr]) 
 
 def _manifest(export: MonthExport, revisions: Revisions, made: Drafts, closed: Close | None) -> Manifest:
     meter, options, last = export.meter, export.options, revisions.last
+    events = event_fingerprints(export.records)
     series = msgspec.UNSET if meter.series is None else sorted(meter.series)
     return Manifest(
         meter=meter.name,
@@ -207,6 +208,7 @@ def _manifest(export: MonthExport, revisions: Revisions, made: Drafts, closed: C
         previous_sha256=revisions.info(last).sha256 if last else None,
         inputs=export.inputs,
         files=made.described(),
-        events=event_fingerprints(export.records).rows,
+        event_rows=events.rows,
+        event_files=events.files,
         carry_days=export.carry_days or msgspec.UNSET,
     )

@@ -45,7 +45,7 @@ def check_latest(folder: Path, manifests: Sequence[tuple[int, Manifest | None]])
 
 def _is_earlier(manifests: Sequence[tuple[int, Manifest | None]]) -> bool:
     last = manifests[-1][1] if manifests else None
-    return last is not None and last.events is msgspec.UNSET
+    return last is not None and last.event_rows is msgspec.UNSET
 
 
 def _contradictions(

@@ -55,8 +55,10 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True):
     files: dict[str, ExportedFile]
     # The keys of rows that are not in `usage` since one of their sums is too large, in order; absent if there are none.
     left_out: list[dict[str, str | float | bool | None]] | msgspec.UnsetType = msgspec.UNSET
-    # The fingerprint of the rows of `usage` of these dates, which changes with the events and not with the definition.
-    events: str | msgspec.UnsetType = msgspec.UNSET
+    # Fingerprints of the events of these dates, neither of which changes with the definition: of their rows in `usage`,
+    # which merging or copying files does not change, and of their files, which no other rules of reading change.
+    event_rows: str | msgspec.UnsetType = msgspec.UNSET
+    event_files: str | msgspec.UnsetType = msgspec.UNSET
     # How many dates before the month are looked at; absent if none.
     carry_days: int | msgspec.UnsetType = msgspec.UNSET
 
@@ -152,8 +154,14 @@ class Revisions:
         if self._known and number == self.last:
             return self._known
         sha256, manifest = hashlib.sha256(self._body(number)).hexdigest(), self.manifest(number)
-        inputs, carry_days = fingerprint(manifest.inputs), manifest.carry_days or 0
-        return RevisionInfo(sha256, inputs, manifest.meter_version, carry_days, manifest.events or "")
+        return RevisionInfo(
+            sha256,
+            fingerprint(manifest.inputs),
+            manifest.meter_version,
+            manifest.carry_days or 0,
+            manifest.event_rows or "",
+            manifest.event_files or "",
+        )
 
     def left_out(self, number: int) -> list[dict[str, Any]]:
         """The keys of the rows that a revision names and does not have; what is known of one is that it has all."""

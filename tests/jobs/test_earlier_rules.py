@@ -17,9 +17,10 @@ import jobs.aggregate
 import jobs.partition
 import lake.admission
 import schemas.rules
-from jobs.billing import month_of
+from jobs.billing import month_of, parse_period
 from jobs.compact import compact
 from jobs.export import export
+from jobs.nightly import nightly
 from jobs.report import Report, reported
 from jobs.status import MeterStatus, status
 from jobs.verify import verify
@@ -286,3 +287,39 @@ def test_a_run_that_is_interrupted_is_done_again(tmp_path: Path) -> None:
     assert recomputed(report) == {DAY: CHANGED}
     assert usage(opened, meter) == [(DAY, "org_1", Decimal(3))]
     assert [reason for reason, _ in quarantined(opened)] == ["subject_invalid"]
+
+
+@pytest.mark.parametrize("state", ["of no night", "of a night", "lost"])
+def test_a_closed_month_is_not_adjusted_for_other_rules_before_somebody_asks(
+    scratch: Path, state: str
+) -> None:
+    opened, meter = a_lake(scratch / "lake")
+    put(opened, meter, "a.parquet", event("a"))
+    put_halves(opened, meter)
+    aggregated_earlier(opened)
+    june, as_of = parse_period("2026-06"), DAY + dt.timedelta(days=40)
+
+    def exported(*, close: bool = False, by_night: bool = False) -> list[tuple[str, int, int]]:
+        with reported(opened, "export") as report:
+            if by_night:
+                nightly(opened, report, as_of=as_of)
+            else:
+                export(opened, report, june, close=close)
+        done = [each for each in report.exports if each.form == "2026-06"]
+        return [(each.action, each.adjustments, each.pending_adjustments) for each in done]
+
+    with earlier_rules():
+        aggregated(opened)
+        exported(by_night=state == "of a night")
+        with pytest.MonkeyPatch.context() as patch:
+            # What is out of date by today's rules was not by those.
+            patch.setattr(lake.planning, "READING_RULES", 0)
+            exported(close=True)
+    if state == "lost":
+        (scratch / "lake" / paths.state(meter.name)).unlink()
+    assert exported(by_night=True) == [("unchanged", 0, 1)]
+    assert usage(opened, meter) == [(DAY, "org_1", Decimal("1.1"))]
+    assert exported(by_night=True) == [("unchanged", 0, 1)]
+    assert [month.why for month in status_of(opened).exports_due] == ["definition or program changed"]
+    assert exported() == [("exported", 1, 0)]
+    assert exported(by_night=True) == [("unchanged", 0, 0)]
