@@ -16,13 +16,13 @@ from jobs.landing.batches import Batch
 from jobs.landing.byte_values import count_line_ends
 from jobs.landing.earlier import DEFINITION_KEY, Earlier, find_earlier
 from jobs.landing.earlier_keys import keep_earlier_keys
-from jobs.landing.fast import named_meters
 from jobs.landing.flush_bounds import NEWEST, VERSIONS
 from jobs.landing.inputs import Input, open_input
 from jobs.landing.judge import judge
 from jobs.landing.parse import parse
 from jobs.landing.parsed import LINE, Parsed, Rejected
-from jobs.landing.undeclared import START_BYTES
+from jobs.landing.waiting import DatedRows, Waiting
+from jobs.landing.wide import cut_wide
 from jobs.progress import track
 from jobs.report import Report, now
 from lake import Lake, paths
@@ -103,10 +103,14 @@ def _land_input(storage: Storage, source: Input, meters: MeterCatalog, report: R
         meters.pin(earlier.meters)
     landing = _Landing(storage, source, meters, record, report, earlier)
     read = partial(_read_batch, meters=meters, landed_at=landing.landed_at, earlier=earlier)
-    with closing(ahead(read, source.batches(meters), threads=THREADS, small=_has_short_lines)) as batches:
+    rows = cut_wide(source.batches(meters), meters)
+    with (
+        closing(landing),
+        closing(ahead(read, rows, threads=THREADS, small=_has_short_lines)) as batches,
+    ):
         for batch in track(_waited_for(batches, report), f"land {source.name}"):
             landing.add(batch)
-    landing.flush()
+        landing.flush()
     landing.withdraw()
     done = msgspec.structs.replace(
         record,
@@ -179,8 +183,6 @@ def _read_batch(batch: Batch, meters: MeterCatalog, landed_at: dt.datetime, earl
     """Parse and validate a batch. It changes nothing, so that batches can be read at the same time."""
     # To replace takes long even where there is nothing to replace.
     lines = (batch.lines.replace(b"\r\n", b"\n") if b"\r" in batch.lines else batch.lines).rstrip(b"\r\n")
-    # The first lines mostly name all meters there are, which are read at once; others are when it comes to them.
-    meters.load(named_meters(lines[:START_BYTES]))
     parsed = _refused(batch) if batch.refused else parse(lines, meters)
     schema = {LINE: pl.UInt32, "meter": pl.String, "reason": pl.String, "detail": pl.String}
     refused = [_of_broken_meter(said, meters.broken) for said in parsed.rejected]
@@ -231,7 +233,7 @@ class _Landing:
         self.unreadable: set[str] = set()
         self.events, self.files, self.quarantine_files = 0, list[str](), list[str]()
         self.reasons: Counter[str] = Counter()
-        self._held: dict[str, list[pl.DataFrame]] = {}
+        self._waiting = Waiting(storage, self._with_earlier_keys)
         self._rejected: dict[str | None, list[pl.DataFrame]] = {}
         self._lines, self._bytes, self._flushes = 0, 0, 0
         self._bounds = VERSIONS[record.bounds]
@@ -239,14 +241,14 @@ class _Landing:
     def add(self, batch: _Read) -> None:
         """Hold what a batch gave; write what is held once it is much."""
         for name, df in batch.events:
-            self._held.setdefault(name, []).append(df)
+            self._waiting.add(name, df)
         if batch.rejected.height:
             self._reject(batch.rejected, batch.batch.texts or batch.lines.split(b"\n"), batch.batch)
         self._lines += count_line_ends(batch.lines) + 1
         weight = self._bounds.long_line_weight if batch.batch.has_long_line else 1
         # A block has the same bytes in whatever pieces it comes, with the line ends between them.
         self._bytes += (len(batch.lines) + (not batch.batch.ends_block)) * weight
-        if self._bounds.is_reached(self._lines, self._bytes, ends_block=batch.batch.ends_block):
+        if self._bounds.is_reached(batch.batch, self._lines, self._bytes):
             self.flush()
 
     def _reject(self, rejected: pl.DataFrame, lines: list[bytes], batch: Batch) -> None:
@@ -269,11 +271,11 @@ class _Landing:
         """Write what is held, one file a partition; event files that an earlier attempt wrote are left as they are."""
         file = f"{paths.landed_files(self.source.sha256)}{self._flushes:04}.parquet"
         with self.report.stage("write"):
-            for name, frames in sorted(self._held.items()):
-                self._write_events(name, pl.concat(frames), file)
+            for part in self._waiting.take():
+                self._write_events(part, file)
             for folder, frames in self._rejected.items():
                 self._write_rejected(folder, pl.concat(frames).sort("position"), file)
-        self._held, self._rejected = {}, {}
+        self._rejected = {}
         self._lines, self._bytes, self._flushes = 0, 0, self._flushes + 1
 
     def withdraw(self) -> None:
@@ -292,25 +294,29 @@ class _Landing:
         else:
             self.storage.sync([path])
 
-    def _write_events(self, meter: str, events: pl.DataFrame, file: str) -> None:
-        self.events += events.height
-        dated = events.with_columns(pl.col("timestamp").dt.date().alias("#date"))
-        for (date,), rows in sorted(dated.partition_by("#date", as_dict=True, include_key=False).items()):
-            path = paths.events(meter, date) + file
-            self.files.append(path)
-            if path in self._earlier.counted(meter, self.meters.states[meter]):
-                continue
-            if self.storage.exists(path):
-                # By an attempt that was killed; soon the record will say that it is landed.
-                self.storage.sync([path])
-                continue
-            local = self.storage.scratch(".parquet")
-            definition = {DEFINITION_KEY: msgspec.json.encode(self.meters[meter]).decode()}
-            known = keep_earlier_keys(self.storage, meter, rows, self.landed_at)
-            write_stamped(known, local, definition, compression="zstd")
-            self.report.rows_written += rows.height
-            self.report.bytes_written += local.stat().st_size
-            self.storage.publish_file(path, local)
+    def _with_earlier_keys(self, meter: str, events: pl.DataFrame) -> pl.DataFrame:
+        return keep_earlier_keys(self.storage, meter, events, self.landed_at)
+
+    def _write_events(self, part: DatedRows, file: str) -> None:
+        self.events += part.height
+        path = paths.events(part.meter, part.date) + file
+        self.files.append(path)
+        if path in self._earlier.counted(part.meter, self.meters.states[part.meter]):
+            return
+        if self.storage.exists(path):
+            # By an attempt that was killed; soon the record will say that it is landed.
+            self.storage.sync([path])
+            return
+        local = self.storage.scratch(".parquet")
+        definition = {DEFINITION_KEY: msgspec.json.encode(self.meters[part.meter]).decode()}
+        write_stamped(part.rows, local, definition, compression="zstd")
+        self.report.rows_written += part.height
+        self.report.bytes_written += local.stat().st_size
+        self.storage.publish_file(path, local)
+
+    def close(self) -> None:
+        """Remove what was not written."""
+        self._waiting.close()
 
 
 def _refused(batch: Batch) -> Parsed:

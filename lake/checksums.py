@@ -17,6 +17,8 @@ from lake.storage.faults import writing
 
 KEY = "meterlake-sha256"
 UNSTAMPED = "0" * 64
+# So many values make a row group of rows that are not held in memory.
+ROW_GROUP_CELLS = 4 * 2**20
 _SIZE = len(UNSTAMPED)
 # As Thrift writes the key's value: the next field, which is text, of 64 bytes. JSON, such as the other values are,
 # has no such control character, and what users have named stands before the key-value metadata.
@@ -25,11 +27,19 @@ _TAIL_BYTES = 8
 
 
 def write_stamped(
-    df: pl.DataFrame, local: Path, metadata: dict[str, str] | None = None, **options: Any
+    df: pl.DataFrame | pl.LazyFrame, local: Path, metadata: dict[str, str] | None = None, **options: Any
 ) -> None:
-    """Write a Parquet file with its checksum; `options` as for `DataFrame.write_parquet`."""
+    """Write a Parquet file with its checksum; `options` as for `DataFrame.write_parquet`.
+
+    Of a lazy frame few rows are held at once.
+    """
+    stored = (metadata or {}) | {KEY: UNSTAMPED}
     with writing(local):
-        df.write_parquet(local, metadata=(metadata or {}) | {KEY: UNSTAMPED}, **options)
+        if isinstance(df, pl.DataFrame):
+            df.write_parquet(local, metadata=stored, **options)
+        else:
+            rows = max(1, ROW_GROUP_CELLS // len(df.collect_schema()))
+            df.sink_parquet(local, metadata=stored, row_group_size=rows, engine="streaming", **options)
     stamp(local)
 
 

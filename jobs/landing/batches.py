@@ -45,8 +45,10 @@ class Batch:
     refused: Refused | None = None
     positions: list[int] | None = None
     texts: list[bytes] | None = None
-    # Whether what is held may be written after it: bounds of landed files depend on it.
+    # Bounds of landed files depend on these: whether it ends a block of rows, and whether what waits may be written
+    # behind it at all.
     ends_block: bool = True
+    may_flush: bool = True
 
     @cached_property
     def has_long_line(self) -> bool:
@@ -60,16 +62,27 @@ class Batch:
             return
         pieces = list(cut(BytesIO(self.lines)))
         for number, piece in enumerate(pieces, start=1):
-            first = piece.position - 1
-            lines = slice(first, first + count_line_ends(piece.lines) + 1)
-            yield replace(
-                piece,
-                position=self.position + first,
-                refused=piece.refused or self.refused,
-                positions=self.positions and self.positions[lines],
-                texts=self.texts and self.texts[lines],
-                ends_block=self.ends_block and number == len(pieces),
-            )
+            part = self._part(piece.lines, piece.position - 1, is_last=number == len(pieces))
+            yield replace(part, refused=piece.refused or self.refused)
+
+    def in_parts(self, number: int) -> Iterator[Batch]:
+        """Yield the same lines in batches of so many, of which only the last may end a block or be written behind."""
+        lines = self.lines.split(b"\n")
+        for start in range(0, len(lines), number):
+            is_last = start + number >= len(lines)
+            part = self._part(b"\n".join(lines[start : start + number]), start, is_last=is_last)
+            yield replace(part, may_flush=self.may_flush and is_last)
+
+    def _part(self, lines: bytes, start: int, *, is_last: bool) -> Batch:
+        numbers = slice(start, start + count_line_ends(lines) + 1)
+        return replace(
+            self,
+            lines=lines,
+            position=self.position + start,
+            positions=self.positions and self.positions[numbers],
+            texts=self.texts and self.texts[numbers],
+            ends_block=self.ends_block and is_last,
+        )
 
 
 def has_long_line(lines: bytes, size_bytes: int) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jobs.landing.batches import Batch
+
 
 class FlushBounds(NamedTuple):
     """Rows are written once so many lines of them wait, or so many bytes of JSON.
@@ -20,9 +22,10 @@ class FlushBounds(NamedTuple):
     long_line_weight: int
     within_blocks: bool
 
-    def is_reached(self, lines: int, json_bytes: int, *, ends_block: bool) -> bool:
-        """Return whether rows that wait are written behind a batch."""
-        return (ends_block or self.within_blocks) and (lines >= self.lines or json_bytes >= self.json_bytes)
+    def is_reached(self, batch: Batch, lines: int, json_bytes: int) -> bool:
+        """Return whether so many rows that wait are written behind a batch."""
+        may_flush = batch.may_flush and (batch.ends_block or self.within_blocks)
+        return may_flush and (lines >= self.lines or json_bytes >= self.json_bytes)
 
 
 # By version. The second one was never released.
