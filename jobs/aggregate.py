@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
+from jobs.ambiguous_gauges import count_ambiguous
 from jobs.late import quarantine_late
 from jobs.partition import Computed, compute, losers_fingerprint
 from jobs.progress import track
@@ -18,6 +19,7 @@ from jobs.sealed_quantities import recompute_sealed
 from lake import Lake, paths
 from lake.admission import Rejected, admit, reject_unreadable
 from lake.ahead import ahead
+from lake.ambiguity import ambiguity_note, most_ambiguous
 from lake.changing import ATTEMPTS, FilesChangedError, changed_files, watching
 from lake.copies import find_losers, settled_winners
 from lake.dedup import CONFLICT, DATE, HASH
@@ -101,6 +103,8 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
             # As after a run that broke off here: what was published is published again.
             report.back_to(mark)
             view.refresh(storage)
+    if subjects := most_ambiguous(view.meter, view.state):
+        report.note(ambiguity_note(view.meter.name, subjects))
     for record in view.state.partitions.values():
         for said in record.rejected.values():
             report.problem(BadInputError.from_dict(said))
@@ -109,6 +113,7 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
 def _bring_up_to_date(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> None:
     with report.stage("aggregate"):
         recompute_sealed(storage, view, report)
+        count_ambiguous(storage, view)
     with report.stage("plan"):
         if rebuild:
             # What the state knows is not asked of footers: an interrupted run may have put other things there.

@@ -16,6 +16,7 @@ from jobs.session import Session, as_json, for_people, write, write_bytes
 from jobs.show import counted
 from jobs.texts import as_texts
 from lake import Lake
+from lake.ambiguity import ambiguity_note
 from lake.buckets import bucket_label, zone_of
 from lake.changing import asked_again
 from lake.compare import STATE
@@ -71,6 +72,15 @@ class Answered(NamedTuple):
         for name, explanation in self.explanations.items():
             found.setdefault(self.parts[name].meter.name, {}).update(explanation.out_of_date)
         return {meter: dict(sorted(dates.items())) for meter, dates in found.items() if dates}
+
+    def notes(self) -> list[str]:
+        """What people should know of ambiguous gauges whose quantities are in the answer."""
+        subjects = {
+            self.parts[name].meter.name: each.ambiguous_subjects
+            for name, each in self.explanations.items()
+            if each.ambiguous_subjects and not self.parts[name].question.distinct
+        }
+        return [ambiguity_note(meter, number) for meter, number in subjects.items()]
 
     def document(self) -> dict[str, Any]:
         """The question and its answer for JSON; exact decimals as text."""

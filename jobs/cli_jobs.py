@@ -237,6 +237,7 @@ def _run_job(  # noqa: PLR0913 - a job, and how it takes the lease
     from jobs import show_run
     from jobs.report import reported
     from lake import paths
+    from lake.ambiguity import HINT as AMBIGUITY_HINT
     from lake.lease import leased
 
     with reported(lake, job, dry_run=dry_run) as report:
@@ -251,6 +252,7 @@ def _run_job(  # noqa: PLR0913 - a job, and how it takes the lease
     session.answer(
         document, lambda console: show_run.report(console, report, session.report_file), report.problems
     )
+    session.note(report.notes, AMBIGUITY_HINT)
     return report.exit_code
 
 

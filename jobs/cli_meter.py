@@ -33,10 +33,12 @@ def meter_add(
     lake = session.lake()
     from jobs import show
     from jobs.define import define
+    from lake.ambiguity import HINT
 
     found = define(lake, files)
     refused = [definition.error for definition in found if definition.error]
     session.answer({"meters": found}, lambda console: show.definitions(console, found), refused)
+    session.note([each.note for each in found if each.note], HINT)
     return max(definition.exit_code for definition in found)
 
 

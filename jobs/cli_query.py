@@ -82,7 +82,7 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
         rolling=rolling,
     )
     found = answers.ask(lake, meter, question)
-    _tell(found, explain=explain)
+    _tell(session, found, explain=explain)
     answers.give(session, found, chosen, output)
     return 0
 
@@ -133,7 +133,7 @@ def _format_of(
     return asked
 
 
-def _tell(found: Answered, *, explain: bool) -> None:
+def _tell(session: Session, found: Answered, *, explain: bool) -> None:
     """On stderr, what the answer is from where that was asked for, and always what makes it incomplete."""
     if explain:
         for line in found.explained():
@@ -148,3 +148,6 @@ def _tell(found: Answered, *, explain: bool) -> None:
             "the answer is as of the last aggregation; for newer events run: meterlake aggregate",
             "note",
         )
+    from lake.ambiguity import HINT
+
+    session.note(found.notes(), HINT)

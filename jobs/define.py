@@ -9,12 +9,14 @@ from pathlib import Path
 import msgspec
 
 from lake import Lake
+from lake.ambiguity import may_be_ambiguous
 from lake.meters import save_meter
 from schemas.errors import BadInputError, MeterlakeError, RefusedError
 from schemas.meter import Meter, parse_meter
 from schemas.secrets import redacted
 
 STDIN = "-"
+NOTE = "meter {!r} is a gauge with dimensions and without series: where a subject has several levels, nothing says that they are added"
 
 
 class Definition(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -24,6 +26,7 @@ class Definition(msgspec.Struct, kw_only=True, omit_defaults=True):
     outcome: str
     meter: str | None = None
     error: dict[str, str] | None = None
+    note: str | None = None
     exit_code: int = 0
 
 
@@ -40,7 +43,8 @@ def _define_one(lake: Lake, file: str) -> Definition:
         name = meter.name
         _refuse_unsupported(meter, where)
         lake.upgrade()
-        return Definition(file=where, meter=name, outcome=save_meter(lake.storage, meter))
+        note = NOTE.format(name) if may_be_ambiguous(meter) else None
+        return Definition(file=where, meter=name, outcome=save_meter(lake.storage, meter), note=note)
     except MeterlakeError as error:
         return Definition(
             file=where, meter=name, outcome="refused", error=error.to_dict(), exit_code=error.exit_code

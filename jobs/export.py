@@ -10,6 +10,7 @@ from jobs.export_revision import revise
 from jobs.export_rows import billed_rows
 from jobs.report import ExportReport, Report, now
 from lake import Lake
+from lake.ambiguity import HINT, ambiguity_note, most_ambiguous
 from lake.events import fingerprint
 from lake.exports import Close, Revisions, save_close
 from lake.latest import publish_latest, repair_latest
@@ -45,6 +46,8 @@ def export(  # noqa: PLR0913 - what to export, and how
         try:
             with report.stage("export"):
                 state = seen.state if seen else load_state(lake.storage, each.name)
+                if subjects := most_ambiguous(each, state):
+                    report.note(ambiguity_note(each.name, subjects))
                 carried = 0 if period.start > now().date() else each.carry_days or 0
                 month = MonthExport(lake.storage, each, state, period, chosen, carried, seen, on_request)
                 check_columns(each, chosen.by, chosen.columns, month.folder)
@@ -77,6 +80,7 @@ def _export(export: MonthExport, *, close: bool) -> ExportReport:
     done.closed, is_closing = closed is not None, close and closed is None
     if is_closing:
         _check_close(export, done.out_of_date)
+        _check_ambiguity(export)
     if revisions.last and not (seen and seen.known):
         # Of what is known it was seen that this is right.
         repair_latest(revisions, closed=done.closed)
@@ -139,6 +143,19 @@ def _check_close(export: MonthExport, stale: dict[str, str]) -> None:
         found=f"{len(stale)} out of date: {', '.join(first)}" if over else str(export.period),
         hint="run: meterlake aggregate" if over else "",
     )
+
+
+def _check_ambiguity(export: MonthExport) -> None:
+    """Raises RefusedError for a gauge of which nothing says which levels are billed."""
+    subjects = most_ambiguous(export.meter, export.state)
+    if subjects:
+        raise RefusedError(
+            "the period can't be closed while the gauge is ambiguous",
+            where=export.folder,
+            expected="one level a subject and date, or a definition that says which are added",
+            found=f"{subjects:,} subjects with several levels on one date",
+            hint=HINT,
+        )
 
 
 def _lacks_rows(export: MonthExport, done: ExportReport) -> RefusedError:

@@ -9,6 +9,7 @@ import polars as pl
 
 from jobs.report import now
 from jobs.tables import partial_usage, usage_tables
+from lake.ambiguity import ambiguous_subjects, may_be_ambiguous
 from lake.dedup import CONFLICT
 from lake.ends import Moments
 from lake.events import ROW, Partition, fingerprint
@@ -64,6 +65,9 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
         conflicts=lost.filter(CONFLICT).height,
         late=lateness(arrived),
         checksums=table_checksums(tables),
+        ambiguous_subjects=ambiguous_subjects(tables["usage"].lazy())
+        if tables and may_be_ambiguous(meter)
+        else msgspec.UNSET,
         aggregated_at=now(),
     )
     return Computed(record, tables, count)

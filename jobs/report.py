@@ -98,6 +98,8 @@ class Report(msgspec.Struct, kw_only=True):
     bytes_written: int = 0
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
     problems: list[dict[str, str]] = msgspec.field(default_factory=list)
+    # What somebody should decide; it changes no exit code.
+    notes: list[str] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Raise ValueError for moments that no run has written."""
@@ -151,6 +153,11 @@ class Report(msgspec.Struct, kw_only=True):
         """Note something that could not be done while the rest went on."""
         self.problems.append(error.to_dict())
         self.exit_code = max(self.exit_code, error.exit_code)
+
+    def note(self, text: str) -> None:
+        """Add a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def keep_going(self, meters: Iterable[Item], work: Callable[[Item], None]) -> None:
         """Work on one meter after the other; what is wrong with one is noted, and the others go on.

@@ -60,6 +60,7 @@ def _recompute(
         quantity_rule=meter.quantity_rule or msgspec.UNSET,
         checksums=record.checksums | table_checksums(tables),
         earlier_checksums=record.checksums,
+        ambiguous_subjects=msgspec.UNSET,
     )
     done = PartitionReport(meter=meter.name, date=date, action=ACTION, why=WHY, events=record.events)
     done.rows_written = sum(rows.height for rows in tables.values())

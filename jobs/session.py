@@ -65,6 +65,11 @@ class Session:
         if not self.as_json:
             complain_of_all(problems)
 
+    def note(self, notes: Sequence[str], hint: str) -> None:
+        """Tell people on stderr what they should decide; a document has it itself."""
+        for number, text in enumerate([] if self.as_json else notes, 1):
+            complain(text, hint if number == len(notes) else "", "note")
+
     def fail(self, error: BaseException) -> int:
         """Tell a failure, the traceback only where asked for; gives the exit code."""
         if not isinstance(error, MeterlakeError):

@@ -13,6 +13,8 @@ from jobs.layout import Table, heading, line, prose, sparkline
 from jobs.show import counted, duration, number
 from jobs.show_run import cut
 from jobs.status import MeterStatus, Status
+from lake.ambiguity import HINT as AMBIGUITY_HINT
+from lake.ambiguity import ambiguity_note
 
 # Of many dates, those that people look for are the newest.
 MAX_DATES = 5
@@ -165,6 +167,9 @@ def _to_do(found: Status) -> Iterator[str]:
             f"adjust closed months whose definition or program changed ({', '.join(waiting[-MAX_DATES:])}), "
             f"if that is to be billed: meterlake export --period {waiting[-1]}"
         )
+    for meter in found.meters:
+        if meter.ambiguous_subjects:
+            yield f"{ambiguity_note(meter.meter, meter.ambiguous_subjects)}: {AMBIGUITY_HINT}"
     rejected = [each.quarantined for each in found.meters] + [each.quarantined for each in found.undefined]
     rows = sum(count for reasons in rejected for count in reasons.values())
     if rows:

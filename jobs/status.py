@@ -19,6 +19,7 @@ from jobs.export_due import MonthDue, months_due
 from jobs.export_listing import ExportListing
 from jobs.report import Report, now
 from lake import Lake, paths
+from lake.ambiguity import most_ambiguous
 from lake.compacted import list_events
 from lake.decoding import decode
 from lake.events import by_meter_folder, find_strays
@@ -60,6 +61,8 @@ class MeterStatus(msgspec.Struct, kw_only=True):
     duplicates: int = 0
     conflicts: int = 0
     late: Late | None = None
+    # Of an ambiguous gauge, the greatest number of subjects that have several levels on one date.
+    ambiguous_subjects: int = 0
     # Months with usage that no revision has, or whose last revision is told otherwise by now.
     exports_due: list[MonthDue] = msgspec.field(default_factory=list)
     rejected_files: list[dict[str, str]] = msgspec.field(default_factory=list)
@@ -166,6 +169,7 @@ def meter_status(
         duplicates=sum(record.duplicates for record in records.values()),
         conflicts=sum(record.conflicts for record in records.values()),
         late=_late(record.late for record in records.values() if record.late),
+        ambiguous_subjects=most_ambiguous(meter, state),
         rejected_files=rejected + [error.to_dict() for error in strays],
     )
 

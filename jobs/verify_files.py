@@ -14,7 +14,7 @@ from lake import paths
 from lake.checksums import rows_checksum, stamp_of
 from lake.publish import published_files
 from lake.readers import aggregate_columns
-from lake.state import PUBLISH_ORDER, SETTLED, PartitionState, decode_record, is_same_sealing
+from lake.state import PUBLISH_ORDER, SETTLED, PartitionState, decode_record, is_same_record, is_same_sealing
 from lake.storage import Storage, StoredFile, read_each
 from lake.sums import exact_totals
 from schemas.errors import DifferenceError, MeterlakeError
@@ -110,7 +110,7 @@ def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError
     rows, metadata = read
     stored = decode_record(metadata)
     record = stored if stored and _is_recomputed(of, stored) else of.record
-    if stored != record:
+    if not is_same_record(stored, record):
         yield difference("other inputs", path, f"made of {of.record.fingerprint}", "another record, or none")
     columns = aggregate_columns(of.meter, table)
     if not _allowed(of, rows, columns, record):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from lake.ambiguity import most_ambiguous
 from lake.buckets import BUCKET, DAY, UTC, bucket_of_date, bucket_of_instant, buckets, zone_of
 from lake.calendar import days_before
 from lake.dedup import DATE
@@ -63,6 +64,8 @@ class Explanation(NamedTuple):
     sealed: int
     # Dates whose files differ from those that were aggregated, with the reason.
     out_of_date: dict[dt.date, str]
+    # Of an ambiguous gauge, the greatest number of subjects that have several levels on one date.
+    ambiguous_subjects: int = 0
 
 
 def instant(moment: dt.date | dt.datetime, zone: str = UTC) -> dt.datetime:
@@ -152,7 +155,9 @@ def explain(storage: Storage, meter: Meter, plan: Plan) -> Explanation:
     sealed = len(state.sealed.intersection(dates))
     # Events are deduplicated as they are now, so they are never out of date.
     stale = out_of_date(storage, meter, state, since, until) if plan.source == "aggregates" else {}
-    return Explanation(plan.source, plan.table, plan.why, len(dates), sealed, stale)
+    return Explanation(
+        plan.source, plan.table, plan.why, len(dates), sealed, stale, most_ambiguous(meter, state)
+    )
 
 
 def _condition(meter: Meter, question: Question) -> Filter | None:

@@ -74,6 +74,8 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     quantity_rule: str | msgspec.UnsetType = msgspec.UNSET
     # Of a sealed partition whose `quantity` was computed anew by another rule, the checksums of before.
     earlier_checksums: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    # Of a gauge with dimensions and without `series`: the subjects that have several levels; see lake.ambiguity.
+    ambiguous_subjects: Count | msgspec.UnsetType = msgspec.UNSET
     # Set once retention has decided to drop the raw events; the aggregates are final from then on.
     sealed_at: Moment | None = None
 
@@ -185,6 +187,11 @@ def begun_record(record: PartitionState | None, names: Iterable[str]) -> Partiti
     The files are those of its last record, whose keys may be wanted; without one, `names` are those that are read now.
     """
     return msgspec.structs.replace(record, meter_version=NO_VERSION) if record else _unfinished(names)
+
+
+def is_same_record(one: PartitionState | None, other: PartitionState) -> bool:
+    """Return whether two records are the same but for what may have been counted later, in the state alone."""
+    return one is not None and _uncounted(one) == _uncounted(other)
 
 
 def is_same_sealing(one: PartitionState, other: PartitionState) -> bool:
@@ -330,8 +337,12 @@ def _without_quantity(record: PartitionState) -> PartitionState:
     """Return what of a record does not depend on the rule of `quantity`."""
     settled = {name: checksum for name, checksum in record.checksums.items() if name == SETTLED}
     return msgspec.structs.replace(
-        record, checksums=settled, quantity_rule=msgspec.UNSET, earlier_checksums=msgspec.UNSET
+        _uncounted(record), checksums=settled, quantity_rule=msgspec.UNSET, earlier_checksums=msgspec.UNSET
     )
+
+
+def _uncounted(record: PartitionState) -> PartitionState:
+    return msgspec.structs.replace(record, ambiguous_subjects=msgspec.UNSET)
 
 
 def _described(record: PartitionState | None) -> str:

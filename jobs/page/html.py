@@ -11,6 +11,7 @@ from jobs.page.figures import NOT_COMPUTABLE, Bar, MeterFigures, Page, Ranking
 from jobs.page.style import STYLE
 from jobs.show import counted, duration
 from jobs.status import MeterStatus
+from lake.ambiguity import HINT, ambiguity_note
 
 # Should a text of the lake ever pass unescaped: nothing is loaded, run or sent. Bars have their width as a style.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -75,6 +76,8 @@ def _problems(page: Page) -> Iterator[str]:
             )
             yield f"{each.meter}: {counted(len(stale), 'partition')} out of date ({dates}). Run: meterlake aggregate"
         yield from _exports_due(each)
+        if each.ambiguous_subjects:
+            yield f"{ambiguity_note(each.meter, each.ambiguous_subjects)}: {HINT}"
         for reason, rows in each.quarantined.items():
             yield f"{each.meter}: {counted(rows, 'row')} in quarantine, {reason}"
     for other in page.status.undefined:

@@ -287,10 +287,10 @@ def test_a_url_of_another_kind(meterlake: Run) -> None:
 
 
 def test_meters_are_added_changed_and_left(meterlake: Run, lake: Path, tmp_path: Path) -> None:
-    seats, users = definition(tmp_path), definition(tmp_path, name="users")
+    seats, users = definition(tmp_path, series=[]), definition(tmp_path, name="users", series=[])
     ran = meterlake("meter", "add", seats, users)
     assert ran == Ran(0, "added      seats  (seats.json)\nadded      users  (users.json)\n", "")
-    definition(tmp_path, description="new")
+    definition(tmp_path, description="new", series=[])
     ran = meterlake("meter", "add", seats, users)
     assert ran == Ran(0, "changed    seats  (seats.json)\nunchanged  users  (users.json)\n", "")
     assert Lake(str(lake)).meter("seats").description == "new"
@@ -300,7 +300,7 @@ def test_meters_are_added_changed_and_left(meterlake: Run, lake: Path, tmp_path:
 def test_a_bad_file_does_not_stop_the_others(meterlake: Run, tmp_path: Path) -> None:
     (tmp_path / "typo.json").write_text('{"name": "x", "untit": "y"}')
     (tmp_path / "folder").mkdir()
-    files = ["typo.json", "missing.json", "folder", definition(tmp_path)]
+    files = ["typo.json", "missing.json", "folder", definition(tmp_path, series=[])]
     ran = meterlake("meter", "add", *files)
     assert (ran.code, ran.out) == (1, "added      seats  (seats.json)\n")
     unreadable = "could not read this file: expected a JSON file with one meter definition, found"
