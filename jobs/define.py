@@ -11,8 +11,8 @@ import msgspec
 from lake import Lake
 from lake.ambiguity import may_be_ambiguous
 from lake.meters import save_meter
-from schemas.errors import BadInputError, MeterlakeError, RefusedError
-from schemas.meter import Meter, parse_meter
+from schemas.errors import BadInputError, MeterlakeError
+from schemas.meter import parse_meter
 from schemas.secrets import redacted
 
 STDIN = "-"
@@ -41,28 +41,12 @@ def _define_one(lake: Lake, file: str) -> Definition:
     try:
         meter = parse_meter(_content(file, where), where)
         name = meter.name
-        _refuse_unsupported(meter, where)
         lake.upgrade()
         note = NOTE.format(name) if may_be_ambiguous(meter) else None
         return Definition(file=where, meter=name, outcome=save_meter(lake.storage, meter), note=note)
     except MeterlakeError as error:
         return Definition(
             file=where, meter=name, outcome="refused", error=error.to_dict(), exit_code=error.exit_code
-        )
-
-
-def _refuse_unsupported(meter: Meter, where: str) -> None:
-    """Raises RefusedError for a meter whose numbers this version does not compute yet."""
-    wanted = {
-        "carry_days": meter.carry_days is not None,
-    }
-    found = [name for name, is_set in wanted.items() if is_set]
-    if found:
-        raise RefusedError(
-            "this version of meterlake does not compute such a meter yet",
-            where=where,
-            expected=f"a definition without {' and '.join(found)}",
-            found=", ".join(found),
         )
 
 
