@@ -50,6 +50,7 @@ bench: setup ## time Meterlake and its peers on generated events, then each prom
 	$(BIN)/python -m benchmarks.planning
 	$(BIN)/python -m benchmarks.small_files
 	$(BIN)/python -m benchmarks.reading
+	$(BIN)/python -m benchmarks.active_users
 
 # A dry run without an index: what the lock installed must do for every requirement of pyproject.toml, those of
 # `dev` and of the build backend too (`pip check` looks at neither).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -65,6 +65,14 @@ def same_time_before(moment: dt.datetime, days: int, zone: str) -> dt.datetime:
     # Not before what any zone's clocks can show.
     before = max(date - DAY * days, dt.date.min + DAY)
     return moment - (_midnight(date, tz) - _midnight(before, tz))
+
+
+def by_bucket(size: Size, frames: Mapping[dt.date, pl.LazyFrame]) -> dict[dt.date, pl.LazyFrame]:
+    """Return the rows of dates by the key of the bucket, of a day or longer, that the dates lie in."""
+    parts: dict[dt.date, list[pl.LazyFrame]] = {}
+    for date, frame in frames.items():
+        parts.setdefault(_first_date(size, date), []).append(frame)
+    return {key: pl.concat(part) for key, part in parts.items()}
 
 
 def bucket_label(size: Size, start: dt.datetime, zone: dt.tzinfo) -> str:

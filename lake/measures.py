@@ -9,7 +9,7 @@ import polars as pl
 
 from lake.ends import OF_EVENTS, OF_ROWS, Ends, Moments
 from lake.rounding import quotient
-from lake.sums import EXACT, Sums
+from lake.sums import EXACT, Sums, small_count
 from schemas.meter import Meter
 from schemas.tables import MEASURES, QUANTITY
 
@@ -36,6 +36,11 @@ def merge(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFra
     """
     kept = rows.with_columns(_ANY_ENDS.kept(*OF_ROWS))
     return told(merge_partial(kept, keys, *more, ends=_ANY_ENDS), _ANY_ENDS)
+
+
+def merge_events(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFrame:
+    """Return what `merge` does with `events` as the only measure, which takes less time."""
+    return _grouped(rows, keys, [*more, small_count("events")])
 
 
 def partial(events: pl.LazyFrame, keys: Sequence[str], ends: Ends, sums: Sums = EXACT) -> pl.LazyFrame:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import polars as pl
 
 from lake.ambiguity import most_ambiguous
-from lake.buckets import BUCKET, DAY, UTC, bucket_of_date, bucket_of_instant, buckets, zone_of
+from lake.buckets import BUCKET, DAY, UTC, bucket_of_date, bucket_of_instant, buckets, by_bucket, zone_of
 from lake.calendar import days_before
 from lake.dedup import DATE
 from lake.distinct import Group
@@ -117,8 +118,10 @@ def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl
     """
     is_added = adds_levels(meter, question)
 
-    def collect(rows: pl.LazyFrame, group: Group) -> pl.DataFrame:
-        found = numbers(rows, meter, question, plan.grid, plan.chosen, group)
+    def collect(
+        rows: pl.LazyFrame, group: Group, parts: Mapping[dt.date, pl.LazyFrame] | None = None
+    ) -> pl.DataFrame:
+        found = numbers(rows, meter, question, plan.grid, plan.chosen, group, parts or {})
         return _shaped(found, meter, question, plan.grid).collect(engine="streaming")
 
     def of_events(snapshot: Snapshot) -> pl.DataFrame:
@@ -132,11 +135,12 @@ def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl
             return collect(measure(rows, [BUCKET, BEFORE, "subject", *meter.dimension_names]), merge)
         return collect(_kept(rows.filter(time >= question.read_since), plan), measure)
 
-    def of_aggregates(rows: pl.LazyFrame, _: object) -> pl.DataFrame:
+    def of_aggregates(rows: pl.LazyFrame, dated: Mapping[dt.date, pl.LazyFrame]) -> pl.DataFrame:
         rows = rows.with_columns(bucket_of_date(question.bucket, pl.col(DATE)))
         if is_added:
             return collect(mark_before(rows, pl.col(DATE) < question.dates[0]), merge)
-        return collect(_kept(rows, plan), merge)
+        parts = by_bucket(question.bucket, dated) if question.bucket != "none" else {}
+        return collect(_kept(rows, plan), merge, {key: _kept(part, plan) for key, part in parts.items()})
 
     if plan.source == "events":
         found = from_events(storage, meter, of_events)

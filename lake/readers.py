@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import polars as pl
 
@@ -81,21 +81,21 @@ def from_aggregates(  # noqa: PLR0913 - which rows, and what to make of them
     meter: Meter,
     table: str,
     dates: Dates,
-    work: Callable[[pl.LazyFrame, list[dt.date]], Answer],
+    work: Callable[[pl.LazyFrame, Mapping[dt.date, pl.LazyFrame]], Answer],
     *,
     is_whole: bool = False,
 ) -> Answer:
-    """Return what `work` makes of `aggregate_rows` and their dates; `is_whole` if it has read all of them then."""
+    """Return what `work` makes of `aggregate_rows`, all and by date; `is_whole` if it has read all of them then."""
     folder, schema = paths.aggregates(table, meter.name), aggregate_columns(meter, table)
 
     def look() -> dict[dt.date, StoredFile]:
         return {date: file for date, file in part_files(storage, folder).items() if _within(date, dates)}
 
     def rows(files: Mapping[dt.date, StoredFile]) -> Answer:
-        frames = [pl.LazyFrame(schema={DATE: pl.Date, **schema})]
+        frames = {}
         for date, file in files.items():
-            frames.append(table_rows(storage, file, meter, table).select(pl.lit(date).alias(DATE), *schema))
-        return work(pl.concat(frames), list(files))
+            frames[date] = table_rows(storage, file, meter, table).select(pl.lit(date).alias(DATE), *schema)
+        return work(pl.concat([pl.LazyFrame(schema={DATE: pl.Date, **schema}), *frames.values()]), frames)
 
     return of_one_moment(look, rows, folder, is_whole=is_whole)
 
@@ -108,7 +108,7 @@ def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.La
     _check_fields(meter, by)
     table = "usage" if meter.needs_usage or set(by) - {"subject"} else "usage_by_subject"
 
-    def merged(rows: pl.LazyFrame, held: list[dt.date]) -> pl.DataFrame:
+    def merged(rows: pl.LazyFrame, held: Mapping[dt.date, object]) -> pl.DataFrame:
         totals = range_totals(rows, meter, by, dates[0], _length(held, dates)).select(*by, *MEASURES)
         return (totals.sort(by) if by else totals).collect(engine="streaming")
 
@@ -170,7 +170,7 @@ def _check_fields(meter: Meter, names: list[str]) -> None:
         )
 
 
-def _length(held: list[dt.date], dates: Dates) -> dt.timedelta:
+def _length(held: Collection[dt.date], dates: Dates) -> dt.timedelta:
     """The length of the bucket that the dates make up; an open end is the first or last date with rows."""
     if not held:
         return DAY

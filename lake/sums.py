@@ -53,6 +53,16 @@ def exact_count(column: str) -> pl.Expr:
     return total.cast(pl.Int64, strict=False).alias(column)
 
 
+def small_count(column: str) -> pl.Expr:
+    """The sum of a column of counts as a bigint, by group or of all; null from 2^53 on, or if one of the counts is null.
+
+    Where `exact_count` is needed for more, this one takes less time.
+    """
+    total = pl.col(column).cast(pl.Float64).fill_null(float("inf")).sum()
+    # Below, doubles have every whole number, and so had every sum on the way.
+    return pl.when(total < 2.0**53).then(total).cast(pl.Int64).alias(column)
+
+
 class Sums(NamedTuple):
     """How the quantities and the counts in a column of this name are added up."""
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.sums import EXACT, check_sums, exact_count, exact_sum, exact_totals, sums_of
+from lake.sums import EXACT, check_sums, exact_count, exact_sum, exact_totals, small_count, sums_of
 from schemas.errors import SumTooLargeError
 from schemas.tables import QUANTITY
 
@@ -133,3 +133,14 @@ def test_a_missing_sum_is_named_by_its_keys_and_what_it_is_of() -> None:
     found = df.sort("group").select("group", pl.lit(1).alias("events"), quantity_sum="quantity").collect()
     with pytest.raises(SumTooLargeError, match=r"meter 'm': a sum .* group 0; group 1; group 2 and 2 others"):
         check_sums(found, "meter 'm'", ["group"])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_small_counts_are_exact_below_2_to_the_53_and_missing_from_there_on(engine: Engine) -> None:
+    limit = 2**53
+    groups = [[1, 2], [limit - 2, 1], [limit - 1, 1], [limit + 1, 1], [2**62, 2**62, 2**62], [1, None]]
+    rows = [(number, count) for number, counts in enumerate(groups) for count in counts]
+    df = pl.DataFrame(rows, schema={"group": pl.Int64, "events": pl.Int64}, orient="row")
+    counted = df.lazy().group_by("group").agg(small_count("events")).sort("group").collect(engine=engine)
+    assert counted["events"].to_list() == [3, limit - 1, None, None, None, None]
+    assert counted.schema["events"] == pl.Int64
