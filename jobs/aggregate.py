@@ -26,9 +26,17 @@ from lake.dedup import CONFLICT, DATE, HASH
 from lake.earlier_rules import counted_otherwise
 from lake.events import ROW, Partition
 from lake.index import KeyIndex, hashes
+from lake.missing_tables import missing_tables
 from lake.planning import FILES_ADDED, NEW, VANISHED, Change, changes
 from lake.publish import publish_partition, withdraw_partition
-from lake.state import READING_RULES, MeterState, PartitionState, begun_record, rebuild_state
+from lake.state import (
+    READING_RULES,
+    MeterState,
+    PartitionState,
+    begun_record,
+    published_tables,
+    rebuild_state,
+)
 from lake.storage import Storage
 from lake.storage.faults import is_storage_failure, storage_failures
 from lake.survey import MeterView, survey
@@ -111,14 +119,13 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
 
 
 def _bring_up_to_date(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> None:
+    incomplete: list[BrokenLakeError] = []
     with report.stage("aggregate"):
         recompute_sealed(storage, view, report)
         count_ambiguous(storage, view)
     with report.stage("plan"):
         if rebuild:
-            # What the state knows is not asked of footers: an interrupted run may have put other things there.
-            rebuilt = rebuild_state(storage, view.meter.name, view.state.partitions)
-            rebuilt.definition, view.state = view.state.definition, rebuilt
+            incomplete = _forget(storage, view)
         plan = _plan(storage, view, report, rebuild=rebuild)
     due = plan.changed or plan.compare_all
     index = _recompute(storage, view, plan, report) if due else None
@@ -128,8 +135,19 @@ def _bring_up_to_date(storage: Storage, view: MeterView, report: Report, *, rebu
         view.save(storage)
     if index:
         index.tidy()
-    for error in plan.too_large.values():
+    for error in [*plan.too_large.values(), *incomplete]:
         report.problem(error)
+
+
+def _forget(storage: Storage, view: MeterView) -> list[BrokenLakeError]:
+    """Rebuild the state of a meter; return an error for each table in which sealed dates have no file."""
+    name = view.meter.name
+    tables = published_tables(storage, name)
+    # What the state knows is not asked of footers: an interrupted run may have put other things there.
+    rebuilt = rebuild_state(storage, name, view.state.partitions, tables)
+    rebuilt.definition, view.state = view.state.definition, rebuilt
+    sealed = {date: rebuilt.partitions[date] for date in rebuilt.sealed}
+    return list(missing_tables(name, sealed, tables))
 
 
 def _is_little(plan: Plan) -> bool:

@@ -13,9 +13,11 @@ from lake.dedup import DATE
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
 from lake.measures import DAY, billed
+from lake.missing_tables import missing_table
 from lake.parts import part_files
 from lake.quantities import looked_back, range_totals
 from lake.snapshot import Answer, Snapshot, from_events, of_one_moment
+from lake.state import MeterState, told_state
 from lake.storage import Storage, StoredFile
 from lake.sums import check_sums, exact_count, lacks_quantity
 from schemas.errors import BadInputError
@@ -85,13 +87,17 @@ def from_aggregates(  # noqa: PLR0913 - which rows, and what to make of them
     *,
     is_whole: bool = False,
 ) -> Answer:
-    """Return what `work` makes of `aggregate_rows`, all and by date; `is_whole` if it has read all of them then."""
+    """Return what `work` makes of `aggregate_rows`, all and by date; `is_whole` if it has read all of them then.
+
+    Raises BrokenLakeError naming table and dates if the state counts events of dates that have no file.
+    """
     folder, schema = paths.aggregates(table, meter.name), aggregate_columns(meter, table)
 
     def look() -> dict[dt.date, StoredFile]:
         return {date: file for date, file in part_files(storage, folder).items() if _within(date, dates)}
 
     def rows(files: Mapping[dt.date, StoredFile]) -> Answer:
+        _check_table(storage, meter, table, dates, files)
         frames = {}
         for date, file in files.items():
             frames[date] = table_rows(storage, file, meter, table).select(pl.lit(date).alias(DATE), *schema)
@@ -158,6 +164,17 @@ def table_rows(storage: Storage, file: StoredFile, meter: Meter, table: str) -> 
     stored = {name: dtype for name, dtype in schema.items() if name != "quantity"}
     rows = storage.scan([file], schema=stored, missing_columns="insert", extra_columns="ignore")
     return rows.with_columns(billed(meter)).select(schema.keys())
+
+
+def _check_table(
+    storage: Storage, meter: Meter, table: str, dates: Dates, files: Mapping[dt.date, StoredFile]
+) -> None:
+    body = storage.read(paths.state(meter.name))
+    # Without a state nobody knows what there was; the next run makes one of what is there.
+    state = told_state(storage, meter.name, body) if body else MeterState()
+    records = {date: record for date, record in state.partitions.items() if _within(date, dates)}
+    if error := missing_table(meter.name, table, records, files):
+        raise error
 
 
 def _check_fields(meter: Meter, names: list[str]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import polars as pl
@@ -200,17 +200,22 @@ def is_same_sealing(one: PartitionState, other: PartitionState) -> bool:
 
 
 def rebuild_state(
-    storage: Storage, meter: str, known: Mapping[dt.date, PartitionState] | None = None
+    storage: Storage,
+    meter: str,
+    known: Mapping[dt.date, PartitionState] | None = None,
+    tables: Mapping[dt.date, dict[str, StoredFile]] | None = None,
 ) -> MeterState:
     """Return the records that are `known`, and of all other partitions what the footers of their tables have.
 
     A partition is done only if all of its tables carry the record of the same inputs. One that is not gets a record
     that no files match, so that it is computed again. Sealed is what all readable footers call so, unless the files
     that they name are all there unchanged: then nothing was dropped, and its sealing may have been interrupted.
+    `tables` are the `published_tables`, if they were listed before.
     Raises BrokenLakeError for a partition that is not done and can't be computed again, since raw events are gone.
     """
     state = MeterState(partitions=dict(known or {}))
-    published = _published(storage, meter, state.partitions.keys())
+    listed = published_tables(storage, meter) if tables is None else tables
+    published = {date: files for date, files in listed.items() if date not in state.partitions}
     storage.prefetch([file for files in published.values() for file in files.values()])
     events, _ = by_date(storage.list(paths.events(meter)) if published else [])
     for date, files in sorted(published.items()):
@@ -261,13 +266,12 @@ def _lacks_parts(record: PartitionState) -> bool:
     )
 
 
-def _published(storage: Storage, meter: str, but: Container[dt.date]) -> dict[dt.date, dict[str, StoredFile]]:
-    """Return by date the file in each aggregate table that has one."""
+def published_tables(storage: Storage, meter: str) -> dict[dt.date, dict[str, StoredFile]]:
+    """Return by date the file in each aggregate table that has one. Lists the three tables."""
     found: dict[dt.date, dict[str, StoredFile]] = {}
     for table in paths.TABLES:
         for date, file in part_files(storage, paths.aggregates(table, meter)).items():
-            if date not in but:
-                found.setdefault(date, {})[table] = file
+            found.setdefault(date, {})[table] = file
     return found
 
 
