@@ -28,6 +28,8 @@ query_app = typer.Typer(**PLAIN)
         "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
         "    --bucket none --group-by subject --top 10 --filter \"plan != 'free'\"",
         "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
+        "    --distinct workspace --rolling 28",
+        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
         "    --bucket month --group-by subject --share --compare previous",
     )
 )

@@ -10,8 +10,8 @@ import polars as pl
 from lake.buckets import BUCKET
 from lake.calendar import days_before
 from lake.dedup import DATE
-from lake.distinct import COUNT, by_value, count_distinct
-from lake.measures import DAY, billed, merge, with_quantity
+from lake.distinct import COUNT, Merge, by_value, count_distinct
+from lake.measures import DAY, billed, merge, merge_events, with_quantity
 from lake.series import added, series_names, series_rows
 from lake.silence import BEFORE, Silence, mark_before, of_one_bucket, with_silent
 from schemas.meter import Meter
@@ -25,9 +25,17 @@ def quantities(
 
     `keys` are fields of `usage`, and a bucket's key where the rows have one. `length` is that of the bucket.
     """
+    if meter.unique is not None:
+        return _unique(usage, meter.unique, keys, merge_events).select(*keys, "quantity")
     if meter.needs_usage:
         return measured(usage, meter, keys).select(*keys, "quantity")
     return merge(usage, keys).select(*keys, billed(meter, length))
+
+
+def _unique(usage: pl.LazyFrame, field: str, keys: Sequence[str], group: Merge) -> pl.LazyFrame:
+    """The keys, the measures that `group` merges, and the number of distinct values as `quantity`."""
+    counted = count_distinct(by_value(usage, field, keys, group), keys, group)
+    return counted.with_columns(pl.col(COUNT).cast(QUANTITY).alias("quantity"))
 
 
 def measured(
@@ -44,9 +52,8 @@ def measured(
     `BUCKET` and `BEFORE`, and the levels of silent series are added too. In no order.
     """
     if meter.unique is not None:
-        values = by_value(usage if chosen is None else usage.filter(chosen), meter.unique, keys)
-        quantity = pl.col(COUNT).cast(QUANTITY).alias("quantity")
-        return count_distinct(values, keys).with_columns(quantity).select(*keys, *MEASURES)
+        rows = usage if chosen is None else usage.filter(chosen)
+        return _unique(rows, meter.unique, keys, merge).select(*keys, *MEASURES)
     bucket = [BUCKET, BEFORE] if silent else [name for name in keys if name == BUCKET]
     rows = series_rows(usage, meter, bucket)
     if silent:
