@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from hypothesis import HealthCheck, settings
 
 from depth import PROFILE
 from in_memory import FOLDER
+
+if FOLDER:
+    # Where pytest makes the folders of `tmp_path`.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", FOLDER)
 
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("deep", settings.get_profile("ci"), derandomize=False, max_examples=5_000)

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 _SHARED = Path("/dev/shm")  # noqa: S108
-_ENOUGH_BYTES = 2**30
+_ENOUGH_BYTES = 4 * 2**30
 
 
 def _has_room() -> bool:
