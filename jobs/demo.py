@@ -110,7 +110,10 @@ def _answers(lake: Lake) -> dict[str, pl.DataFrame]:
     return {
         "active_customers": active_customers(lake.usage_by_subject("active_users"), TODAY),
         "plans": ranked(lake.totals("active_users", ["plan"], MONTH, until), "plan"),
-        "to_bill": to_bill(lake.totals("seats", ["subject", "workspace"], MONTH, until)),
+        "to_bill": to_bill(
+            lake.totals("seats", ["subject"], MONTH, until),
+            lake.totals("seats", ["subject", "workspace"], MONTH, until),
+        ),
         "roles": ranked(lake.totals("active_users", ["role"], MONTH, until), "role"),
     }
 

@@ -32,6 +32,7 @@ METERS: tuple[dict[str, Any], ...] = (
         "description": "Seats in a workspace, as of a nightly snapshot",
         "unit": "seat",
         "aggregation": "last",
+        "series": ["workspace"],
         "dimensions": [{"name": name, "type": "string"} for name in ("plan", "workspace")],
     },
 )

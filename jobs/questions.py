@@ -6,8 +6,6 @@ import datetime as dt
 
 import polars as pl
 
-from lake.sums import exact_sum
-
 
 def active_customers(usage_by_subject: pl.LazyFrame, today: dt.date) -> pl.DataFrame:
     """User-days of activity by customer: `subject`, `week` (the last seven days), `month` (so far), most first."""
@@ -36,14 +34,16 @@ def ranked(totals: pl.LazyFrame, by: str) -> pl.DataFrame:
     )
 
 
-def to_bill(seats_by_workspace: pl.LazyFrame) -> pl.DataFrame:
-    """Seats and workspaces by customer: the last snapshot of each workspace, added up; workspaces that have seats.
+def to_bill(seats: pl.LazyFrame, seats_by_workspace: pl.LazyFrame) -> pl.DataFrame:
+    """Return the seats of each customer, and how many of its workspaces have any.
 
     Columns `subject`, `workspaces`, `seats`; most seats first.
     """
+    used = seats_by_workspace.group_by("subject").agg(workspaces=(pl.col("quantity") > 0).sum())
     return (
-        seats_by_workspace.group_by("subject")
-        .agg(workspaces=(pl.col("quantity") > 0).sum(), seats=exact_sum("quantity").cast(pl.Int64))
+        seats.select("subject", seats=pl.col("quantity").cast(pl.Int64))
+        .join(used, on="subject")
+        .select("subject", "workspaces", "seats")
         .sort("seats", "subject", descending=[True, False])
         .collect()
     )

@@ -36,6 +36,7 @@ from jobs.demo_data import FIRST, TODAY
 from jobs.export import export
 from jobs.land import land
 from jobs.nightly import nightly
+from jobs.page.figures import gather
 from jobs.report import reported
 from lake import Lake
 from schemas.meter import AGGREGATIONS
@@ -411,6 +412,41 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, An
         yield run
 
 
+def test_seats_are_the_same_in_notebook_export_page_and_answers(active_users: Ran, demo_lake: Path) -> None:
+    lake, until = Lake(str(demo_lake)), TODAY + dt.timedelta(days=1)
+    month = TODAY.replace(day=1)
+    answered = lake.query("seats", month, until, bucket="month", by=["subject"]).collect()
+    seats = dict(answered.select("subject", "quantity").rows())
+    assert (seats["org_acme"], sum(seats.values())) == (61, 168)
+    whole = lake.query("seats", month, until, bucket="month").collect()
+    assert (
+        whole["quantity"].to_list() == lake.totals("seats", (), month, until).collect()["quantity"].to_list()
+    )
+    assert whole["quantity"].item() == 168
+    folder = demo_lake / f"exports/seats/period={month:%Y-%m}"
+    last = json.loads((folder / "latest.json").read_bytes())["revision"]
+    exported = pl.read_parquet(folder / f"revision={last:04d}" / "usage.parquet")
+    assert dict(exported.select("subject", "quantity").rows()) == seats
+    frame = active_users.frame("seats").filter(pl.col("date") == TODAY)
+    # Those that have left have 0 there.
+    drawn = dict(frame.select("subject", "seats").rows())
+    assert drawn == dict.fromkeys(drawn, 0) | seats
+    page = gather(lake, until, TODAY.day)
+    (figures,) = (each for each in page.meters if each.status.meter == "seats")
+    assert figures.quantity == "168"
+    (ranking,) = (each for each in figures.rankings if each.field == "subject")
+    assert all(Decimal(bar.quantity) == seats[str(bar.name)] for bar in ranking.bars)
+    assert (ranking.bars[0].name, ranking.bars[0].quantity) == ("org_acme", "61")
+
+
+def test_no_cell_imports_an_internal_module() -> None:
+    for notebook in NOTEBOOKS:
+        cells = nbformat.read(notebook, 4).cells
+        code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        ours = re.findall(r"^\s*(?:from|import) ((?:lake|jobs|schemas)\b.*)", code, re.MULTILINE)
+        assert ours == ["lake import Lake"], notebook.name
+
+
 @pytest.mark.parametrize(
     ("meter", "customer"),
     [("active_users", "org_globex"), ("seats", "org_acme")],
@@ -544,7 +580,7 @@ def test_a_closed_month_is_explained_with_its_adjustments(
     put(small_bill, small_bill.meters()[0], "late.parquet", event("late", "org_acme", "0.5", day), day=day)
     _exported(small_bill)
     names = read("reconcile_billing", Path(small_bill.url), **THAT_JUNE)
-    assert [manifest.kind for manifest in names["manifests"].values()] == ["usage", "adjustments"]
+    assert [manifest["kind"] for manifest in names["manifests"].values()] == ["usage", "adjustments"]
     assert names["told"]["quantity"].to_list() == [Decimal("5.5"), Decimal(6)]
 
 

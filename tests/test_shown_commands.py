@@ -32,6 +32,7 @@ LAKES = {
     "Billing": "demo-lake",
     "Small files": "demo-lake",
     "Queries": "demo-lake",
+    "Levels of series": "demo-lake",
     "Verification": "usage-lake",
 }
 NOT_RUN = {
