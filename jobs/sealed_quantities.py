@@ -14,7 +14,7 @@ from lake import paths
 from lake.checksums import rows_checksum
 from lake.measures import billed
 from lake.publish import publish_partition, published_files, table_checksums
-from lake.state import PUBLISH_ORDER, PartitionState, is_same_sealing, read_record
+from lake.state import NO_RULE, PUBLISH_ORDER, PartitionState, is_same_sealing, read_record
 from lake.storage import Storage, StoredFile
 from lake.storage.faults import is_storage_failure
 from lake.sums import check_sums
@@ -32,21 +32,29 @@ def recompute_sealed(storage: Storage, view: MeterView, report: Report) -> None:
     Only rows that are those that were published are taken, by their checksums; a date that has others is reported and
     left as it is. What else is recorded of a date stays, and the checksums of before are added. `view.state` has the
     new records then, and is not saved: until it is, the tables of either form count as the record's, and the next run
-    does this once more.
+    does this once more, whatever the definition is by then.
     """
-    for date in sorted(view.state.sealed):
-        record = view.state.partitions[date]
-        if (record.quantity_rule or "") == view.meter.quantity_rule:
-            continue
+    rule, partitions, is_begun = view.meter.quantity_rule, view.state.partitions, False
+    due = {date: partitions[date] for date in sorted(view.state.sealed)}
+    due = {date: record for date, record in due.items() if (record.quantity_rule or "") != rule}
+    for date, record in due.items():
         try:
-            view.state.partitions[date] = _recompute(storage, view.meter, date, record, report)
+            tables = _recomputed(storage, view.meter, date, record)
         except (BrokenLakeError, SumTooLargeError) as error:
             report.problem(error)
+            continue
+        # Without a state the footers of the tables tell that not all are by one rule.
+        if view.stored and not is_begun:
+            unfinished = {each: msgspec.structs.replace(due[each], quantity_rule=NO_RULE) for each in due}
+            view.save_with(storage, unfinished)
+            is_begun = True
+        partitions[date] = _publish(storage, view.meter, date, tables, record, report)
 
 
-def _recompute(
-    storage: Storage, meter: Meter, date: dt.date, record: PartitionState, report: Report
-) -> PartitionState:
+def _recomputed(
+    storage: Storage, meter: Meter, date: dt.date, record: PartitionState
+) -> dict[str, pl.DataFrame]:
+    """Return the tables by the meter's rule. Raises BrokenLakeError if those that are stored are not the record's."""
     files = published_files(storage, meter.name, date)
     stored = {
         table: _proved_rows(storage, files.get(table), (meter, date, table), record)
@@ -55,6 +63,12 @@ def _recompute(
     tables = _by_rule(stored, meter)
     for rows in tables.values():
         check_sums(rows, f"meter {meter.name!r}, {date}", rows.columns[:1], pl.col("quantity").is_null())
+    return tables
+
+
+def _publish(  # noqa: PLR0913, PLR0917 - what is published, and where
+    storage: Storage, meter: Meter, date: dt.date, tables: Tables, record: PartitionState, report: Report
+) -> PartitionState:
     record = msgspec.structs.replace(
         record,
         quantity_rule=meter.quantity_rule or msgspec.UNSET,

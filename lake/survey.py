@@ -19,6 +19,7 @@ from lake.meters import load_meter, stored_meter
 from lake.state import (
     KnownMeter,
     MeterState,
+    PartitionState,
     begun_record,
     known_definition,
     save_state,
@@ -49,9 +50,14 @@ class MeterView:
         """Publish the state with these dates, given with the names of their files, out of date whatever comes or goes."""
         if dates:
             records = self.state.partitions
-            begun = {date: begun_record(records.get(date), names) for date, names in dates.items()}
-            state = msgspec.structs.replace(self.state, partitions=records | begun)
-            self.stored = save_state(storage, self.meter.name, state)
+            self.save_with(
+                storage, {date: begun_record(records.get(date), names) for date, names in dates.items()}
+            )
+
+    def save_with(self, storage: Storage, records: Mapping[dt.date, PartitionState]) -> None:
+        """Publish the state with these records in the place of its own, which it keeps."""
+        state = msgspec.structs.replace(self.state, partitions={**self.state.partitions, **records})
+        self.stored = save_state(storage, self.meter.name, state)
 
     def refresh(self, storage: Storage) -> None:
         """Look at the meter once more, and forget what was found and concluded."""

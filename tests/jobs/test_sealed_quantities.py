@@ -12,12 +12,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from faults.storage import BrokenOffError, FaultyStorage
+from faults.storage import BrokenOffError, DyingStorage, FaultyStorage
 from jobs.aggregate import aggregate
 from jobs.report import Report, reported
 from jobs.verify import verify
 from lake import Lake, paths
-from lake.state import load_state
+from lake.recent import TABLE, RecentRows
+from lake.state import METADATA_KEY, load_state
+from schemas.errors import BrokenLakeError
 from support import DAY, a_lake, aggregated, define, event, put, retained
 
 NEXT = DAY + dt.timedelta(days=1)
@@ -141,6 +143,43 @@ def test_it_may_break_off_anywhere(
         assert verified(lake) == [], fails_at
         assert ran(lake).partitions == [], fails_at
     assert fails_at > 10
+
+
+@pytest.mark.parametrize("survives", [1, 3, 4])
+def test_a_run_that_broke_off_is_undone_where_the_definition_is_as_it_was_again(
+    tmp_path: Path, survives: int
+) -> None:
+    lake = sealed_lake(tmp_path / "lake", **SEATS)
+    before = tables(lake)
+    define(lake, **ADDED)
+    dying = DyingStorage(tmp_path / "lake", paths.AGGREGATES, survives)
+    with pytest.raises(BrokenOffError), reported(lake, "aggregate") as report:
+        aggregate(lake.over(dying), report)
+    define(lake, **SEATS)
+    assert verified(lake) == []
+    assert ran(lake).problems == []
+    assert same(lake, before)
+    assert verified(lake) == []
+    assert ran(lake).partitions == []
+
+
+def test_a_table_that_is_ahead_of_the_state_is_exported_and_a_damaged_one_is_not(tmp_path: Path) -> None:
+    lake = sealed_lake(tmp_path / "lake", **SEATS)
+    define(lake, **ADDED)
+    dying = DyingStorage(tmp_path / "lake", paths.AGGREGATES, 2)
+    with pytest.raises(BrokenOffError), reported(lake, "aggregate") as report:
+        aggregate(lake.over(dying), report)
+    rows = RecentRows(lake.storage, lake.meter("seats"))
+    records = load_state(lake.storage, "seats").partitions
+    found = rows.of(records)
+    assert found is not None
+    assert found["quantity"].to_list() == [61, 30]
+    stored = tmp_path / "lake" / paths.aggregate(TABLE, "seats", DAY)
+    pl.read_parquet(stored).with_columns(events=pl.lit(9, pl.Int64)).write_parquet(
+        stored, metadata={METADATA_KEY: pl.read_parquet_metadata(stored)[METADATA_KEY]}
+    )
+    with pytest.raises(BrokenLakeError, match="not those that were published"):
+        RecentRows(lake.storage, lake.meter("seats")).of(records)
 
 
 def test_a_date_whose_rows_are_others_is_named_and_left_alone(
