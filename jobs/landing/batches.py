@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
@@ -43,7 +43,7 @@ class Batch:
     lines: bytes
     position: int
     refused: Refused | None = None
-    positions: list[int] | None = None
+    positions: Sequence[int] | None = None
     texts: list[bytes] | None = None
     # Bounds of landed files depend on these: whether it ends a block of rows, and whether what waits may be written
     # behind it at all.

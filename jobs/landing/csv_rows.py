@@ -27,6 +27,8 @@ from jobs.landing.rows import json_lines, replace_lines
 from lake.arrow_json import quoted
 from schemas.meter import Meter
 
+# Of very short rows there are millions in a chunk.
+ROWS_AT_ONCE = 50_000
 _JSON_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _TRUTH = ["true", "false"]
@@ -45,7 +47,7 @@ class _Rows(NamedTuple):
     """The rows of a chunk: fields as text and the numbers of those that may be events, and the others."""
 
     fields: pl.DataFrame
-    numbers: list[int]
+    numbers: Sequence[int]
     refused: list[_Row]
     following: int
 
@@ -64,9 +66,11 @@ def csv_batches(stream: ByteStream, name: str, meters: Mapping[str, Meter]) -> I
     for chunk in chain([first], chunks):
         rows = _plain_rows(chunk, header, meters, following) or _sorted_rows(chunk, header, meters, following)
         following, refused = rows.following, refused + rows.refused
-        if rows.numbers:
-            lines = _lines(rows.fields, meters)
-            yield from Batch(lines, rows.numbers[0], positions=rows.numbers).in_pieces()
+        for start in range(0, len(rows.numbers), ROWS_AT_ONCE):
+            numbers = rows.numbers[start : start + ROWS_AT_ONCE]
+            lines = _lines(rows.fields.slice(start, ROWS_AT_ONCE), meters)
+            is_last = start + ROWS_AT_ONCE >= len(rows.numbers)
+            yield from Batch(lines, numbers[0], positions=numbers, ends_block=is_last).in_pieces()
         # Bounds of batches are part of the names of landed files: those behind the last event go with the next ones.
         last = rows.numbers[-1] if rows.numbers else following
         yield from _refused_batches([row for row in refused if row.number < last])
@@ -83,7 +87,7 @@ def _plain_rows(chunk: Chunk, header: Header, meters: Mapping[str, Meter], first
     except pa.ArrowInvalid:
         return None
     following = first + fields.height
-    return _Rows(fields, list(range(first, following)), [], following)
+    return _Rows(fields, range(first, following), [], following)
 
 
 def _sorted_rows(chunk: Chunk, header: Header, meters: Mapping[str, Meter], first: int) -> _Rows:

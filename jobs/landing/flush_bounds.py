@@ -32,6 +32,6 @@ class FlushBounds(NamedTuple):
 VERSIONS = (
     FlushBounds(1_000_000, 512 * 2**20, 1, within_blocks=False),
     FlushBounds(1_000_000, 512 * 2**20, 8, within_blocks=True),
-    FlushBounds(1_000_000, 256 * 2**20, 8, within_blocks=True),
+    FlushBounds(1_000_000, 160 * 2**20, 8, within_blocks=True),
 )
 NEWEST = len(VERSIONS) - 1

@@ -17,6 +17,8 @@ from lake.parquet_batches import read_batches, read_schema
 from schemas.errors import BadInputError
 from schemas.meter import Meter
 
+# Of rows that become text at once.
+TEXT_BYTES = 4 * 2**20
 _INSTANT = "%Y-%m-%dT%H:%M:%S%.6fZ"
 
 
@@ -43,7 +45,12 @@ def parquet_batches(
 def _batches(opened: Callable[[], BinaryIO]) -> Iterator[Batch]:
     position = 1
     for rows, ends_block in read_batches(opened):
-        yield from Batch(_lines(rows), position, ends_block=ends_block).in_pieces()
+        # To become text takes many times the bytes of the rows.
+        number = max(1, rows.num_rows * TEXT_BYTES // max(rows.nbytes, 1))
+        for start in range(0, rows.num_rows, number):
+            ends = ends_block and start + number >= rows.num_rows
+            lines = _lines(rows.slice(start, number))
+            yield from Batch(lines, position + start, ends_block=ends).in_pieces()
         position += rows.num_rows
 
 

@@ -417,7 +417,7 @@ def test_the_bounds_of_batches_are_those_that_names_of_landed_files_rest_on(
         json.dumps({"name": "calls", "unit": "call", "dimensions": DIMENSIONS}).encode(), "test"
     )
     batches = list(csv_rows.csv_batches(pa.input_stream(pa.py_buffer(text.encode())), "x", {"calls": meter}))
-    found = [(batch.positions or [], batch.refused is not None) for batch in batches]
+    found = [(list(batch.positions or []), batch.refused is not None) for batch in batches]
     expected: list[tuple[list[int], bool]] = []
     ends = [len(HEADER) + 1 + sum(len(line) + 1 for line in rows[: n + 1]) for n in range(20)]
     late: list[int] = []
@@ -460,6 +460,7 @@ def test_many_columns_become_the_same_metadata_as_few(
 
 def test_very_many_rows_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 7)
+    monkeypatch.setattr("jobs.landing.csv_rows.ROWS_AT_ONCE", 11)
     rows = [row(f"k{number:02}") if number % 3 else f"org_{number},calls" for number in range(1, 60)]
     lake, _ = land_text(tmp_path, "\n".join([HEADER, *rows]))
     assert keys(lake) == [f"k{number:02}" for number in range(1, 60) if number % 3]

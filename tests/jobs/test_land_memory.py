@@ -121,6 +121,19 @@ def test_a_record_of_unknown_bounds_is_broken(tmp_path: Path) -> None:
     assert problem["what"] == "not a record of a landed input"
 
 
+def test_rows_of_parquet_become_text_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.landing.parquet_rows.TEXT_BYTES", 500)
+    lake, meter = a_lake(tmp_path / "lake")
+    rows = [body(number, quantity=-1 if number == 57 else 1) for number in range(100)]
+    pl.DataFrame(rows).write_parquet(tmp_path / "usage.parquet")
+    assert landed(lake, tmp_path / "usage.parquet").events_landed == 99
+    (file,) = (tmp_path / "lake" / paths.QUARANTINE).rglob("*.parquet")
+    assert pl.read_parquet(file, hive_partitioning=False)["position"].to_list() == [58]
+    assert sorted(lake.raw_events(meter.name).collect()["idempotency_key"]) == sorted(
+        f"key {number}" for number in range(100) if number != 57
+    )
+
+
 def test_a_long_rejected_line_is_kept_whole(tmp_path: Path) -> None:
     lake, _ = a_lake(tmp_path / "lake")
     line = json.dumps(body(meter="other", metadata={"note": "x" * 2**21}))
