@@ -165,8 +165,9 @@ def _same_events(
     Where nothing is known of its events, what it says of them counts: all measures but the quantity.
     """
     last = revisions.last
-    if has_same_events(revisions.info(last), export.state, export.period):
-        return True
+    info = revisions.info(last)
+    if info.event_rows or info.event_files:
+        return has_same_events(info, export.state, export.period)
     if revisions.kind(last) != USAGE:
         return False
     before = revisions.scan(last, f"{USAGE}.parquet")

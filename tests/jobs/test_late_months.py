@@ -381,22 +381,22 @@ def test_series_that_are_set_wait_for_a_request_in_closed_months_alone(scratch: 
     seats = {"aggregation": "last", "event_retention_days": days, "dimensions": dimensions}
     lake, meter = a_lake(scratch, **seats)
     months = [DAY, dt.date(2026, 8, 3), dt.date(2026, 11, 3)]
-    for day in months:
-        levels = [event(f"{n} {day}", quantity=f"{n}", day=day, workspace=f"w{n}") for n in (2, 3)]
-        put(lake, meter, "a.parquet", *levels, day=day)
+    for first in months:
+        # Not on one date: what is ambiguous can't be closed.
+        for n, day in ((2, first), (3, first + dt.timedelta(days=1))):
+            level = event(f"{day}", quantity=f"{n}", day=day, workspace=f"w{n}")
+            put(lake, meter, "a.parquet", level, day=day)
     well(lake)
-    assert len(load_state(lake.storage, NAME).sealed) == (2 if happened == "sealed" else 0)
+    assert len(load_state(lake.storage, NAME).sealed) == (4 if happened == "sealed" else 0)
     exported(lake, "2026-06", close=True)
     if happened == "files copied":
         # Which is no late event, either.
         for file in scratch.glob("events/*/*/*"):
             os.utime(file, (1, 1))
     elif happened == "files merged":
-        for day in months:
-            pl.read_parquet(scratch / paths.events(NAME, day) / "a.parquet").write_parquet(
-                scratch / paths.events(NAME, day) / "b.parquet"
-            )
-            (scratch / paths.events(NAME, day) / "a.parquet").unlink()
+        for file in scratch.glob("events/*/*/*"):
+            pl.read_parquet(file, hive_partitioning=False).write_parquet(file.with_name("b.parquet"))
+            file.unlink()
     before = [told(lake, f"{day:%Y-%m}") for day in months]
     defined(lake, **seats, series=["workspace"])
     report = night(lake)
@@ -570,6 +570,14 @@ def test_other_carry_days_wait_for_a_request_in_closed_months_alone(seats: tuple
     assert {*well(lake)} == {"2026-07"}
     assert told(lake, "2026-07") == {("org_1",): 1}
     assert due(lake) == {}
+
+
+def test_a_late_event_that_is_carried_into_a_closed_month_is_billed(scratch: Path) -> None:
+    lake, meter = a_lake(scratch, **SEATS, carry_days=45)
+    exported(lake, "2026-07", close=True)
+    put(lake, meter, "a.parquet", event("a", workspace="w"))
+    assert {*well(lake)} == {"2026-06", "2026-07", "2026-08"}
+    assert told(lake, "2026-07") == {("org_1",): 1}
 
 
 def test_nothing_is_carried_into_a_month_that_has_not_begun(scratch: Path) -> None:
