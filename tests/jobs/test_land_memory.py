@@ -47,6 +47,13 @@ def landed(lake: Lake, file: Path) -> Report:
     return report
 
 
+def land_apart(lake: Path, file: Path) -> tuple[int, int]:
+    """Land a file in a process of its own; return its exit code and the peak of its memory in bytes."""
+    command = [sys.executable, "-c", _RUN, METERLAKE, "--lake", str(lake), "land", str(file)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.returncode, int(found.stdout) * 1024
+
+
 def _long_lines(kind: str) -> tuple[str, str]:
     """Return the name of an input and a line of 15 MB for it."""
     if kind == "csv":
@@ -62,19 +69,37 @@ def test_lines_of_15_mb_land_below_1_gb(tmp_path: Path, kind: str) -> None:
     with (tmp_path / name).open("w") as file:
         file.write("subject,meter,quantity,note\n" if kind == "csv" else "")
         file.writelines(line for _ in range(16))
-    command = [
-        sys.executable,
-        "-c",
-        _RUN,
-        METERLAKE,
-        "--lake",
-        str(tmp_path / "lake"),
-        "land",
-        str(tmp_path / name),
-    ]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.returncode == int(kind == "rejected")
-    assert int(found.stdout) * 1024 < MAX_BYTES
+    code, peak_bytes = land_apart(tmp_path / "lake", tmp_path / name)
+    assert code == int(kind == "rejected")
+    assert peak_bytes < MAX_BYTES
+
+
+EVENT = json.dumps(body()).encode()
+# An input of which one line, cell, element or document has no end, as what stands before and behind it.
+ENDLESS = {
+    "usage.jsonl": (EVENT + b'\n{"note":"', b'"}\n'),
+    "usage.csv": (b'subject,meter,quantity,note\norg_1,active_users,1,\norg_1,active_users,1,"', b'"\n'),
+    "usage.json": (b"[" + EVENT + b',{"note":"', b'"}]'),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_what_is_endless_once_decompressed_is_refused_in_little_memory(tmp_path: Path, name: str) -> None:
+    lake, meter = a_lake(tmp_path / "lake")
+    start, end = ENDLESS[name]
+    file = tmp_path / f"{name}.zst"
+    with pa.CompressedOutputStream(str(file), "zstd") as stream:
+        stream.write(start)
+        for _ in range(32):
+            stream.write(b"x" * 2**24)
+        stream.write(end)
+    code, peak_bytes = land_apart(tmp_path / "lake", file)
+    assert code == 1
+    # It is half a gigabyte.
+    assert peak_bytes < MAX_BYTES / 2
+    assert lake.events(meter.name).collect().height == 1
+    (rejected,) = (tmp_path / "lake" / paths.QUARANTINE).rglob("*.parquet")
+    assert pl.read_parquet(rejected, hive_partitioning=False)["reason"].to_list() == ["too_large"]
 
 
 # What the record of an input had in each version of the bounds.
