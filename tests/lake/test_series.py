@@ -42,7 +42,7 @@ SERIES: dict[str, list[str]] = {
     "min": ["workspace", "plan"],
     "avg": NAMES,
 }
-AGGREGATIONS = ("last", "first", "max", "min")
+AGGREGATIONS = tuple(SERIES)
 
 
 class Gauges:
