@@ -52,7 +52,7 @@ def check_columns(
     try:
         size = decoded_size(storage, file, columns)
     except DAMAGE as error:
-        return _unreadable(file, error)
+        return _damaged(file, error)
     if size.dense_column:
         return _too_dense(file, size.dense_column)
     return FileCheck(converted=size.is_large or not _is_own(schema, columns))
@@ -111,6 +111,14 @@ def _unreadable(file: StoredFile, error: BaseException) -> FileCheck:
             found=f"{file.size_bytes} bytes: {found}",
             hint=HINT,
         )
+    )
+
+
+def _damaged(file: StoredFile, error: BaseException) -> FileCheck:
+    found = (str(error) or type(error).__name__).splitlines()[0][:MAX_REASON_CHARS]
+    expected = "a Parquet file that can be read to its end"
+    return FileCheck(
+        BadInputError("damaged file", where=file.path, expected=expected, found=found, hint=HINT)
     )
 
 

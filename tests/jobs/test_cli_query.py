@@ -170,6 +170,7 @@ def test_json_is_the_question_the_answer_and_what_it_is_from(meterlake: Run) -> 
         "partitions": 2,
         "sealed": 0,
         "out_of_date": {},
+        "ambiguous_subjects": 0,
     }
     assert (found["from"], found["unit"], found["top"]) == ("2026-06-19T00:00:00Z", "user", 1)
     assert meterlake("query", *asked, "--format", "json").out == ran.out
