@@ -26,6 +26,7 @@ from lake.query import instant
 from oracle.generate import write_lake
 from oracle.levels import DATES, FIRST, NAMES, Levels, Row, billionths, body, snapshots
 from schemas.meter import parse_meter
+from support import aggregated, retained
 
 UNTIL = FIRST + dt.timedelta(days=DATES + 3)
 GROUPINGS: list[tuple[str, ...]] = [(), ("subject",), ("plan",), ("workspace", "tier"), ("trial", "subject")]
@@ -220,3 +221,40 @@ def test_shares_and_states_are_of_added_levels(
     told = [(*row[:-4], billionths(row[-4]), row[-3], billionths(row[-2]), row[-1]) for row in rows]
     assert told == ordered([row for row in expected if row[0] >= instant(since)])
     assert {"active", "lost"} <= {row[-1] for row in told}
+
+
+CARRIED = {"plan = 'pro' or trial = true": "plan = 'pro' or trial = true", None: "true"}
+
+
+@pytest.mark.parametrize(("days", "series"), [(1, ["workspace"]), (4, []), (30, ["workspace", "tier"])])
+def test_carried_levels_are_those_of_sql_before_and_after_retention(
+    tmp_path: Path, days: int, series: list[str]
+) -> None:
+    lake = Lake.init(str(tmp_path))
+    meter = body("last", "carried", series=series, carry_days=days, event_retention_days=1)
+    save_meter(lake.storage, parse_meter(json.dumps(meter).encode(), "test"))
+    write_lake(tmp_path, "carried", snapshots(seed=days, events=250), 2, 1)
+    aggregated(lake)
+    levels, since, until = Levels(tmp_path, meter), FIRST + dt.timedelta(days=6), UNTIL + dt.timedelta(days=8)
+    cases: list[tuple[Size, str, tuple[str, ...], str | None]] = [
+        ("hour", "UTC", ("plan",), None),
+        ("day", "Asia/Kolkata", ("subject",), None),
+        ("day", "UTC", ("plan", "trial"), "plan = 'pro' or trial = true"),
+        ("week", "UTC", (), None),
+        ("month", "UTC", ("workspace",), None),
+        ("none", "UTC", ("subject",), None),
+    ]
+    expected = {}
+    for size, zone, by, where in cases:
+        told = levels.answer(grid(size, since, until, zone), by, CARRIED[where])
+        expected[size, zone] = ordered([(*row[:-2], row[-1]) for row in told])
+        found = lake.query("carried", since, until, bucket=size, by=by, where=where, zone=zone).collect()
+        assert ordered(answered(found, instant(since, zone), by)) == expected[size, zone], (size, zone)
+    assert any(row[-1] == 0 for rows in expected.values() for row in rows)
+    retained(lake, until)
+    assert lake.events("carried").collect().is_empty()
+    for size, zone, by, where in cases:
+        if size == "hour" or zone != "UTC":
+            continue
+        found = lake.query("carried", since, until, bucket=size, by=by, where=where).collect()
+        assert ordered(answered(found, instant(since), by)) == expected[size, zone], size
