@@ -1,13 +1,13 @@
 """Which Parquet files of producers take far more memory once they are decoded than events do, or than they should at once.
 
 Polars decodes a column of a row group as a whole. How much that is says the footer, but not of text in a dictionary,
-where a few bytes stand for a long value in each of many rows; and the footer may lie, where the pages can't.
+where a few bytes stand for a long value in each of many rows: the pages tell that.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ MAX_GROUP_BYTES = 2**29
 # A column of so much text has at most `MAX_MEAN_TEXT` bytes a row, or it is no column of events. What is no metadata
 # is kept while a partition is aggregated, of all its files together.
 MAX_METADATA_BYTES, MAX_TEXT_BYTES, MAX_MEAN_TEXT = 2**28, 2**25, 2**14
+_FIXED_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _OUR_OWN = ("land-", paths.COMPACTED)
 
 
@@ -37,7 +38,7 @@ def decoded_size(storage: Storage, file: StoredFile, columns: Collection[str]) -
     """Return how much memory these columns of a file take once they are decoded.
 
     The files that the lake has written itself, in small row groups, are not looked into. Reads the headers of the
-    pages, of a file that is not local only where its footer can't rule it out, and text only where these can't.
+    pages only where the footer can't rule it out, and text only where these can't.
     Raises one of `DAMAGE` for a file that can't be read.
     """
     if file.path.rsplit("/", 1)[-1].startswith(_OUR_OWN):
@@ -45,7 +46,7 @@ def decoded_size(storage: Storage, file: StoredFile, columns: Collection[str]) -
     source = storage.footer(file)
     with pq.ParquetFile(source) as found:
         metadata = found.metadata
-    if isinstance(source, BytesIO) and not _may_be_large(metadata, columns):
+    if not _may_be_large(metadata, columns):
         return Size()
     local = storage.local(file)
     groups, text = _bounds(metadata, local, columns)
@@ -87,12 +88,23 @@ def _is_dense(column: str, text_bytes: int, rows: int) -> bool:
 
 def _may_be_large(metadata: pq.FileMetaData, columns: Collection[str]) -> bool:
     """Return whether a footer leaves it open that the columns take much memory once they are decoded."""
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-    wanted = [
-        chunk
-        for chunk in chunks
-        if chunk.path_in_schema in columns or chunk.path_in_schema.split(".")[0] in columns
-    ]
-    most: int = sum(chunk.total_uncompressed_size * max(chunk.num_values, 1) for chunk in wanted)
-    return most > MAX_TEXT_BYTES
+    text, groups = Counter[str](), Counter[int]()
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for position in range(group.num_columns):
+            chunk = group.column(position)
+            name = chunk.path_in_schema.split(".")[0]
+            if chunk.path_in_schema in columns or name in columns:
+                bound = _most_bytes(chunk)
+                text[name] += bound
+                groups[number] += bound
+    return max(text.values(), default=0) > MAX_TEXT_BYTES or max(groups.values(), default=0) > MAX_GROUP_BYTES
+
+
+def _most_bytes(chunk: pq.ColumnChunkMetaData) -> int:
+    """Return a bound of the bytes of a column chunk: each text at most as long as all that is stored of them."""
+    values: int = max(chunk.num_values, 1)
+    if chunk.physical_type in _FIXED_WIDTHS:
+        return values * _FIXED_WIDTHS[chunk.physical_type]
+    stored: int = chunk.total_uncompressed_size
+    return values * stored
