@@ -130,13 +130,10 @@ def _read_through(partition: Partition) -> BadInputError | None:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, BrokenLakeError) as error:
         if is_storage_failure(error):
             raise
-        return BadInputError(
-            "damaged file",
-            where=partition.files[0].path,
-            expected="a Parquet file that can be read to its end",
-            found=str(error).splitlines()[0],
-            hint="replace or remove the file; it is left where it is and not counted",
-        )
+        # It loads pyarrow, which a run that finds no damage may do without.
+        from lake.producer_files import damaged_file
+
+        return damaged_file(partition.files[0].path, str(error).splitlines()[0])
     return None
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lake import paths
 from lake.parquet_batches import read_batches
-from lake.parquet_pages import column_sizes
+from lake.parquet_pages import column_chunks, column_sizes, fixed_width
 from lake.storage import Storage, StoredFile
 
 # Of a row group that is decoded at once: a million events with metadata have less.
@@ -23,7 +23,6 @@ MAX_GROUP_BYTES = 2**29
 # A column of so much text has at most `MAX_MEAN_TEXT` bytes a row, or it is no column of events. What is no metadata
 # is kept while a partition is aggregated, of all its files together.
 MAX_METADATA_BYTES, MAX_TEXT_BYTES, MAX_MEAN_TEXT = 2**28, 2**25, 2**14
-_FIXED_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _OUR_OWN = ("land-", paths.COMPACTED)
 
 
@@ -34,19 +33,17 @@ class Size(NamedTuple):
     dense_column: str | None = None
 
 
-def decoded_size(storage: Storage, file: StoredFile, columns: Collection[str]) -> Size:
-    """Return how much memory these columns of a file take once they are decoded.
+def decoded_size(
+    storage: Storage, file: StoredFile, metadata: pq.FileMetaData, columns: Collection[str]
+) -> Size:
+    """Return how much memory these columns of a file take once they are decoded; `metadata` is from its footer.
 
     The files that the lake has written itself, in small row groups, are not looked into. Reads the headers of the
-    pages only where the footer can't rule it out, and text only where these can't.
-    Raises one of `DAMAGE` for a file that can't be read.
+    pages only where the footer can't rule it out, and text only where these can't. Raises one of `DAMAGE` for a file
+    that can't be read.
     """
-    if file.path.rsplit("/", 1)[-1].startswith(_OUR_OWN):
-        return Size()
-    source = storage.footer(file)
-    with pq.ParquetFile(source) as found:
-        metadata = found.metadata
-    if not _may_be_large(metadata, columns):
+    is_own = file.path.rsplit("/", 1)[-1].startswith(_OUR_OWN)
+    if is_own or not _may_be_large(metadata, columns):
         return Size()
     local = storage.local(file)
     groups, text = _bounds(metadata, local, columns)
@@ -66,8 +63,7 @@ def _bounds(
             sizes = list(column_sizes(metadata, pages, group, columns))
             groups.append(sum(size.scanned_bytes for size in sizes))
             for size in sizes:
-                name = size.name if size.name in columns else size.name.split(".")[0]
-                text[name] += size.decoded_bytes
+                text[_column_of(size.name, columns)] += size.decoded_bytes
     return groups, text
 
 
@@ -89,22 +85,16 @@ def _is_dense(column: str, text_bytes: int, rows: int) -> bool:
 def _may_be_large(metadata: pq.FileMetaData, columns: Collection[str]) -> bool:
     """Return whether a footer leaves it open that the columns take much memory once they are decoded."""
     text, groups = Counter[str](), Counter[int]()
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for position in range(group.num_columns):
-            chunk = group.column(position)
-            name = chunk.path_in_schema.split(".")[0]
-            if chunk.path_in_schema in columns or name in columns:
-                bound = _most_bytes(chunk)
-                text[name] += bound
-                groups[number] += bound
+    for group in range(metadata.num_row_groups):
+        for chunk, leaf in column_chunks(metadata, group, columns):
+            # Each text is at most as long as all that is stored of them.
+            width = fixed_width(leaf) or chunk.total_uncompressed_size
+            bound = max(chunk.num_values, 1) * width
+            text[_column_of(leaf.path, columns)] += bound
+            groups[group] += bound
     return max(text.values(), default=0) > MAX_TEXT_BYTES or max(groups.values(), default=0) > MAX_GROUP_BYTES
 
 
-def _most_bytes(chunk: pq.ColumnChunkMetaData) -> int:
-    """Return a bound of the bytes of a column chunk: each text at most as long as all that is stored of them."""
-    values: int = max(chunk.num_values, 1)
-    if chunk.physical_type in _FIXED_WIDTHS:
-        return values * _FIXED_WIDTHS[chunk.physical_type]
-    stored: int = chunk.total_uncompressed_size
-    return values * stored
+def _column_of(leaf: str, columns: Collection[str]) -> str:
+    """Return the column that a leaf is of; a name with dots may be a column's own."""
+    return leaf if leaf in columns else leaf.split(".", maxsplit=1)[0]

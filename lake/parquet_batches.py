@@ -30,17 +30,25 @@ class Rows(NamedTuple):
     ends_block: bool
 
 
-def read_schema(source: Path | BinaryIO) -> pa.Schema:
-    """Return the columns of a Parquet file from its footer, as Arrow names their types; INT96 is a moment of UTC.
+class Footer(NamedTuple):
+    """The columns of a Parquet file, as Arrow names their types, and all else that its footer says."""
+
+    schema: pa.Schema
+    metadata: pq.FileMetaData
+
+
+def read_footer(source: Path | BinaryIO) -> Footer:
+    """Return what the footer of a Parquet file says; a column of INT96 is one of moments of UTC.
 
     Raises one of `DAMAGE` if it has none.
     """
     with _opened(source) as file:
-        schema, leaves = file.schema_arrow, file.schema
+        schema, leaves, metadata = file.schema_arrow, file.schema, file.metadata
         columns = [leaves.column(number) for number in range(len(leaves))]
         ancient = {column.path for column in columns if column.physical_type == "INT96"}
     moment = pa.timestamp("us", "UTC")
-    return pa.schema([field.with_type(moment) if field.name in ancient else field for field in schema])
+    fields = [field.with_type(moment) if field.name in ancient else field for field in schema]
+    return Footer(pa.schema(fields), metadata)
 
 
 def read_batches(

@@ -56,15 +56,31 @@ def column_sizes(
     metadata: pq.FileMetaData, source: BinaryIO, row_group: int, columns: Collection[str] | None
 ) -> Iterator[ColumnSize]:
     """Yield the sizes of the leaves of these columns, or of all. Raises ValueError for headers that are none."""
+    rows = max(metadata.row_group(row_group).num_rows, 1)
+    for chunk, leaf in column_chunks(metadata, row_group, columns):
+        yield _column_size(source, chunk, leaf, rows)
+
+
+def column_chunks(
+    metadata: pq.FileMetaData, row_group: int, columns: Collection[str] | None
+) -> Iterator[tuple[pq.ColumnChunkMetaData, pq.ColumnSchema]]:
+    """Yield what a footer says of these columns, or of all, in a row group: of each leaf its chunk and its schema."""
     group = metadata.row_group(row_group)
     for number in range(group.num_columns):
         leaf = metadata.schema.column(number)
         if columns is None or leaf.path in columns or leaf.path.split(".")[0] in columns:
-            yield _column_size(source, group.column(number), leaf, max(group.num_rows, 1))
+            yield group.column(number), leaf
+
+
+def fixed_width(leaf: pq.ColumnSchema) -> int | None:
+    """Return the bytes of each decoded value of a leaf; None for text, whose values have any length."""
+    if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY":
+        return int(leaf.length)
+    return _WIDTHS.get(leaf.physical_type)
 
 
 def _column_size(source: BinaryIO, chunk: Any, leaf: Any, rows: int) -> ColumnSize:
-    width = leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(leaf.physical_type)
+    width = fixed_width(leaf)
     dictionary, largest, longest = 0, 0, 0
     decoded, dense, shared = 0, 0.0, 0
     for page in _pages(source, chunk):

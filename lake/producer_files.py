@@ -16,7 +16,7 @@ from polars.io.plugins import register_io_source
 from lake.arrow_values import as_number_text, to_frame
 from lake.column_kinds import DIMENSIONS, FIELDS, Kind, is_own_text
 from lake.large_files import MAX_MEAN_TEXT, decoded_size
-from lake.parquet_batches import DAMAGE, read_batches, read_schema
+from lake.parquet_batches import DAMAGE, read_batches, read_footer
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError
 from schemas.fields import GIVEN, find_misnamed
@@ -39,9 +39,10 @@ def check_columns(
 ) -> FileCheck:
     """Return what is wrong with a file as events of these columns, or how it is to be read. Reads its footer only."""
     try:
-        schema = read_schema(storage.footer(file))
+        schema, metadata = read_footer(storage.footer(file))
     except DAMAGE as error:
-        return _unreadable(file, error)
+        found = f"{file.size_bytes} bytes: {_reason(error)}"
+        return FileCheck(_wrong(file.path, "unreadable file", "a Parquet file", found))
     for name in columns:
         # A quantity under another name must not count as an absent one, which is 1.
         misnamed = name == "quantity" and _misnamed(schema, name, columns)
@@ -50,11 +51,11 @@ def check_columns(
             if wrong:
                 return FileCheck(wrong)
     try:
-        size = decoded_size(storage, file, columns)
+        size = decoded_size(storage, file, metadata, columns)
     except DAMAGE as error:
-        return _damaged(file, error)
+        return FileCheck(damaged_file(file.path, _reason(error)))
     if size.dense_column:
-        return _too_dense(file, size.dense_column)
+        return FileCheck(_too_dense(file, size.dense_column))
     return FileCheck(converted=size.is_large or not _is_own(schema, columns))
 
 
@@ -82,12 +83,17 @@ def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.L
     return register_io_source(frames, schema=schema)
 
 
+def damaged_file(where: str, found: str) -> BadInputError:
+    """Return the error of a file whose footer can be read, and not all that it names."""
+    return _wrong(where, "damaged file", "a Parquet file that can be read to its end", found)
+
+
 def _converted(
     storage: Storage, file: StoredFile, columns: Columns, wanted: list[str]
 ) -> Iterator[pl.DataFrame]:
     path = storage.local(file)
     try:
-        there = set(read_schema(path).names)
+        there = set(read_footer(path).schema.names)
         sources = {name: "quantity" if name == GIVEN else name for name in wanted}
         # Without any column it would not be known how many rows there are.
         needed = {source for source in sources.values() if source in there} or {"subject"}
@@ -101,37 +107,18 @@ def _converted(
         raise pl.exceptions.ComputeError(str(error) or type(error).__name__) from error
 
 
-def _unreadable(file: StoredFile, error: BaseException) -> FileCheck:
-    found = (str(error) or type(error).__name__).splitlines()[0][:MAX_REASON_CHARS]
-    return FileCheck(
-        BadInputError(
-            "unreadable file",
-            where=file.path,
-            expected="a Parquet file",
-            found=f"{file.size_bytes} bytes: {found}",
-            hint=HINT,
-        )
-    )
+def _too_dense(file: StoredFile, column: str) -> BadInputError:
+    expected = f"at most {MAX_MEAN_TEXT >> 10} KiB of text in a row on average"
+    found = f"more, in a file of {file.size_bytes:,} bytes"
+    return _wrong(file.path, f"column {column!r} is too large", expected, found)
 
 
-def _damaged(file: StoredFile, error: BaseException) -> FileCheck:
-    found = (str(error) or type(error).__name__).splitlines()[0][:MAX_REASON_CHARS]
-    expected = "a Parquet file that can be read to its end"
-    return FileCheck(
-        BadInputError("damaged file", where=file.path, expected=expected, found=found, hint=HINT)
-    )
+def _reason(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:MAX_REASON_CHARS]
 
 
-def _too_dense(file: StoredFile, column: str) -> FileCheck:
-    return FileCheck(
-        BadInputError(
-            f"column {column!r} is too large",
-            where=file.path,
-            expected=f"at most {MAX_MEAN_TEXT >> 10} KiB of text in a row on average",
-            found=f"more, in a file of {file.size_bytes:,} bytes",
-            hint=HINT,
-        )
-    )
+def _wrong(where: str, what: str, expected: str, found: str) -> BadInputError:
+    return BadInputError(what, where=where, expected=expected, found=found, hint=HINT)
 
 
 def _value(name: str, columns: Columns, dtype: pa.DataType | None) -> pl.Expr:

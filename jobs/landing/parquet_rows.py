@@ -13,7 +13,7 @@ from jobs.landing.rows import DAMAGE, FIELDS, check_names, json_lines, unreadabl
 from lake.arrow_json import as_json, has_json
 from lake.arrow_values import as_instant, as_number_text, as_text, is_text, to_frame
 from lake.column_kinds import METADATA, MOMENT, QUANTITY, TEXT
-from lake.parquet_batches import read_batches, read_schema
+from lake.parquet_batches import read_batches, read_footer
 from schemas.errors import BadInputError
 from schemas.meter import Meter
 
@@ -30,7 +30,7 @@ def parquet_batches(
     `opened` opens the file. Raises BadInputError if it can't be read, or if a column that an event needs is missing or of a wrong type.
     """
     try:
-        schema = read_schema(opened())
+        schema = read_footer(opened()).schema
     except DAMAGE as error:
         raise unreadable(name, "a Parquet file", error) from error
     check_names(schema.names, name, meters)
