@@ -18,11 +18,13 @@ def count_ambiguous(storage: Storage, view: MeterView) -> None:
 
     A table that can't be read is passed over: that is found by what needs its rows.
     """
+    if not may_be_ambiguous(view.meter):
+        return
     records = view.state.partitions
     lacking = {
         date for date, each in records.items() if each.events and each.ambiguous_subjects is msgspec.UNSET
     }
-    if not lacking or not may_be_ambiguous(view.meter):
+    if not lacking:
         return
     files = part_files(storage, paths.aggregates("usage", view.meter.name))
     for date in sorted(lacking & files.keys()):

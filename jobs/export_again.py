@@ -75,7 +75,7 @@ class MeterExports:
             meter=name,
             period=str(form.period),
             action=known.action,
-            folder=paths.exports(name, str(form.period), *form.options.variant),
+            folder=form.folder(name),
             revision=known.revision,
             closed=known.closed,
             pending_adjustments=known.pending,
@@ -117,7 +117,7 @@ class MeterExports:
     def _known(self, form: MonthForm) -> ExportedMonth | None:
         """What is noted of an export, unless the file that names its last revision is missing."""
         known = self._state.exported.get(str(form))
-        folder = paths.exports(self.meter.name, str(form.period), *form.options.variant)
+        folder = form.folder(self.meter.name)
         listed = (file.path for file in self._files.get(form, ()))
         return known if known and (not known.revision or paths.latest(folder) in listed) else None
 

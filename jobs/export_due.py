@@ -1,4 +1,4 @@
-"""Which months have usage that no revision has, or are told otherwise by their last revision."""
+"""Which months have usage that no revision has, or another than their last revision has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from jobs.billing import Period
 from jobs.export_again import MeterExports
 from jobs.export_inputs import inputs_by_date
 from jobs.export_listing import MonthForm
-from lake import paths
 from lake.events import fingerprint
 from lake.exports import Revisions
 from lake.storage import Storage
@@ -60,8 +59,7 @@ def _due(storage: Storage, exports: MeterExports, form: MonthForm) -> MonthDue |
         why, pending = DEFINITION_CHANGED, known.pending_adjustments
         return _month(form, known.revision, why, closed=known.closed, pending=pending) if pending else None
     seen, inputs = exports.seen(form), inputs_by_date(exports.records(form.period))
-    folder = paths.exports(exports.meter.name, str(form.period), *form.options.variant)
-    revisions = Revisions(storage, folder, seen.files, seen.known)
+    revisions = Revisions(storage, form.folder(exports.meter.name), seen.files, seen.known)
     if not revisions.last:
         return _month(form, 0, NO_REVISION, closed=False) if inputs else None
     info = revisions.info(revisions.last)

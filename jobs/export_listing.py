@@ -22,10 +22,9 @@ class MonthForm(NamedTuple):
         """As in the state and below a meter's folder of exports: `2026-06/by=plan`."""
         return "/".join((str(self.period), *self.options.variant))
 
-    @property
-    def is_usual(self) -> bool:
-        """Whether it is the form that every month has."""
-        return self.options == Options()
+    def folder(self, meter: str) -> str:
+        """Return the folder of a meter's revisions of it."""
+        return paths.exports(meter, str(self.period), *self.options.variant)
 
 
 Files = dict[MonthForm, list[StoredFile]]

@@ -82,8 +82,8 @@ def _adjust(
     before = before.join(unknown, on=export.keys, how="anti", nulls_equal=True)
     # By the rows of both revisions, since whole subjects may have come and gone.
     parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
-    told = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
-    adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", told)
+    changed_rows = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
+    adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", changed_rows)
     changed = adjustments.select(pl.len()).collect().item()
     same = done.left_out == revisions.left_out(revisions.last) and not changed
     if not changed and (revisions.is_closed or (same and _same_rows(revisions, usage, parts))):
@@ -120,7 +120,7 @@ def quantities(revisions: Revisions, number: int, keys: Sequence[str]) -> pl.Laz
 def _usage(
     export: MonthExport, rows: pl.LazyFrame, made: Drafts
 ) -> tuple[pl.LazyFrame, list[dict[str, Any]]]:
-    """Write the rows that are billed; gives them, and the keys of those that have no number, since a sum is too large."""
+    """Write the rows that are billed; return them, and the keys of those that have no number, since a sum is too large."""
     name = f"{USAGE}.parquet"
     usage = made.parquet(name, [_bill(export, rows.filter(share)) for share in shares(rows)])
     left_out = usage.filter(lacks_quantity()).select(export.keys).collect(engine="streaming")
@@ -136,9 +136,9 @@ def _before(export: MonthExport, revisions: Revisions) -> pl.LazyFrame:
     seen = export.seen
     if seen and seen.is_small and seen.known and seen.known.quantities:
         rows = seen.recent.before(*export.period)
-        told = _bill(export, rows).select(*export.keys, "quantity").collect()
-        if rows_checksum(told) == seen.known.quantities:
-            return told.lazy()
+        stated = _bill(export, rows).select(*export.keys, "quantity").collect()
+        if rows_checksum(stated) == seen.known.quantities:
+            return stated.lazy()
     return quantities(revisions, revisions.last, export.keys)
 
 

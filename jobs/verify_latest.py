@@ -23,7 +23,7 @@ HINT = "in a lake run: meterlake nightly; a folder that is delivered needs all i
 def check_latest(folder: Path, manifests: Sequence[tuple[int, Manifest | None]]) -> Iterator[MeterlakeError]:
     """Yield what is wrong with the file beside these revisions.
 
-    `manifests` are in order of their numbers. One that can't be read is None: that is told of its revision. Where the
+    `manifests` are in order of their numbers. One that can't be read is None: its revision has that error. Where the
     last revision is of a version that knew no such file, it may be missing: the next night makes it.
     """
     file = folder / paths.LATEST
@@ -51,7 +51,7 @@ def _is_earlier(manifests: Sequence[tuple[int, Manifest | None]]) -> bool:
 def _contradictions(
     folder: Path, latest: Latest, manifests: Sequence[tuple[int, Manifest | None]]
 ) -> dict[str, tuple[object, object]]:
-    """Return what is there and what is said of each member that says otherwise."""
+    """Return the right value of each member that has another one, and that one."""
     number, manifest = manifests[-1] if manifests else (0, None)
     expected: dict[str, object] = {"revision": number, "closed": (folder / paths.CLOSED).is_file()}
     usage = [number for number, each in manifests if each and each.kind == "usage"]
@@ -63,5 +63,5 @@ def _contradictions(
     if latest.revision != number:
         # What it says of another revision can't be compared.
         expected = {"revision": number}
-    said = {name: getattr(latest, name) for name in expected}
-    return {name: (value, said[name]) for name, value in expected.items() if said[name] != value}
+    stated = {name: getattr(latest, name) for name in expected}
+    return {name: (value, stated[name]) for name, value in expected.items() if stated[name] != value}

@@ -25,7 +25,7 @@ class Latest(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def latest_of(revisions: Revisions, *, closed: bool) -> Latest:
-    """Return what is to be said of an export that has a revision."""
+    """Return the content of the file for an export that has a revision."""
     last = revisions.last
     usage = next(number for number in reversed(revisions.numbers) if revisions.kind(number) == "usage")
     return Latest(
@@ -38,7 +38,7 @@ def latest_of(revisions: Revisions, *, closed: bool) -> Latest:
 
 
 def publish_latest(revisions: Revisions, *, closed: bool) -> None:
-    """Replace the file, after all that it tells of."""
+    """Replace the file, after all that it names."""
     path, local = paths.latest(revisions.folder), revisions.storage.scratch(".json")
     body = latest_of(revisions, closed=closed).to_json()
     try:

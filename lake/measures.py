@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
+from lake.buckets import DAY
 from lake.ends import OF_EVENTS, OF_ROWS, Ends, Moments
 from lake.rounding import quotient
 from lake.sums import EXACT, Sums, small_count
 from schemas.meter import Meter
 from schemas.tables import MEASURES, QUANTITY
 
-DAY = dt.timedelta(days=1)
 # Billionths of an event a second, of events a microsecond.
 _PER_SECOND = 10**15
 _ANY_ENDS = Moments()
@@ -87,20 +87,31 @@ def aggregated(aggregation: str, length: dt.timedelta | pl.Expr = DAY) -> pl.Exp
     avg is quantity_sum / events; rate is events by second of `length`, that of the bucket, or of each row's. Both are
     rounded half-even. unique_count is null, since no measure has it: see lake.quantities.
     """
-    bucket = length if isinstance(length, pl.Expr) else pl.lit(length)
     # Only the one that is asked for is made, which takes time for each table of each date.
     numbers: dict[str, Callable[[], pl.Expr]] = {
         "sum": lambda: pl.col("quantity_sum"),
         "count": lambda: pl.col("events").cast(QUANTITY),
-        "avg": lambda: quotient(pl.col("quantity_sum").to_physical(), pl.col("events")),
+        "avg": lambda: quotient(*avg_parts()),
         "min": lambda: pl.col("quantity_min"),
         "max": lambda: pl.col("quantity_max"),
         "first": lambda: pl.col("quantity_first"),
         "last": lambda: pl.col("quantity_last"),
-        "rate": lambda: quotient(_events_times(_PER_SECOND), bucket.dt.total_microseconds()),
+        "rate": lambda: quotient(*rate_parts(length)),
         "unique_count": lambda: pl.lit(None, QUANTITY),
     }
     return numbers[aggregation]()
+
+
+def avg_parts() -> tuple[pl.Expr, pl.Expr]:
+    """Return the integers whose quotient `avg` is, in billionths, before it is rounded."""
+    return pl.col("quantity_sum").to_physical(), pl.col("events").cast(pl.Int128)
+
+
+def rate_parts(length: dt.timedelta | pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Return the integers whose quotient `rate` is, in billionths, before it is rounded."""
+    bucket = length if isinstance(length, pl.Expr) else pl.lit(length)
+    events = pl.col("events").cast(pl.Int128) * pl.lit(_PER_SECOND, pl.Int128)
+    return events, bucket.dt.total_microseconds().cast(pl.Int128)
 
 
 def with_quantity(rows: pl.LazyFrame, meter: Meter, length: dt.timedelta = DAY) -> pl.LazyFrame:
@@ -116,10 +127,6 @@ def dimension_text(meter: Meter, name: str) -> pl.Expr:
     text = pl.col(name).cast(pl.String)
     number = meter.dimension_dtypes[name] == pl.Float64()
     return text.str.strip_suffix(".0") if number else text
-
-
-def _events_times(factor: int) -> pl.Expr:
-    return pl.col("events").cast(pl.Int128) * pl.lit(factor, pl.Int128)
 
 
 def _grouped(rows: pl.LazyFrame, keys: Sequence[str], measures: list[pl.Expr]) -> pl.LazyFrame:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from lake.buckets import BUCKET
+from lake.buckets import BUCKET, DAY
 from lake.calendar import days_before
 from lake.dedup import DATE
 from lake.distinct import COUNT, Merge, by_value, count_distinct
-from lake.measures import DAY, billed, merge, merge_events, with_quantity
+from lake.measures import billed, merge, merge_events, with_quantity
 from lake.series import added, series_names, series_rows
 from lake.silence import BEFORE, Silence, mark_before, of_one_bucket, with_silent
 from schemas.meter import Meter

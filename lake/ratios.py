@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import polars as pl
 
+from lake.measures import avg_parts, rate_parts
 from lake.rounding import quotient
 from schemas.meter import Meter
 from schemas.tables import QUANTITY
 
 BILLION = 10**9
-# Billionths of an event a second, of events a microsecond.
-_PER_SECOND = 10**15
 # Below this, a product and twice its remainder fit 128 bits, whatever the error of a double.
 _SAFE = 2.0**125
 _WIDE = pl.Int128()
@@ -39,19 +38,15 @@ def exact_quantity(meter: Meter, value: str) -> Fraction:
 
     Rows of `avg` need the measure `quantity_sum`. Those without events, which are filled, have what `value` says.
     """
-    one, events = pl.lit(1, _WIDE), pl.col("events").cast(_WIDE)
+    one = pl.lit(1, _WIDE)
     if value != "quantity":
         return Fraction(pl.col(value).cast(_WIDE) * _wide(BILLION), one)
     if meter.aggregation == "rate":
-        length = (pl.col("bucket_end") - pl.col("bucket_start")).dt.total_microseconds()
-        return Fraction(events * _wide(_PER_SECOND), length.cast(_WIDE))
+        return Fraction(*rate_parts(pl.col("bucket_end") - pl.col("bucket_start")))
     shown = pl.col(value).cast(QUANTITY).to_physical()
     if meter.aggregation == "avg" and meter.series is None:
-        is_measured = events > 0
-        return Fraction(
-            pl.when(is_measured).then(pl.col("quantity_sum").to_physical()).otherwise(shown),
-            pl.when(is_measured).then(events).otherwise(one),
-        )
+        parts = zip(avg_parts(), (shown, one), strict=True)
+        return Fraction(*(pl.when(pl.col("events") > 0).then(part).otherwise(other) for part, other in parts))
     return Fraction(shown, one)
 
 

@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Mapping
 import polars as pl
 
 from lake import paths
+from lake.buckets import DAY
 from lake.copies import find_losers, settled_winners
 from lake.dedup import DATE
 from lake.events import ROW, Partition, event_columns
 from lake.index import KeyIndex
-from lake.measures import DAY, billed
+from lake.measures import billed
 from lake.missing_tables import missing_table
 from lake.parts import part_files
 from lake.quantities import looked_back, range_totals

@@ -17,11 +17,11 @@ from lake import Lake
 from lake.meters import save_meter
 from lake.query import explain, instant, make_plan
 from lake.question import Question
-from oracle.activity import DATES, FIRST, ActivityOracle, activity, body
+from oracle.activity import FIRST, ActivityOracle, activity, body, drop_events
 from oracle.generate import write_lake
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import parse_meter
-from support import DAY, a_lake, aggregated, event, put, retained
+from support import DAY, a_lake, aggregated, event, put
 
 METER = "people"
 SINCE, UNTIL = FIRST + dt.timedelta(days=5), FIRST + dt.timedelta(days=43)
@@ -60,8 +60,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> People:
 def anytime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> People:
     found = People(tmp_path_factory.mktemp("anytime"))
     if request.param == "raw events dropped":
-        retained(found.lake, FIRST + dt.timedelta(days=DATES + 19))
-        assert not (Path(found.lake.url) / f"events/meter={METER}/date={SINCE}").exists()
+        drop_events(found.lake, METER, SINCE)
     return found
 
 

@@ -14,11 +14,11 @@ from polars.testing import assert_frame_equal
 
 from lake import Lake
 from lake.meters import save_meter
-from oracle.activity import DATES, FIRST, ActivityOracle, activity, body
+from oracle.activity import FIRST, ActivityOracle, activity, body, drop_events
 from oracle.generate import write_lake
 from schemas.meter import parse_meter
 from schemas.tables import QUANTITY
-from support import DAY, a_lake, aggregated, event, put, retained
+from support import DAY, a_lake, aggregated, event, put
 
 METER = "people"
 SINCE, UNTIL = FIRST + dt.timedelta(days=5), FIRST + dt.timedelta(days=43)
@@ -50,8 +50,7 @@ class People:
 def people(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> People:
     found = People(tmp_path_factory.mktemp("people"))
     if request.param == "raw events dropped":
-        retained(found.lake, FIRST + dt.timedelta(days=DATES + 19))
-        assert not (Path(found.lake.url) / f"events/meter={METER}/date={SINCE}").exists()
+        drop_events(found.lake, METER, SINCE)
     return found
 
 

@@ -11,6 +11,9 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from lake import Lake
+from support import retained
+
 from .tables import Oracle
 
 FIRST = dt.date(2026, 2, 20)
@@ -38,6 +41,12 @@ SCHEMA = pl.Schema(
         "metadata": pl.String(),
     }
 )
+
+
+def drop_events(lake: Lake, meter: str, date: dt.date) -> None:
+    """Run retention when all dates but the last have expired; those of `date` are gone."""
+    retained(lake, FIRST + dt.timedelta(days=DATES + 19))
+    assert not (Path(lake.url) / f"events/meter={meter}/date={date}").exists()
 
 
 def body(name: str, aggregation: str, **more: Any) -> dict[str, Any]:
