@@ -21,8 +21,8 @@ from typing import NamedTuple
 import polars as pl
 
 from benchmarks.generate import DIMENSIONS, METER
-from jobs.land import land
-from jobs.report import reported
+from jobs.land.job import land
+from jobs.run_report import reported
 from lake import Lake
 from lake.meters import save_meter
 from schemas.meter import parse_meter

@@ -15,11 +15,11 @@ import msgspec
 
 from benchmarks.generate import METER, Shape, generate
 from benchmarks.timing import apart, median, timed
-from jobs.aggregate import aggregate
-from jobs.report import reported
+from jobs.aggregate.job import aggregate
+from jobs.run_report import reported
 from lake import Lake, paths
 from lake.meters import save_meter
-from lake.state import load_state, save_state
+from lake.state.records import load_state, save_state
 from schemas.meter import parse_meter
 
 

@@ -11,20 +11,27 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from jobs.aggregate import aggregate
+from jobs.aggregate.job import aggregate
 from jobs.clock import check_as_of
-from jobs.land import decode_landed
+from jobs.land.job import decode_landed
 from jobs.progress import track
-from jobs.report import LOG, PartitionReport, Report, now
+from jobs.run_report import LOG, PartitionReport, Report, now
 from lake import Lake, paths
 from lake.calendar import days_before
-from lake.changing import FilesChangedError, watching, went_away
 from lake.checksums import KEY, UNSTAMPED, stamp
-from lake.compacted import METADATA_KEY, Compacted, compacted, compacted_name, is_compacted, remove_replaced
-from lake.events import Partition, event_columns
-from lake.planning import changes, file_name, why_fixed
+from lake.events.listing import (
+    METADATA_KEY,
+    Compacted,
+    compacted,
+    compacted_name,
+    is_compacted,
+    remove_replaced,
+)
+from lake.events.partition import Partition, event_columns
+from lake.state.changes import changes, file_name, why_fixed
 from lake.storage import Storage, StoredFile, body_of, read_each
-from lake.storage.faults import is_storage_failure, storage_failures, writing
+from lake.storage.changed_files import FilesChangedError, watching, went_away
+from lake.storage.errors import is_storage_failure, storage_failures, writing
 from lake.survey import MeterView, survey
 from schemas.errors import BadInputError, BrokenLakeError, RefusedError, StorageError
 

@@ -7,18 +7,18 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobs.aggregate import aggregate
-from jobs.billing import Period, month_of
+from jobs.aggregate.job import aggregate
 from jobs.clock import check_as_of, check_clock
-from jobs.export import export
-from jobs.export_again import MeterExports, recent_months
-from jobs.export_listing import ExportListing
-from jobs.report import Report
+from jobs.export.again import MeterExports, recent_months
+from jobs.export.billing import Period, month_of
+from jobs.export.job import export
+from jobs.export.listing import ExportListing
 from jobs.retain import retain
+from jobs.run_report import Report
 from lake import Lake, paths
 from lake.meters import meter_names
-from lake.planning import changes
-from lake.storage.faults import storage_failures
+from lake.state.changes import changes
+from lake.storage.errors import storage_failures
 from lake.survey import MeterView, survey
 from schemas.errors import LeaseLostError, MeterlakeError
 

@@ -8,24 +8,24 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import polars as pl
 
+from jobs.aggregate.tables import partial_usage, usage_tables
 from jobs.clock import check_as_of, check_clock
-from jobs.report import PartitionReport, Report, now
-from jobs.tables import partial_usage, usage_tables
+from jobs.run_report import PartitionReport, Report, now
 from lake import Lake, paths
-from lake.admission import recorded_partition
+from lake.aggregates.first_last import Moments
+from lake.aggregates.publish import publish_partition, read_partition, read_records, table_checksums
 from lake.calendar import days_before
-from lake.changing import watching
 from lake.checksums import rows_checksum, write_stamped
-from lake.compacted import remove_replaced, standing
-from lake.copies import find_losers, settled_winners
-from lake.dedup import DATE
-from lake.ends import Moments
-from lake.events import ROW, Partition, event_columns
-from lake.index import KeyIndex
-from lake.planning import Change, changes, why_fixed
-from lake.publish import publish_partition, read_partition, read_records, table_checksums
-from lake.state import SETTLED, MeterState, PartitionState
+from lake.dedupe.find_losers import find_losers, settled_winners
+from lake.dedupe.key_index import KeyIndex
+from lake.dedupe.winners import DATE
+from lake.events.file_check import recorded_partition
+from lake.events.listing import remove_replaced, standing
+from lake.events.partition import ROW, Partition, event_columns
+from lake.state.changes import Change, changes, why_fixed
+from lake.state.records import SETTLED, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
+from lake.storage.changed_files import watching
 from lake.survey import MeterView, survey
 from schemas.errors import RefusedError
 from schemas.meter import Meter

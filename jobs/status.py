@@ -13,23 +13,23 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import polars as pl
 
-from jobs.billing import month_of
-from jobs.export_again import MeterExports
-from jobs.export_due import MonthDue, months_due
-from jobs.export_listing import ExportListing
-from jobs.report import Report, now
+from jobs.export.again import MeterExports
+from jobs.export.billing import month_of
+from jobs.export.due import MonthDue, months_due
+from jobs.export.listing import ExportListing
+from jobs.run_report import Report, now
 from lake import Lake, paths
-from lake.ambiguity import most_ambiguous
-from lake.compacted import list_events
+from lake.aggregates.ambiguity import most_ambiguous
 from lake.decoding import decode
-from lake.events import by_meter_folder, find_strays
-from lake.lateness import Lateness, merged
-from lake.lease import current_holder
+from lake.events.listing import list_events
+from lake.events.partition import by_meter_folder, find_strays
 from lake.meters import load_meter, meter_names
-from lake.planning import changes, file_name
-from lake.state import MeterState, load_state
+from lake.state.changes import changes, file_name
+from lake.state.lateness import Lateness, merged
+from lake.state.records import MeterState, load_state
 from lake.storage import Storage, StoredFile, body_of, read_each
-from lake.storage.faults import without_secrets
+from lake.storage.errors import without_secrets
+from lake.storage.lease import current_holder
 from schemas.errors import BrokenLakeError, MeterlakeError, StorageError
 from schemas.meter import Meter
 

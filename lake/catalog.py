@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from lake import paths
 from lake.meters import meter_names, stored_meter
-from lake.state import MeterState, told_state
+from lake.state.records import MeterState, told_state
 from lake.storage import Body, Storage, body_of, read_each
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter

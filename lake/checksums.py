@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from lake.storage.faults import writing
+from lake.storage.errors import writing
 
 KEY = "meterlake-sha256"
 UNSTAMPED = "0" * 64

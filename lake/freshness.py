@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 
-from lake.compacted import list_events
-from lake.planning import changes
-from lake.state import MeterState
+from lake.events.listing import list_events
+from lake.state.changes import changes
+from lake.state.records import MeterState
 from lake.storage import Storage
 from schemas.meter import Meter
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import polars as pl
 
-from lake import compound, paths, query, readers
-from lake.buckets import UTC, Size
+from lake import paths, readers
 from lake.decoding import decode
 from lake.meters import load_meter, load_meters
-from lake.question import Compare, Question
+from lake.query import answer, compound
+from lake.query.question import Compare, Question
+from lake.query.time_buckets import UTC, Size
 from lake.storage import Storage, open_storage
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
@@ -176,8 +177,8 @@ class Lake:
         """
         definition = self.meter(meter)
         question = Question(
-            since=query.instant(since, zone),
-            until=query.instant(until, zone),
+            since=answer.instant(since, zone),
+            until=answer.instant(until, zone),
             bucket=bucket,
             by=tuple(by),
             where=where,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lake import paths
-from lake.state import load_state
+from lake.state.records import load_state
 from lake.storage import Storage
 from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
 from schemas.meter import Meter, check_change, parse_meter

@@ -8,19 +8,19 @@ from collections.abc import Callable, Collection, Mapping
 import polars as pl
 
 from lake import paths
-from lake.buckets import DAY
-from lake.copies import find_losers, settled_winners
-from lake.dedup import DATE
-from lake.events import ROW, Partition, event_columns
-from lake.index import KeyIndex
-from lake.measures import billed
-from lake.missing_tables import missing_table
-from lake.parts import part_files
-from lake.quantities import looked_back, range_totals
-from lake.snapshot import Answer, Snapshot, from_events, of_one_moment
-from lake.state import MeterState, told_state
+from lake.aggregates.measures import billed
+from lake.aggregates.missing_tables import missing_table
+from lake.aggregates.quantities import looked_back, range_totals
+from lake.aggregates.sums import check_sums, exact_count, lacks_quantity
+from lake.consistent_read import Answer, Snapshot, from_events, of_one_moment
+from lake.dedupe.find_losers import find_losers, settled_winners
+from lake.dedupe.key_index import KeyIndex
+from lake.dedupe.winners import DATE
+from lake.events.partition import ROW, Partition, event_columns
+from lake.partition_files import part_files
+from lake.query.time_buckets import DAY
+from lake.state.records import MeterState, told_state
 from lake.storage import Storage, StoredFile
-from lake.sums import check_sums, exact_count, lacks_quantity
 from schemas.errors import BadInputError
 from schemas.meter import ROUNDED_AGGREGATIONS, Meter
 from schemas.tables import MEASURES, Measures, UsageByDimension, UsageBySubject, column_types

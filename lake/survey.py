@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import msgspec
 
 from lake import paths
-from lake.changing import FilesChangedError
-from lake.compacted import Standing, list_events, standing
-from lake.events import by_meter_folder, find_strays
+from lake.events.listing import Standing, list_events, standing
+from lake.events.partition import by_meter_folder, find_strays
 from lake.meters import load_meter, stored_meter
-from lake.state import (
+from lake.state.records import (
     KnownMeter,
     MeterState,
     PartitionState,
@@ -26,6 +25,7 @@ from lake.state import (
     told_state,
 )
 from lake.storage import Body, Storage, StoredFile, body_of, read_each
+from lake.storage.changed_files import FilesChangedError
 from schemas.errors import MeterlakeError
 from schemas.meter import Meter
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from schemas.secrets import redacted
+from schemas.redaction import redacted
 
 
 class MeterlakeError(Exception):

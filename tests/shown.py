@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import typer
 
-from jobs import cli
+from jobs.cli import app
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -41,7 +41,7 @@ def of_readme() -> list[Shown]:
 
 
 def of_help() -> list[str]:
-    root: Any = typer.main.get_command(cli.app)
+    root: Any = typer.main.get_command(app.app)
     commands = [root, *root.commands.values()]
     commands += [sub for command in commands[1:] for sub in getattr(command, "commands", {}).values()]
     found = []

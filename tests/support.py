@@ -11,12 +11,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs import land as land_module
-from jobs.aggregate import aggregate
-from jobs.report import Report, reported
+from jobs.aggregate.job import aggregate
+from jobs.land import job as land_module
 from jobs.retain import retain
+from jobs.run_report import Report, reported
 from lake import Lake, paths
-from lake.events import event_columns
+from lake.events.partition import event_columns
 from lake.meters import save_meter
 from schemas.meter import Meter, parse_meter
 

@@ -30,14 +30,14 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from rich.console import Console
 
-from jobs.billing import parse_period
-from jobs.demo import demo
-from jobs.demo_data import FIRST, TODAY
-from jobs.export import export
-from jobs.land import land
+from jobs.demo.data import FIRST, TODAY
+from jobs.demo.job import demo
+from jobs.export.billing import parse_period
+from jobs.export.job import export
+from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.page.figures import gather
-from jobs.report import reported
+from jobs.report_page.figures import gather
+from jobs.run_report import reported
 from lake import Lake
 from schemas.meter import AGGREGATIONS
 from support import a_lake, aggregated, define, event, put, retained

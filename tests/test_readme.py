@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 import typer
 
-from jobs.cli import app
+from jobs.cli.app import app
+from schemas.event_rules import REASONS
 from schemas.meter import AGGREGATIONS
-from schemas.rules import REASONS
 from schemas.tables import Event, Measures, Quarantine, UsageByDimension, column_types
 from support import a_lake, aggregated, event, put
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from jobs import cli
+from jobs.cli import app
 from lake.checksums import write_stamped
-from lake.state import METADATA_KEY
+from lake.state.records import METADATA_KEY
 from shown import TEXT, blocks, indented, of_help, of_readme
 from support import METER, a_lake, aggregated, event, put
 
@@ -107,7 +107,7 @@ def run(command: str, folder: Path) -> str:
         screen = io.BytesIO()
         both = io.TextIOWrapper(screen, encoding="utf-8", write_through=True)
         with contextlib.redirect_stdout(both), contextlib.redirect_stderr(both):
-            code = cli.run(words[1:])
+            code = app.run(words[1:])
         said = screen.getvalue().decode()
     else:
         path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs.cli import main
+from jobs.cli.app import main
 
 if __name__ == "__main__":
     sys.argv[1:] = ["--lake", sys.argv[1], "aggregate", "--json"]

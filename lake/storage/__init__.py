@@ -1,10 +1,10 @@
 """Files of a lake: list, read, publish atomically, delete. The only place that knows where they are kept."""
 
+from lake.storage.base import Storage, StoredFile
 from lake.storage.bodies import Body, body_of, read_each
-from lake.storage.inside import not_regular
 from lake.storage.local import LocalStorage
-from lake.storage.opening import open_storage
-from lake.storage.protocol import Storage, StoredFile
+from lake.storage.open import open_storage
+from lake.storage.path_checks import not_regular
 
 __all__ = [
     "Body",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lake.storage.protocol import Storage
+from lake.storage.base import Storage
 from schemas.errors import BrokenLakeError, MeterlakeError, StorageError
 
 Body = bytes | None | MeterlakeError

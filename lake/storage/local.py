@@ -12,8 +12,11 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from lake import paths
-from lake.storage.disk import Disk
-from lake.storage.inside import (
+from lake.storage.base import StoredFile
+from lake.storage.disk.durable import Disk
+from lake.storage.disk.temporary import own_name, sweep_files
+from lake.storage.disk.walk import regular_file, walk
+from lake.storage.path_checks import (
     NOWHERE,
     checked,
     checked_folder,
@@ -23,9 +26,6 @@ from lake.storage.inside import (
     refuse_irregular,
     refuse_links,
 )
-from lake.storage.protocol import StoredFile
-from lake.storage.temporary import own_name, sweep_files
-from lake.storage.walk import regular_file, walk
 from schemas.errors import StorageError
 
 

@@ -18,12 +18,12 @@ import polars as pl
 import s3fs
 from aiobotocore.session import AioSession
 
-from lake.storage.faults import attempts_before, chain, error_code, http_status
-from lake.storage.inside import checked, checked_folder
+from lake.storage.base import StoredFile
+from lake.storage.errors import attempts_before, chain, error_code, http_status
+from lake.storage.fsspec_storage import USER, RemoteStorage
 from lake.storage.local import scan_local
-from lake.storage.protocol import StoredFile
-from lake.storage.remote import USER, RemoteStorage
-from lake.storage.settings import S3Settings
+from lake.storage.path_checks import checked, checked_folder
+from lake.storage.s3_options import S3Settings
 from schemas.errors import StorageError
 
 MISSING = ("NoSuchKey", "404")

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jobs import cli
+from jobs.cli import app
 
 # As Python's audit events call them.
 OPERATIONS = {"open", "os.link", "os.listdir", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.scandir"}
@@ -39,7 +39,7 @@ class Operations:
     def run(self, folder: Path, arguments: list[str]) -> int:
         """Run a command on a lake; gives the number of its operations."""
         self.folder, self.done = str(folder), 0
-        cli.run(["--lake", self.folder, *arguments])
+        app.run(["--lake", self.folder, *arguments])
         return self.done
 
     def _is_inside(self, argument: object) -> bool:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobs import cli
+from jobs.cli import app
 from lake import paths
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def killed(lake: Path, seed: int | str, *arguments: object) -> None:
 def completed(lake: Path, *arguments: object) -> int:
     """Run a command to its end, in this process; gives its exit code."""
     release(lake)
-    return cli.run(["--lake", str(lake), *map(str, arguments)])
+    return app.run(["--lake", str(lake), *map(str, arguments)])
 
 
 def release(lake: Path) -> None:

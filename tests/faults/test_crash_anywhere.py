@@ -20,15 +20,15 @@ import pytest
 from depth import DEEP, evenly
 from faults.kills import completed, killed
 from faults.storage import BrokenOffError, DyingStorage, FaultyStorage
-from jobs.aggregate import aggregate
+from jobs.aggregate.job import aggregate
 from jobs.compact import compact
-from jobs.land import land
+from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.report import Report, reported
 from jobs.retain import retain
+from jobs.run_report import Report, reported
 from lake import Lake, paths
 from lake.meters import save_meter
-from lake.state import load_state
+from lake.state.records import load_state
 from lake.storage import LocalStorage
 from oracle.generate import Spec, generate, meter_body, write_lake
 from schemas.errors import MeterlakeError, StorageError

@@ -20,10 +20,10 @@ PROGRAM = """
 import gzip, io, json, random, sys
 from pathlib import Path
 import polars as pl
-from jobs.aggregate import aggregate
-from jobs.land import land
-from jobs.report import reported
-from jobs.verify import verify
+from jobs.aggregate.job import aggregate
+from jobs.land.job import land
+from jobs.run_report import reported
+from jobs.verify.job import verify
 from lake import paths
 from support import DAY, a_lake, event, put
 folder, kind, count, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
@@ -112,8 +112,8 @@ def test_damaged_input_neither_kills_the_process_nor_raises(tmp_path: Path, kind
 BOMB = """
 import gzip, resource, sys
 from pathlib import Path
-from jobs.land import land
-from jobs.report import reported
+from jobs.land.job import land
+from jobs.run_report import reported
 from support import a_lake
 lake, _ = a_lake(Path(sys.argv[1]) / "lake")
 bomb = Path(sys.argv[1]) / "bomb.jsonl.gz"

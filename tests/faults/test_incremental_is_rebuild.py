@@ -19,12 +19,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from depth import DEEP
 from in_memory import FOLDER
-from jobs.aggregate import COPIES_MOVED
+from jobs.aggregate.job import COPIES_MOVED
 from jobs.compact import compact
-from jobs.land import land
-from jobs.report import reported
-from lake import Lake, compacted, paths
-from lake.state import load_state
+from jobs.land.job import land
+from jobs.run_report import reported
+from lake import Lake, paths
+from lake.events import listing
+from lake.state.records import load_state
 from oracle.model import Model
 from support import METER, aggregated, define, put, recomputed, retained
 
@@ -128,7 +129,7 @@ class Sequences(RuleBasedStateMachine):
         if aggregated_before:
             self.aggregate()
         with (
-            patch.object(compacted, "GRACE", dt.timedelta(0) if waited else compacted.GRACE),
+            patch.object(listing, "GRACE", dt.timedelta(0) if waited else listing.GRACE),
             reported(self.lake, "compact") as report,
         ):
             compact(self.lake, report, as_of=FIRST + dt.timedelta(days=9))

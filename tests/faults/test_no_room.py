@@ -14,15 +14,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from jobs.aggregate import aggregate
-from jobs.billing import parse_period
+from jobs.aggregate.job import aggregate
 from jobs.compact import compact
-from jobs.export import export
-from jobs.land import land
+from jobs.export.billing import parse_period
+from jobs.export.job import export
+from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.report import Report, reported
+from jobs.run_report import Report, reported
 from lake import Lake
-from lake.storage.faults import writing
+from lake.storage.errors import writing
 from schemas.errors import MeterlakeError, StorageError
 from support import DAY, a_lake, content
 

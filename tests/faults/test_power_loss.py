@@ -14,13 +14,14 @@ import pytest
 from depth import DEEP
 from faults.power_loss import EndedError, LosingDisk
 from faults.test_crash_anywhere import AS_OF, DAYS, JOBS, NAME, Job, ended, linked, prepare, run
-from jobs.billing import month_of
-from jobs.export import export
+from jobs.export.billing import month_of
+from jobs.export.job import export
 from jobs.nightly import nightly
-from jobs.report import Report, reported
-from lake import Lake, compacted, paths
+from jobs.run_report import Report, reported
+from lake import Lake, paths
+from lake.events import listing
 from lake.meters import save_meter
-from lake.state import load_state
+from lake.state.records import load_state
 from schemas.meter import parse_meter
 from support import METER, a_lake, event, put
 
@@ -48,7 +49,7 @@ ALL_JOBS: dict[str, Job] = {**JOBS, "export": export_month, "meter add": add_met
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merged files are removed by the next run, not after an hour."""
-    monkeypatch.setattr(compacted, "GRACE", dt.timedelta(0))
+    monkeypatch.setattr(listing, "GRACE", dt.timedelta(0))
 
 
 @pytest.fixture(scope="session")

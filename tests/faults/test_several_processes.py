@@ -19,10 +19,10 @@ import polars as pl
 import pytest
 
 from faults.kills import ENV, completed, killed
-from jobs.aggregate import aggregate
-from jobs.land import land
+from jobs.aggregate.job import aggregate
+from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.report import reported
+from jobs.run_report import reported
 from lake import paths
 from schemas.errors import StorageError
 from support import DAY, METER, a_lake, aggregated, event, put
@@ -182,8 +182,8 @@ def test_an_event_that_lands_while_its_date_is_dropped_counts_or_is_quarantined(
         for number in range(30)
     ]
     script = f"""
-from jobs.land import land
-from jobs.report import reported
+from jobs.land.job import land
+from jobs.run_report import reported
 for number in range({len(files)}):
     wait_for(number // 3)
     with reported(lake, "land") as report:
@@ -220,7 +220,7 @@ def test_a_reader_beside_compaction_sees_the_same_events_all_the_time(scratch: P
     script = """
 import datetime as dt
 from jobs.compact import compact
-from jobs.report import reported
+from jobs.run_report import reported
 for number in range(14):
     wait_for(number)
     with reported(lake, "compact") as report:
@@ -247,7 +247,7 @@ def test_a_reader_beside_retention_sees_whole_dates(scratch: Path) -> None:
     aggregated(lake)
     script = """
 import datetime as dt
-from jobs.report import reported
+from jobs.run_report import reported
 from jobs.retain import retain
 for number in range(22):
     wait_for(number)

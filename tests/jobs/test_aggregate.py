@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 import pytest
 
-from jobs.report import Report
+from jobs.run_report import Report
 from lake import Lake, paths
 from lake.meters import save_meter
 from lake.readers import aggregate_columns

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobs import cli
-from jobs.report import Report
-from jobs.verify import verify
+from jobs.cli import app
+from jobs.run_report import Report
+from jobs.verify.job import verify
 from lake import Lake, paths
-from lake.state import load_state, save_state
+from lake.state.records import load_state, save_state
 from support import DAY, a_lake, aggregated, define, event, put
 
 NEXT = DAY + dt.timedelta(days=1)
@@ -56,18 +56,18 @@ COMMANDS = {
 def test_every_command_names_it_with_the_greatest_number_and_ends_with_0(
     lake: Lake, command: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["--lake", lake.url, *COMMANDS[command]]) == 0
+    assert app.run(["--lake", lake.url, *COMMANDS[command]]) == 0
     shown = capfd.readouterr()
     assert NOTE in " ".join((shown.out + shown.err).split())
     assert 'set "series" in its definition' in " ".join((shown.out + shown.err).split())
-    assert cli.run(["--lake", lake.url, *COMMANDS[command], "--json"]) == 0
+    assert app.run(["--lake", lake.url, *COMMANDS[command], "--json"]) == 0
     said = capfd.readouterr()
     assert said.err == ""
     assert NOTE in said.out or '"ambiguous_subjects": 2' in said.out
 
 
 def test_the_page_names_it(lake: Lake, tmp_path: Path) -> None:
-    assert cli.run(["--lake", lake.url, "report", "--out", str(tmp_path / "page.html")]) == 0
+    assert app.run(["--lake", lake.url, "report", "--out", str(tmp_path / "page.html")]) == 0
     assert "is ambiguous: on one date 2 subjects" in (tmp_path / "page.html").read_text()
 
 
@@ -80,7 +80,7 @@ def test_definitions_are_named_when_they_are_added(tmp_path: Path, capfd: pytest
         (SEATS | {"aggregation": "sum"}, False),
     ]:
         file.write_text(json.dumps(body | {"name": f"m{len(body)}{body['aggregation']}"}))
-        assert cli.run(["--lake", lake.url, "meter", "add", str(file)]) == 0
+        assert app.run(["--lake", lake.url, "meter", "add", str(file)]) == 0
         assert ("without series" in capfd.readouterr().err) == is_named
 
 
@@ -88,11 +88,11 @@ def test_its_months_can_not_be_closed_until_the_definition_decides(
     lake: Lake, capfd: pytest.CaptureFixture[str]
 ) -> None:
     close = ["--lake", lake.url, "export", "--period", "2026-06", "--close"]
-    assert cli.run(close) == 1
+    assert app.run(close) == 1
     assert "can't be closed while the gauge is ambiguous" in capfd.readouterr().err
     define(lake, **SEATS | {"series": ["workspace"]})
     aggregated(lake)
-    assert cli.run(close) == 0
+    assert app.run(close) == 0
     assert "ambiguous" not in capfd.readouterr().err
     assert subjects(lake) == [msgspec.UNSET] * 2
 
@@ -105,7 +105,7 @@ def test_a_gauge_with_one_level_a_subject_and_date_is_none(
         put(lake, meter, "a.parquet", event(f"{day}", "org_a", "5", day, workspace=workspace), day=day)
     aggregated(lake)
     assert subjects(lake) == [0, 0]
-    assert cli.run(["--lake", lake.url, "export", "--period", "2026-06", "--close"]) == 0
+    assert app.run(["--lake", lake.url, "export", "--period", "2026-06", "--close"]) == 0
     assert "ambiguous" not in capfd.readouterr().err
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs import cli
+from jobs.cli import app
 from lake import Lake, paths
 from lake.meters import save_meter
 from schemas.errors import BrokenLakeError, RefusedError
@@ -44,7 +44,7 @@ def lake(tmp_path: Path) -> Lake:
 @pytest.fixture
 def meterlake(lake: Lake, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any]]:
     def run(*arguments: str) -> tuple[int, Any]:
-        code = cli.run(["--lake", lake.url, *arguments, "--json"])
+        code = app.run(["--lake", lake.url, *arguments, "--json"])
         return code, json.loads(capsys.readouterr().out)
 
     return run

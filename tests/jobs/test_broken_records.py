@@ -14,13 +14,13 @@ import msgspec
 import polars as pl
 import pytest
 
-from jobs import cli
+from jobs.cli import app
 from jobs.nightly import nightly
-from jobs.report import reported
+from jobs.run_report import reported
 from lake import Lake, paths
 from lake.checksums import KEY, UNSTAMPED, stamp
-from lake.compacted import METADATA_KEY as COMPACTED_KEY
-from lake.state import METADATA_KEY
+from lake.events.listing import METADATA_KEY as COMPACTED_KEY
+from lake.state.records import METADATA_KEY
 from support import DAY, METER, a_lake, event, put, retained
 
 BROKEN, WHOLE = "broken", "whole"
@@ -58,7 +58,7 @@ def lake(prepared: Path, tmp_path: Path) -> Lake:
 @pytest.fixture
 def meterlake(lake: Lake, capsys: pytest.CaptureFixture[str]) -> Run:
     def run(*arguments: str) -> tuple[int, Any]:
-        code = cli.run(["--lake", lake.url, *arguments, "--json"])
+        code = app.run(["--lake", lake.url, *arguments, "--json"])
         printed = capsys.readouterr()
         assert "unexpected" not in printed.out + printed.err
         assert "Traceback" not in printed.err

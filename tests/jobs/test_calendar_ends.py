@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import run
+from jobs.cli.app import run
 from jobs.compact import compact
-from jobs.land import land
+from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.report import reported
 from jobs.retain import retain
+from jobs.run_report import reported
 from lake.calendar import days_before
 from support import DAY, a_lake, aggregated, event, put, usage
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from jobs import cli
-from jobs.billing import month_of
+from jobs.cli import app
+from jobs.export.billing import month_of
 
 SEATS = {
     "name": "seats",
@@ -62,7 +62,7 @@ def land(url: str, file: Path, snapshots: list[tuple[str, str, int, str]], *, in
 
 
 def run(url: str, *arguments: str) -> None:
-    assert cli.run(["--lake", url, *arguments]) == 0
+    assert app.run(["--lake", url, *arguments]) == 0
 
 
 def asked(url: str, capfd: pytest.CaptureFixture[str], *more: str) -> list[dict[str, str]]:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
-from jobs import aggregate as aggregate_job
-from jobs import cli
 from jobs import retain as retain_job
-from jobs.report import PartitionReport, Report
+from jobs.aggregate import job as aggregate_job
+from jobs.cli import app
+from jobs.run_report import PartitionReport, Report
 from lake import Lake
 from schemas.errors import BadInputError, RefusedError, StorageError
 
@@ -64,7 +64,7 @@ def meterlake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.delenv("METERLAKE_LAKE", raising=False)
 
     def run(*arguments: str) -> Ran:
-        code = cli.run(arguments)
+        code = app.run(arguments)
         ran = Ran(code, *capsys.readouterr())
         assert "Traceback" not in ran.err
         assert "\x1b" not in ran.out + ran.err
@@ -135,9 +135,7 @@ def test_the_nightly_job_loads_pyarrow_only_for_new_files() -> None:
 
 
 def test_help_starts_fast_and_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; from jobs.cli import run; run(['--help']); print(sorted(sys.modules), file=sys.stderr)"
-    )
+    code = "import sys; from jobs.cli.app import run; run(['--help']); print(sorted(sys.modules), file=sys.stderr)"
     ran, seconds = timed(code)
     # Beside what the least of a command line takes on this machine; about four times what is measured.
     assert seconds < 6 * timed("import typer")[1]
@@ -556,7 +554,7 @@ def test_debug_shows_the_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job(monkeypatch, raises(ValueError("x")))
-    assert cli.run(["--debug", "aggregate"]) == 3
+    assert app.run(["--debug", "aggregate"]) == 3
     err = capsys.readouterr().err
     assert "Traceback (most recent call last)" in err
     assert "error: unexpected ValueError: x\n" in err
@@ -589,7 +587,7 @@ def test_a_process_ends_with_the_exit_code(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("lake")
 def test_logs_go_to_stderr_as_plain_lines(meterlake: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.session import LOG
+    from jobs.cli.session import LOG
 
     job(monkeypatch, lambda *_: LOG.info("indexed %d", 7))
     ran = meterlake("aggregate", "--json")
@@ -646,7 +644,7 @@ def demo_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             console.print("the demo")
             return {"lake": Lake.init(folder).url}
 
-    monkeypatch.setitem(sys.modules, "jobs.demo", Stub)
+    monkeypatch.setitem(sys.modules, "jobs.demo.job", Stub)
     return made
 
 
@@ -685,8 +683,8 @@ def demo(folder, console):
     for number in range(20000):
         console.print(f"line {number}")
     return {"lake": Lake.init(folder).url}
-sys.modules["jobs.demo"] = types.SimpleNamespace(demo=demo)
-from jobs.cli import main
+sys.modules["jobs.demo.job"] = types.SimpleNamespace(demo=demo)
+from jobs.cli.app import main
 main()
 """
     command = f"'{sys.executable}' -c '{code}' demo | head -1; exit ${{PIPESTATUS[0]}}"

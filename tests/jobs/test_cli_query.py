@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
-from jobs import cli
+from jobs.cli import app
 from lake import Lake
-from lake.lease import leased
+from lake.storage.lease import leased
 from support import DAY, a_lake, aggregated, event, put, retained
 
 NEXT = DAY + dt.timedelta(days=1)
@@ -52,7 +52,7 @@ def meterlake(lake: Lake, capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs a command line on the lake."""
 
     def run(*arguments: str) -> Ran:
-        code = cli.run(["--lake", lake.url, *arguments])
+        code = app.run(["--lake", lake.url, *arguments])
         ran = Ran(code, *capfd.readouterr())
         assert "Traceback" not in ran.err
         return ran
@@ -339,7 +339,7 @@ def test_export_tells_what_it_made_and_verifies_it_anywhere(
     document: Any = json.loads(meterlake("export", "--period", "2026-06", "--close", "--json").out)
     assert document["exports"][0]["closed"] is True
     # No lake is looked for.
-    assert cli.run(["--lake", "/nowhere", "export", "--verify", f"{lake.url}/exports"]) == 0
+    assert app.run(["--lake", "/nowhere", "export", "--verify", f"{lake.url}/exports"]) == 0
     assert [line[:7] for line in capfd.readouterr().out.splitlines()] == ["ok     "] * 2
     next(Path(lake.url).glob("exports/**/usage.csv")).write_text("tampered")
     ran = meterlake("export", "--verify", f"{lake.url}/exports", "--json")
@@ -408,11 +408,11 @@ def test_quantities_of_every_aggregation_are_decimals_in_all_formats(
     aggregated(lake)
     texts: dict[str, str] = {}
     for form in ("json", "csv"):
-        assert cli.run(["--lake", lake.url, "query", *JUNE, "--format", form]) == 0
+        assert app.run(["--lake", lake.url, "query", *JUNE, "--format", form]) == 0
         texts[form] = capfd.readouterr().out
     assert json.loads(texts["json"])["rows"][0]["quantity"] == said
     assert next(csv.DictReader(io.StringIO(texts["csv"])))["quantity"] == said
     answer = tmp_path / "answer.parquet"
     arguments = ["query", *JUNE, "--fill", "--format", "parquet", "--output", str(answer)]
-    assert cli.run(["--lake", lake.url, *arguments]) == 0
+    assert app.run(["--lake", lake.url, *arguments]) == 0
     assert pl.read_parquet_schema(answer)["quantity"] == pl.Decimal(38, 9)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli, report
+from jobs import run_report
+from jobs.cli import app
 from jobs.compact import compact
 from jobs.nightly import nightly
-from jobs.report import Report, reported
 from jobs.retain import retain
+from jobs.run_report import Report, reported
 from lake import Lake, paths
 from lake.storage import LocalStorage
 from schemas.errors import RefusedError
@@ -43,7 +44,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(report, "now", clock.now)
+    monkeypatch.setattr(run_report, "now", clock.now)
     return clock
 
 
@@ -98,7 +99,7 @@ def test_a_date_after_today_is_refused_and_nothing_is_done(
     put(lake, lake.meter("active_users"), "b.parquet", event("new", day=DAYS[0]), day=DAYS[0])
     before = usage(lake, lake.meter("active_users"))
     for date in (TODAY + dt.timedelta(days=1), dt.date(2062, 11, 25), dt.date.max):
-        assert cli.run(["--lake", lake.url, job, "--as-of", str(date)]) == 1
+        assert app.run(["--lake", lake.url, job, "--as-of", str(date)]) == 1
         assert capfd.readouterr().err.startswith("error: --as-of: a date after today is refused")
     assert events(lake) == 4
     assert usage(lake, lake.meter("active_users")) == before
@@ -108,7 +109,7 @@ def test_a_date_after_today_is_refused_and_nothing_is_done(
 def test_a_dry_run_shows_what_a_later_date_would_do(
     lake: Lake, job: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["--lake", lake.url, "--json", job, "--dry-run", "--as-of", "2062-11-25"]) == 0
+    assert app.run(["--lake", lake.url, "--json", job, "--dry-run", "--as-of", "2062-11-25"]) == 0
     document = json.loads(capfd.readouterr().out)
     assert len(document["partitions"]) == (3 if job == "retain" else 0)
     assert events(lake) == 3

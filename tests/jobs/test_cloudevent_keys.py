@@ -11,9 +11,9 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobs.land import land
-from jobs.landing.cloudevents import earlier_key, key_of
-from jobs.report import Report, reported
+from jobs.land.job import land
+from jobs.land.parse.cloudevents import earlier_key, key_of
+from jobs.run_report import Report, reported
 from lake import Lake
 from support import DAY, METER, a_lake, aggregated, event, put
 

@@ -15,17 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import compact as compact_job
-from jobs.billing import parse_period
 from jobs.compact import compact, small_files
-from jobs.export import export
-from jobs.land import LandedInput
-from jobs.report import Report, reported
-from jobs.verify import verify
-from lake import Lake, compacted, paths
-from lake.admission import admit
-from lake.events import event_columns
-from lake.planning import file_name
-from lake.state import load_state
+from jobs.export.billing import parse_period
+from jobs.export.job import export
+from jobs.land.job import LandedInput
+from jobs.run_report import Report, reported
+from jobs.verify.job import verify
+from lake import Lake, paths
+from lake.events import listing
+from lake.events.file_check import admit
+from lake.events.partition import event_columns
+from lake.state.changes import file_name
+from lake.state.records import load_state
 from lake.storage import StoredFile
 from schemas.errors import BrokenLakeError, StorageError
 from schemas.meter import Meter
@@ -77,7 +78,7 @@ def small(tmp_path: Path) -> tuple[Lake, Meter, dict[str, Any]]:
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Lets the time pass for which replaced files are kept."""
-    return lambda: monkeypatch.setattr(compacted, "GRACE", dt.timedelta(0))
+    return lambda: monkeypatch.setattr(listing, "GRACE", dt.timedelta(0))
 
 
 def test_small_files_become_one_and_no_reader_is_told_otherwise(
@@ -200,7 +201,7 @@ def test_late_files_are_merged_once_they_are_worth_it(tmp_path: Path, later: Cal
 
 def _replaces(lake: Lake, name: str) -> dict[str, str]:
     (file,) = (f for f in lake.storage.list(paths.events("active_users", DAY)) if file_name(f) == name)
-    return compacted.compacted(lake.storage, file).replaces
+    return listing.compacted(lake.storage, file).replaces
 
 
 def test_a_merged_file_that_comes_back_does_not_count_again(
@@ -441,7 +442,7 @@ def test_every_reader_of_files_passes_over_what_was_merged(tmp_path: Path) -> No
     lake, meter, _ = small(tmp_path)
     compacted_now(lake)
     state = load_state(lake.storage, meter.name)
-    there = compacted.list_events(lake.storage, meter.name, state)
+    there = listing.list_events(lake.storage, meter.name, state)
     partitions, _ = admit(lake.storage, meter, there.files, state)
     assert [len(partition.files) for partition in partitions.values()] == [1, 1]
     assert len(there.replaced) == 5

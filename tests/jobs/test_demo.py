@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jobs.demo import demo
-from jobs.demo_data import EXPIRED, LATE_DATES, TODAY
+from jobs.demo.data import EXPIRED, LATE_DATES, TODAY
+from jobs.demo.job import demo
 from lake import Lake
-from lake.state import load_state
+from lake.state.records import load_state
 
 WIDTH = 80
 

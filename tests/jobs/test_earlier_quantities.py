@@ -11,11 +11,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from jobs.export_revision import quantities
-from jobs.land import land
-from jobs.verify_export import verify_exports
+from jobs.export.revision import quantities
+from jobs.export.verify import verify_exports
+from jobs.land.job import land
 from lake import Lake, paths
-from lake.exports import Close, Revisions, save_close
+from lake.revisions import Close, Revisions, save_close
 from storage.lakes import night, ran
 
 EARLIER = Path(__file__).parent.parent / "lakes" / "e98b748-local"

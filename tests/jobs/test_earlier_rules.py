@@ -13,21 +13,21 @@ from typing import Any
 import polars as pl
 import pytest
 
-import jobs.aggregate
-import jobs.partition
-import lake.admission
-import schemas.rules
-from jobs.billing import month_of, parse_period
+import jobs.aggregate.compute
+import jobs.aggregate.job
+import lake.events.file_check
+import schemas.event_rules
 from jobs.compact import compact
-from jobs.export import export
+from jobs.export.billing import month_of, parse_period
+from jobs.export.job import export
 from jobs.nightly import nightly
-from jobs.report import Report, reported
+from jobs.run_report import Report, reported
 from jobs.status import MeterStatus, status
-from jobs.verify import verify
+from jobs.verify.job import verify
 from lake import Lake, paths
-from lake.events import check_file
-from lake.producer_files import FileCheck
-from lake.state import READING_RULES, load_state
+from lake.events.partition import check_file
+from lake.events.producer_files import FileCheck
+from lake.state.records import READING_RULES, load_state
 from lake.storage import LocalStorage, StoredFile
 from schemas.errors import BadInputError
 from schemas.meter import Meter
@@ -47,11 +47,11 @@ def earlier_rules() -> Iterator[None]:
         return FileCheck(error) if check.converted else check
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.partition, "READING_RULES", 0)
-        patch.setattr(jobs.aggregate, "READING_RULES", 0)
-        patch.setattr(lake.admission, "check_file", strict)
+        patch.setattr(jobs.aggregate.compute, "READING_RULES", 0)
+        patch.setattr(jobs.aggregate.job, "READING_RULES", 0)
+        patch.setattr(lake.events.file_check, "check_file", strict)
         patch.setattr(Meter, "needs_quantity", property(lambda _: True))
-        patch.setattr(schemas.rules, "QUANTITY_LIMIT", 10**28)
+        patch.setattr(schemas.event_rules, "QUANTITY_LIMIT", 10**28)
         yield
 
 
@@ -266,7 +266,7 @@ def test_what_is_sealed_stays_as_it_is(tmp_path: Path) -> None:
     # Its numbers are not those of today's rules yet.
     assert [problem["found"] for problem in report.problems] == [CHANGED]
     with earlier_rules(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lake.planning.READING_RULES", 0)
+        patch.setattr("lake.state.changes.READING_RULES", 0)
         retained(opened, DAY + dt.timedelta(days=60))
     report = aggregated(opened)
     assert (recomputed(report), usage(opened, meter)) == ({}, [(DAY, "org_1", Decimal(1))])
@@ -313,7 +313,7 @@ def test_a_closed_month_is_not_adjusted_for_other_rules_before_somebody_asks(
         exported(by_night=state == "of a night")
         with pytest.MonkeyPatch.context() as patch:
             # What is out of date by today's rules was not by those.
-            patch.setattr(lake.planning, "READING_RULES", 0)
+            patch.setattr(lake.state.changes, "READING_RULES", 0)
             exported(close=True)
     if state == "lost":
         (scratch / "lake" / paths.state(meter.name)).unlink()

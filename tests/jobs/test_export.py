@@ -18,15 +18,15 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from jobs import export_revision
 from jobs import nightly as nightly_job
-from jobs.billing import parse_period, shares
-from jobs.export import export
-from jobs.export_files import ROW_GROUP_ROWS, Drafts
-from jobs.export_month import Options
+from jobs.export import revision as revision_module
+from jobs.export.billing import parse_period, shares
+from jobs.export.files import ROW_GROUP_ROWS, Drafts
+from jobs.export.job import export
+from jobs.export.month import Options
+from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
-from jobs.report import ExportReport, Report, reported
-from jobs.verify_export import verify_exports
+from jobs.run_report import ExportReport, Report, reported
 from lake import Lake, paths
 from lake.meters import save_meter
 from oracle.generate import AGGREGATIONS, Spec, generate, meter_body, write_lake
@@ -881,6 +881,6 @@ def test_an_export_that_fails_keeps_no_scratch_files(tmp_path: Path, monkeypatch
     def full(*_: Any) -> None:
         raise StorageError("disk full")
 
-    monkeypatch.setattr(export_revision, "publish_revision", full)
+    monkeypatch.setattr(revision_module, "publish_revision", full)
     assert run(lake).exit_code == 3
     assert not list((tmp_path / paths.TEMPORARY).glob("*"))

@@ -13,18 +13,18 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs.aggregate import aggregate
-from jobs.answers import ask
+from jobs.aggregate.job import aggregate
 from jobs.compact import compact
 from jobs.nightly import nightly
-from jobs.report import Report, reported
+from jobs.query import ask
 from jobs.retain import retain
+from jobs.run_report import Report, reported
 from jobs.status import status
-from jobs.verify import verify
+from jobs.verify.job import verify
 from lake import Lake, paths
-from lake.changing import FilesChangedError
-from lake.question import Question
+from lake.query.question import Question
 from lake.storage import LocalStorage, StoredFile
+from lake.storage.changed_files import FilesChangedError
 from schemas.meter import Meter
 from support import DAY, a_lake, aggregated, event, put, recomputed, usage
 

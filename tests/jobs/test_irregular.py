@@ -13,14 +13,14 @@ from types import FrameType
 
 import pytest
 
-from jobs.aggregate import aggregate
+from jobs.aggregate.job import aggregate
 from jobs.compact import compact
-from jobs.land import land
+from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.report import Report, reported
 from jobs.retain import retain
+from jobs.run_report import Report, reported
 from jobs.status import status
-from jobs.verify import verify
+from jobs.verify.job import verify
 from lake import Lake, paths
 from schemas.errors import BrokenLakeError, MeterlakeError, StorageError
 from schemas.meter import Meter

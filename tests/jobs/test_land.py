@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.land import land
-from jobs.landing import batches, elements
-from jobs.report import Report, reported
+from jobs.land.job import land
+from jobs.land.read import json_stream, line_batches
+from jobs.run_report import Report, reported
 from lake import Lake, paths
-from lake.events import event_columns
+from lake.events.partition import event_columns
 from lake.storage import LocalStorage
 from schemas.errors import StorageError
 from support import DAY, a_lake, aggregated, content, define, event, put, retained, set_flush_bounds
@@ -558,7 +558,7 @@ class _Failing(LocalStorage):
 def test_an_interrupted_landing_is_gone_on_with_and_ends_the_same(
     tmp_path: Path, fails_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "BATCH_BYTES", 1_000)
+    monkeypatch.setattr(line_batches, "BATCH_BYTES", 1_000)
     set_flush_bounds(monkeypatch, lines=10)
     bodies = [body(n, timestamp=f"2026-06-{18 + n % 2}T10:00:00Z", quantity=n % 5) for n in range(20)]
     file = written(tmp_path, *bodies)
@@ -624,9 +624,9 @@ def test_an_empty_input_lands_nothing_and_is_no_error(tmp_path: Path) -> None:
 def test_lines_and_elements_over_the_limit_are_kept_in_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "BATCH_BYTES", 500)
-    monkeypatch.setattr(batches, "MAX_LINE_BYTES", 1_000)
-    monkeypatch.setattr(batches, "KEPT_OF_LONG_LINE_BYTES", 50)
+    monkeypatch.setattr(line_batches, "BATCH_BYTES", 500)
+    monkeypatch.setattr(line_batches, "MAX_LINE_BYTES", 1_000)
+    monkeypatch.setattr(line_batches, "KEPT_OF_LONG_LINE_BYTES", 50)
     lake, _ = a_lake(tmp_path / "lake")
     long = json.dumps(body(2, subject="x" * 5_000))
     report = landed(lake, written(tmp_path, body(1), long, body(3)))
@@ -637,7 +637,7 @@ def test_lines_and_elements_over_the_limit_are_kept_in_part(
 def test_an_array_is_read_piece_by_piece_and_ends_where_it_stops_being_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(elements, "BLOCK_BYTES", 7)
+    monkeypatch.setattr(json_stream, "BLOCK_BYTES", 7)
     lake, meter = a_lake(tmp_path / "lake")
     text = json.dumps([body(1, subject="é1"), body(2), 12345, body(3)], ensure_ascii=False)
     report = landed(lake, written(tmp_path, text[:-1] + ", {broken", name="a.json"))
@@ -717,7 +717,7 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
 def test_rows_are_written_before_they_are_too_many_or_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, number: int
 ) -> None:
-    monkeypatch.setattr(batches, "BATCH_BYTES", 1_000)
+    monkeypatch.setattr(line_batches, "BATCH_BYTES", 1_000)
     set_flush_bounds(monkeypatch, **{what: number})
     lake, meter = a_lake(tmp_path / "lake")
     landed(lake, written(tmp_path, *(body(n) for n in range(30))))
@@ -729,8 +729,8 @@ def test_batches_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.Mo
     file = written(tmp_path, *(body(n, quantity=n % 7) for n in range(200)))
     ends = []
     for size_bytes in (8 * 2**20, 1_000):
-        monkeypatch.setattr(batches, "BATCH_BYTES", size_bytes)
-        monkeypatch.setattr(batches, "BATCH_LINES", size_bytes // 300)
+        monkeypatch.setattr(line_batches, "BATCH_BYTES", size_bytes)
+        monkeypatch.setattr(line_batches, "BATCH_LINES", size_bytes // 300)
         lake, meter = a_lake(tmp_path / str(size_bytes))
         landed(lake, file)
         rows = lake.events(meter.name).drop("received_at").collect()

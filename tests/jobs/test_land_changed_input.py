@@ -17,9 +17,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from jobs.land import land
-from jobs.landing import batches, inputs
-from jobs.report import Report, reported
+from jobs.land.job import land
+from jobs.land.read import inputs, line_batches
+from jobs.run_report import Report, reported
 from lake import Lake, paths
 from support import DAY, METER, a_lake, set_flush_bounds
 
@@ -152,7 +152,7 @@ def test_what_was_written_before_a_change_is_seen_is_what_was_hashed(
     tmp_path: Path, landed_after: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_flush_bounds(monkeypatch, lines=10_000)
-    monkeypatch.setattr(batches, "BATCH_BYTES", 2**20)
+    monkeypatch.setattr(line_batches, "BATCH_BYTES", 2**20)
     lake, _ = a_lake(tmp_path / "lake")
     file, others = tmp_path / "usage.jsonl", tmp_path / "others.jsonl"
     body = lines("first", 200_000)

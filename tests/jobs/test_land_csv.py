@@ -16,11 +16,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobs.land import land
-from jobs.landing import csv_records, csv_rows
-from jobs.landing.conflicts import find_conflicts
-from jobs.landing.csv_records import Record, csv_chunks, field_texts, take_apart
-from jobs.report import Report, reported
+from jobs.land.job import land
+from jobs.land.read import csv_records, csv_rows
+from jobs.land.read.conflicts import find_conflicts
+from jobs.land.read.csv_records import Record, csv_chunks, field_texts, take_apart
+from jobs.run_report import Report, reported
 from lake import Lake, paths
 from schemas.meter import parse_meter
 from support import a_lake
@@ -239,7 +239,7 @@ def test_a_row_over_the_limit_is_kept_in_part_and_the_others_land(
     for module in (csv_records, csv_rows):
         monkeypatch.setattr(f"{module.__name__}.MAX_LINE_BYTES", 2_000)
     monkeypatch.setattr(csv_records, "MAX_QUOTED_BYTES", 4_000)
-    monkeypatch.setattr("jobs.landing.csv_rows.KEPT_OF_LONG_LINE_BYTES", 50)
+    monkeypatch.setattr("jobs.land.read.csv_rows.KEPT_OF_LONG_LINE_BYTES", 50)
     long = long_rows(kind)
     lake, report = land_text(tmp_path, "\n".join([HEADER, row("k1"), long, row("k2"), row("k3")]))
     assert (keys(lake), report.exit_code) == (["k1", "k2", "k3"], 1)
@@ -437,8 +437,8 @@ def test_rows_that_are_much_json_are_read_in_pieces(tmp_path: Path, monkeypatch:
     rows = [row(f"k{number:03}", quantity=number) for number in range(100)]
     text = "\n".join([HEADER, *rows[:50], ",,,,,", *rows[50:], row("last", quantity=0)])
     whole, _ = land_text(tmp_path / "whole", text)
-    monkeypatch.setattr("jobs.landing.batches.MAX_LINE_BYTES", 2_000)
-    monkeypatch.setattr("jobs.landing.batches.BATCH_BYTES", 1_000)
+    monkeypatch.setattr("jobs.land.read.line_batches.MAX_LINE_BYTES", 2_000)
+    monkeypatch.setattr("jobs.land.read.line_batches.BATCH_BYTES", 1_000)
     pieces, _ = land_text(tmp_path / "pieces", text)
     assert keys(pieces) == keys(whole) == [f"k{number:03}" for number in range(1, 100)]
     assert [number for number, _, _ in quarantined(pieces)] == [1, 102]
@@ -452,15 +452,15 @@ def test_many_columns_become_the_same_metadata_as_few(
     text = "\n".join([header, row("a") + ",,,,,,,", row("b") + ",1,,x,,,,7", row("c") + ",,,x,y,z,,"])
     found = []
     for at_once in (1_000, 2):
-        monkeypatch.setattr("jobs.landing.rows.COLUMNS_AT_ONCE", at_once)
+        monkeypatch.setattr("jobs.land.read.tabular.COLUMNS_AT_ONCE", at_once)
         lake, _ = land_text(tmp_path / str(at_once), text)
         found.append(lake.raw_events("calls").sort("idempotency_key").collect()["metadata"].to_list())
     assert found[0] == found[1] == [None, '{"c0":"1","c2":"x","c6":"7"}', '{"c2":"x","c3":"y","c4":"z"}']
 
 
 def test_very_many_rows_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 7)
-    monkeypatch.setattr("jobs.landing.csv_rows.ROWS_AT_ONCE", 11)
+    monkeypatch.setattr("jobs.land.read.line_batches.BATCH_LINES", 7)
+    monkeypatch.setattr("jobs.land.read.csv_rows.ROWS_AT_ONCE", 11)
     rows = [row(f"k{number:02}") if number % 3 else f"org_{number},calls" for number in range(1, 60)]
     lake, _ = land_text(tmp_path, "\n".join([HEADER, *rows]))
     assert keys(lake) == [f"k{number:02}" for number in range(1, 60) if number % 3]

@@ -31,8 +31,8 @@ LINE = b'{"subject":"s","meter":"active_users","quantity":1,"timestamp":"2026-06
 # Threads that Python has not started are Arrow's. On a busy machine they come late; here each of them does.
 LATE_READERS = """
 import threading, time
-from jobs.cli import main
-from jobs.landing.steady_file import SteadyFile
+from jobs.cli.app import main
+from jobs.land.read.steady_file import SteadyFile
 
 block = SteadyFile.block
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs.land import land
-from jobs.report import Report, reported
+from jobs.land.job import land
+from jobs.run_report import Report, reported
 from lake import Lake, paths
 from schemas.encodings import other_encoding
 from schemas.errors import BadInputError

@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from jobs.land import land
-from jobs.report import Report, reported
+from jobs.land.job import land
+from jobs.run_report import Report, reported
 from lake import Lake, paths
 from support import a_lake, define, set_flush_bounds
 
@@ -22,9 +22,9 @@ DAYS = ("2026-06-18", "2026-06-19", "2026-06-20")
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds at which some dozen rows are too many for memory, and for one batch."""
-    monkeypatch.setattr("jobs.landing.waiting.MAX_CELLS", 1_000)
-    monkeypatch.setattr("jobs.landing.waiting.COLUMN_CELLS", 1)
-    monkeypatch.setattr("jobs.landing.wide.MAX_CELLS", 20 * 7)
+    monkeypatch.setattr("jobs.land.waiting_rows.MAX_CELLS", 1_000)
+    monkeypatch.setattr("jobs.land.waiting_rows.COLUMN_CELLS", 1)
+    monkeypatch.setattr("jobs.land.parse.wide.MAX_CELLS", 20 * 7)
     monkeypatch.setattr("lake.checksums.ROW_GROUP_CELLS", 20 * 50)
 
 
@@ -69,7 +69,7 @@ def test_rows_that_waited_in_scratch_files_land_in_the_same_files(
 ) -> None:
     file = tmp_path / "usage.jsonl"
     file.write_text(lines())
-    monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 50)
+    monkeypatch.setattr("jobs.land.read.line_batches.BATCH_LINES", 50)
     set_flush_bounds(monkeypatch, lines=100)
     landed(tmp_path / "memory", file)
     request.getfixturevalue("small")
@@ -90,7 +90,7 @@ def test_an_interrupted_landing_in_scratch_files_is_resumed(
     """Also where a meter has got more dimensions, so that other rows are in one batch."""
     file = tmp_path / "usage.jsonl"
     file.write_text(lines())
-    monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 50)
+    monkeypatch.setattr("jobs.land.read.line_batches.BATCH_LINES", 50)
     set_flush_bounds(monkeypatch, lines=100)
     folder = tmp_path / "lake"
     lake, report = landed(folder, file)
@@ -117,7 +117,7 @@ def test_a_landing_that_fails_leaves_no_scratch_file(tmp_path: Path, monkeypatch
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the test says no")
 
-    monkeypatch.setattr("jobs.land.write_stamped", fail)
+    monkeypatch.setattr("jobs.land.job.write_stamped", fail)
     lake, _ = a_lake(tmp_path / "lake", dimensions=DIMENSIONS)
     with pytest.raises(RuntimeError, match="the test says no"), reported(lake, "land") as report:
         land(lake, [str(file)], report)

@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs.land import land
-from jobs.landing.value_limit import MAX_VALUES, count_marks, has_too_many_values
-from jobs.report import reported
+from jobs.land.job import land
+from jobs.land.parse.value_limit import MAX_VALUES, count_marks, has_too_many_values
+from jobs.run_report import reported
 from lake import Lake, paths
 from support import a_lake
 
@@ -41,8 +41,8 @@ def quarantined(lake: Lake) -> list[tuple[int, str, str]]:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small limit, and blocks of a document that are smaller than its elements."""
-    monkeypatch.setattr("jobs.landing.value_limit.MAX_VALUES", 100)
-    monkeypatch.setattr("jobs.landing.elements.BLOCK_BYTES", 64)
+    monkeypatch.setattr("jobs.land.parse.value_limit.MAX_VALUES", 100)
+    monkeypatch.setattr("jobs.land.read.json_stream.BLOCK_BYTES", 64)
 
 
 MANY: dict[str, Any] = {
@@ -97,8 +97,8 @@ def test_an_element_of_many_values_that_has_no_end_is_the_rest_of_its_document(
 
 
 def test_an_element_that_is_too_long_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.landing.elements.BLOCK_BYTES", 64)
-    monkeypatch.setattr("jobs.landing.elements.MAX_ELEMENT_CHARS", 500)
+    monkeypatch.setattr("jobs.land.read.json_stream.BLOCK_BYTES", 64)
+    monkeypatch.setattr("jobs.land.read.json_stream.MAX_ELEMENT_CHARS", 500)
     long = json.dumps(body("long", x="y" * 2_000))
     keys, rejected = landed(
         tmp_path, "usage.json", f"[{json.dumps(body('a'))}, {long}, {json.dumps(body('b'))}]"
@@ -109,15 +109,15 @@ def test_an_element_that_is_too_long_is_told_as_such(tmp_path: Path, monkeypatch
 
 def test_a_number_of_any_length_ends_no_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f"[{json.dumps(body('a'))}, {'1' * 5_000}, {json.dumps(body('b'))}, {'1' * 30_000}, 2]"
-    monkeypatch.setattr("jobs.landing.elements.BLOCK_BYTES", 64)
-    monkeypatch.setattr("jobs.landing.elements.MAX_ELEMENT_CHARS", 8_000)
+    monkeypatch.setattr("jobs.land.read.json_stream.BLOCK_BYTES", 64)
+    monkeypatch.setattr("jobs.land.read.json_stream.MAX_ELEMENT_CHARS", 8_000)
     keys, rejected = landed(tmp_path, "usage.json", text)
     assert keys == ["a", "b"]
     assert [found[:2] for found in rejected] == [(2, "not_an_object"), (4, "too_large")]
 
 
 def test_very_many_short_elements_are_one_row_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 7)
+    monkeypatch.setattr("jobs.land.read.line_batches.BATCH_LINES", 7)
     keys, rejected = landed(tmp_path, "usage.json", "[" + "1, " * 20 + json.dumps(body("a")) + ", 2]")
     assert keys == ["a"]
     assert [position for position, _, _ in rejected] == [*range(1, 21), 22]

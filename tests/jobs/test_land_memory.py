@@ -14,9 +14,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from jobs import land as land_module
-from jobs.landing.flush_bounds import VERSIONS
-from jobs.report import Report, reported
+from jobs.land import job as land_module
+from jobs.land.flush_bounds import VERSIONS
+from jobs.run_report import Report, reported
 from lake import Lake, paths
 from support import a_lake
 
@@ -110,7 +110,7 @@ RECORDS: list[dict[str, int]] = [{}, {"long_line_weight": 8}, {"bounds": 2}]
 def test_an_interrupted_input_is_resumed_with_the_bounds_of_its_first_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 10)
+    monkeypatch.setattr("jobs.land.read.line_batches.BATCH_LINES", 10)
     several = [bounds._replace(lines=10 * (number + 1)) for number, bounds in enumerate(VERSIONS)]
     monkeypatch.setattr(land_module, "VERSIONS", several)
     lake, _ = a_lake(tmp_path / "lake")
@@ -147,7 +147,7 @@ def test_a_record_of_unknown_bounds_is_broken(tmp_path: Path) -> None:
 
 
 def test_rows_of_parquet_become_text_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.landing.parquet_rows.TEXT_BYTES", 500)
+    monkeypatch.setattr("jobs.land.read.parquet_rows.TEXT_BYTES", 500)
     lake, meter = a_lake(tmp_path / "lake")
     rows = [body(number, quantity=-1 if number == 57 else 1) for number in range(100)]
     pl.DataFrame(rows).write_parquet(tmp_path / "usage.parquet")

@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs.land import land
-from jobs.report import Report, reported
+from jobs.land.job import land
+from jobs.run_report import Report, reported
 from lake import Lake, paths
 from lake.meters import save_meter
 from lake.storage import LocalStorage

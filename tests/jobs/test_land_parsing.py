@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.landing import parse as parse_module
-from jobs.landing.exact import parse_exact
-from jobs.landing.fast import parse_fast
-from jobs.landing.parse import parse
-from jobs.landing.parsed import LINE, Parsed
-from jobs.landing.rest import parse_rest
+from jobs.land.parse import choose as parse_module
+from jobs.land.parse.by_column import parse_fast
+from jobs.land.parse.by_line import parse_exact
+from jobs.land.parse.choose import parse
+from jobs.land.parse.parsed import LINE, Parsed
+from jobs.land.parse.rest import parse_rest
+from schemas.event_rules import REASONS
 from schemas.meter import Meter, parse_meter
-from schemas.rules import REASONS
 
 
 def _meter(name: str, *dimensions: tuple[str, str]) -> Meter:
@@ -203,7 +203,7 @@ def test_undeclared_metadata_is_read_without_the_careful_way(monkeypatch: pytest
         given_to_it.append(lines)
         return parse_exact(lines, meters)
 
-    monkeypatch.setattr("jobs.landing.rest.parse_exact", noted)
+    monkeypatch.setattr("jobs.land.parse.rest.parse_exact", noted)
     found = parse_rest(lines, METERS)
     assert found is not None
     assert_same(found, exact)
@@ -414,7 +414,7 @@ def test_every_way_reads_undeclared_metadata_alike(text: str, changes: list[tupl
 
 
 def test_a_meter_that_only_late_lines_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.landing.fast.START_BYTES", 100)
+    monkeypatch.setattr("jobs.land.parse.by_column.START_BYTES", 100)
     lines = [line(meter="bare")] * 3 + [line({"region": "eu"}, meter="other")]
     found = parse_fast("\n".join(lines).encode(), METERS)
     assert found is not None

@@ -17,10 +17,10 @@ import pytest
 from depth import evenly
 from faults.storage import BrokenOffError, FaultyStorage
 from jobs.compact import compact
-from jobs.land import land
-from jobs.report import Report, reported
+from jobs.land.job import land
+from jobs.run_report import Report, reported
 from lake import Lake, paths
-from lake.state import load_state
+from lake.state.records import load_state
 from lake.storage import LocalStorage
 from support import DAY, METER, a_lake, aggregated, define, retained, set_flush_bounds
 
@@ -96,7 +96,7 @@ def test_broken_off_anywhere_each_row_ends_in_one_place(
     scratch: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Lake], None], flush_lines: int
 ) -> None:
     set_flush_bounds(monkeypatch, lines=flush_lines)
-    monkeypatch.setattr("jobs.landing.batches.BATCH_LINES", 5)
+    monkeypatch.setattr("jobs.land.read.line_batches.BATCH_LINES", 5)
     file = scratch / "usage.jsonl"
     file.write_text("".join(LINES))
     a_lake(scratch / "prepared")
@@ -198,7 +198,7 @@ def _compacted(lake: Lake) -> None:
     """Merge what has landed of past dates, and remove what was merged."""
     aggregated(lake)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lake.compacted.GRACE", dt.timedelta(0))
+        patch.setattr("lake.events.listing.GRACE", dt.timedelta(0))
         for _ in range(2):
             run(lake, lambda lake, report: compact(lake, report, as_of=NEXT + dt.timedelta(days=7)))
 

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.report import reported
-from jobs.verify import verify
-from lake import Lake, large_files, paths
-from lake.arrow_values import to_frame
-from lake.events import check_file, event_columns
+from jobs.run_report import reported
+from jobs.verify.job import verify
+from lake import Lake, paths
+from lake.events import large_files
+from lake.events.arrow_values import to_frame
+from lake.events.partition import check_file, event_columns
 from schemas.meter import Meter, parse_meter
 from support import DAY, METER, a_lake, aggregated, event, put, usage
 

@@ -11,18 +11,18 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs import cli
-from jobs.billing import month_of
-from jobs.export import export
-from jobs.export_month import Options
+from jobs.cli import app
+from jobs.export.billing import month_of
+from jobs.export.job import export
+from jobs.export.month import Options
+from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
-from jobs.page.figures import gather
-from jobs.page.html import document
-from jobs.report import Report, reported
-from jobs.verify import verify
-from jobs.verify_export import verify_exports
+from jobs.report_page.figures import gather
+from jobs.report_page.html import document
+from jobs.run_report import Report, reported
+from jobs.verify.job import verify
 from lake import Lake
-from schemas import rules
+from schemas import event_rules
 from schemas.errors import SumTooLargeError
 from support import DAY, a_lake, aggregated, define, event, put, recomputed, retained, usage
 
@@ -34,7 +34,7 @@ LARGE = "9" + "0" * 28
 @pytest.fixture(autouse=True)
 def _earlier(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quantities of 29 digits count, as in the first version."""
-    monkeypatch.setattr(rules, "QUANTITY_LIMIT", 10**29 - 1)
+    monkeypatch.setattr(event_rules, "QUANTITY_LIMIT", 10**29 - 1)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_the_command_line_refuses_with_exit_code_1_and_no_traceback(
         "--bucket",
         "none",
     ]
-    assert cli.run(["--lake", lake.url, *command]) == 1
+    assert app.run(["--lake", lake.url, *command]) == 1
     out, err = capfd.readouterr()
     assert out == ""
     assert err.startswith("error: meter 'active_users': a sum is too large: expected less than 10^29")
@@ -284,7 +284,7 @@ def test_who_is_left_out_keeps_what_was_billed_until_there_is_a_number(tmp_path:
 
 def test_a_month_that_lacks_a_row_is_not_closed(lake: Lake) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobs.export.now", lambda: dt.datetime(2026, 8, 1, tzinfo=dt.UTC))
+        patch.setattr("jobs.export.job.now", lambda: dt.datetime(2026, 8, 1, tzinfo=dt.UTC))
         for _ in range(2):
             report = exported(lake, close=True)
             assert [problem["what"] for problem in report.problems] == [

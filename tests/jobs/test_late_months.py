@@ -13,17 +13,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs import cli
-from jobs.billing import parse_period
-from jobs.export import export
-from jobs.export_month import Options
+from jobs.cli import app
+from jobs.export.billing import parse_period
+from jobs.export.job import export
+from jobs.export.month import Options
 from jobs.nightly import nightly
-from jobs.page.figures import gather
-from jobs.page.html import document
-from jobs.report import ExportReport, Report, reported
+from jobs.report_page.figures import gather
+from jobs.report_page.html import document
+from jobs.run_report import ExportReport, Report, reported
 from jobs.status import status
 from lake import Lake, paths
-from lake.state import load_state
+from lake.state.records import load_state
 from lake.storage import StoredFile
 from schemas.meter import Meter
 from support import DAY, METER, a_lake, aggregated, content, define, event, put
@@ -461,7 +461,7 @@ def test_status_and_page_name_closed_months_that_wait_for_a_request(
 ) -> None:
     lake, _ = closed
     changed_definition(lake)
-    assert cli.run(["--lake", lake.url, "nightly", "--as-of", str(NOVEMBER), "--no-lease"]) == 0
+    assert app.run(["--lake", lake.url, "nightly", "--as-of", str(NOVEMBER), "--no-lease"]) == 0
     told_of_run = " ".join(capsys.readouterr().out.split())
     assert (
         "active_users 2026-06: closed; its definition or the program changed, 1 row would be adjusted by: meterlake export --period 2026-06"
@@ -469,7 +469,7 @@ def test_status_and_page_name_closed_months_that_wait_for_a_request(
     )
     assert "period 2026-06/by=plan revision 3 rows 2 adjustments 1 outcome exported" in told_of_run
     assert due(lake) == {"2026-06 usual": (2, True, "definition or program changed", 1)}
-    assert cli.run(["--lake", lake.url, "status"]) == 0
+    assert app.run(["--lake", lake.url, "status"]) == 0
     shown = capsys.readouterr().out
     assert (
         "to be exported: active_users\n"

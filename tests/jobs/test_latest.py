@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from jobs import cli
-from jobs.billing import parse_period
-from jobs.export import export
-from jobs.export_month import Options
+from jobs.cli import app
+from jobs.export.billing import parse_period
+from jobs.export.job import export
+from jobs.export.month import Options
+from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
-from jobs.report import Report, reported
-from jobs.verify_export import verify_exports
+from jobs.run_report import Report, reported
 from lake import Lake, paths
-from lake.state import load_state
+from lake.state.records import load_state
 from lake.storage import LocalStorage, StoredFile
 from schemas.meter import Meter
 from support import METER, a_lake, content, event, put
@@ -168,7 +168,7 @@ def test_what_is_wrong_is_named_by_verification_and_repaired_by_the_next_night(
     assert found.folder == str(Path(revised.url) / paths.revision(FORM, 2))
     assert found.problems[0]["what"].startswith(what)
     assert all(problem["where"].endswith("by=plan/latest.json") for problem in found.problems)
-    assert cli.run(["export", "--verify", str(folder)]) == 1
+    assert app.run(["export", "--verify", str(folder)]) == 1
     assert night(revised).problems == []
     assert problems(folder) == []
     assert content(folder, "") == before

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from jobs.layout import Share, Table, bar, isolated, prose, shares, shortened, sparkline
-from jobs.session import plain
+from jobs.cli.session import plain
+from jobs.screen.table import Share, Table, bar, isolated, prose, shares, shortened, sparkline
 
 HOSTILE = {
     "long": "a" * 400,

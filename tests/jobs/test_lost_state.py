@@ -12,9 +12,9 @@ import pytest
 
 from faults.storage import BrokenOffError, DyingStorage
 from jobs.compact import compact
-from jobs.report import Report, reported
+from jobs.run_report import Report, reported
 from lake import Lake, paths
-from lake.state import PUBLISH_ORDER, load_state
+from lake.state.records import PUBLISH_ORDER, load_state
 from schemas.meter import Meter
 from support import (
     DAY,

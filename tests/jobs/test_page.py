@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from jobs import cli
-from jobs.aggregate import aggregate
-from jobs.page.figures import bands, gather
-from jobs.page.html import document, grouped
-from jobs.report import reported
+from jobs.aggregate.job import aggregate
+from jobs.cli import app
+from jobs.report_page.figures import bands, gather
+from jobs.report_page.html import document, grouped
+from jobs.run_report import reported
 from lake import Lake
 from support import DAY, a_lake, define, event, put
 
@@ -79,7 +79,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def page(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("out") / "report.html"
     assert (
-        cli.run(["--lake", lake.url, "report", "--out", str(target), "--as-of", str(NEXT), "--days", "30"])
+        app.run(["--lake", lake.url, "report", "--out", str(target), "--as-of", str(NEXT), "--days", "30"])
         == 0
     )
     return target
@@ -196,19 +196,19 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_shown(
     put(lake, other, "a.parquet", event("k"))
     (Path(lake.url) / "meters" / "broken.json").write_text("{")
     target = tmp_path / "report.html"
-    assert cli.run(["--lake", lake.url, "report", "--out", str(target), "--as-of", str(DAY)]) == 3
+    assert app.run(["--lake", lake.url, "report", "--out", str(target), "--as-of", str(DAY)]) == 3
     assert "broken" in capsys.readouterr().err
     assert "active_users" in target.read_text()
 
 
 def test_the_figures_as_json(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["--lake", lake.url, "report", "--as-of", str(NEXT), "--json"]) == 0
+    assert app.run(["--lake", lake.url, "report", "--as-of", str(NEXT), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert Decimal(found["meters"][0]["quantity"]) == sum(said["quantity"] for said in events())
 
 
 def test_a_page_that_cannot_be_written_leaves_what_was_there(lake: Lake, tmp_path: Path) -> None:
-    assert cli.run(["--lake", lake.url, "report", "--out", str(tmp_path)]) == 3
-    assert cli.run(["--lake", lake.url, "report", "--out", str(tmp_path / "no" / "report.html")]) == 3
+    assert app.run(["--lake", lake.url, "report", "--out", str(tmp_path)]) == 3
+    assert app.run(["--lake", lake.url, "report", "--out", str(tmp_path / "no" / "report.html")]) == 3
     assert [*tmp_path.iterdir()] == []
-    assert cli.run(["--lake", lake.url, "report"]) == 2
+    assert app.run(["--lake", lake.url, "report"]) == 2

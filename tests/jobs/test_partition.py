@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import partition
-from jobs.tables import partial_usage, usage_tables
-from lake.ends import Moments
+from jobs.aggregate import compute
+from jobs.aggregate.tables import partial_usage, usage_tables
+from lake.aggregates.first_last import Moments
 from schemas.meter import parse_meter
 from support import DAY, a_lake, aggregated, event, put, usage
 
@@ -29,7 +29,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
 def test_in_memory_or_read_again_each_time_the_same_rows_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_in_memory: int
 ) -> None:
-    monkeypatch.setattr(partition, "MAX_ROWS_IN_MEMORY", rows_in_memory)
+    monkeypatch.setattr(compute, "MAX_ROWS_IN_MEMORY", rows_in_memory)
     lake, meter = a_lake(tmp_path)
     late = NOON + dt.timedelta(days=1)
     rejected = [

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.compact import compact
-from jobs.land import land
-from jobs.report import Report, reported
-from jobs.verify import verify
+from jobs.land.job import land
+from jobs.run_report import Report, reported
+from jobs.verify.job import verify
 from lake import Lake, paths
 from schemas.meter import Meter
 from support import DAY, METER, a_lake, aggregated, event, put, retained, usage

@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from jobs.land import land
-from jobs.report import Report, reported
+from jobs.land.job import land
+from jobs.run_report import Report, reported
 from lake import Lake
 from support import DAY, a_lake, aggregated, event, put, usage
 

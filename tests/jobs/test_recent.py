@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from depth import DEEP
 from in_memory import FOLDER
 from jobs.nightly import nightly
-from jobs.report import Report, reported
-from jobs.verify import verify
+from jobs.run_report import Report, reported
+from jobs.verify.job import verify
 from lake import Lake, paths, recent
 from lake.checksums import write_stamped
-from lake.state import METADATA_KEY, load_state
+from lake.state.records import METADATA_KEY, load_state
 from lake.storage import StoredFile
 from schemas.meter import Meter
 from support import DAY, METER, a_lake, content, event, put
@@ -240,7 +240,7 @@ def test_partitions_of_an_older_release_have_no_checksum_and_are_read_as_they_ar
     expected = without(folder)
     (folder / RECENT).unlink()
     asked: list[StoredFile] = []
-    monkeypatch.setattr("jobs.export_rows.check_files", lambda *given: asked.append(given[1]))
+    monkeypatch.setattr("jobs.export.rows.check_files", lambda *given: asked.append(given[1]))
     monkeypatch.setattr(recent, "TABLE", "usage_by_nothing")
     assert night(lake).exit_code == 0
     assert content(folder, "exports") == expected

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from jobs import cli
+from jobs.cli import app
 from lake import Lake
 from support import a_lake, aggregated, event, put
 
@@ -67,7 +67,7 @@ def meterlake(
 ) -> Callable[..., str]:
     def run(width: int, *arguments: str) -> str:
         monkeypatch.setenv("COLUMNS", str(width))
-        assert cli.run(["--lake", lake.url, *arguments]) == 0
+        assert app.run(["--lake", lake.url, *arguments]) == 0
         return capsys.readouterr().out
 
     return run

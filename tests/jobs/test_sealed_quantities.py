@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 
 from faults.storage import BrokenOffError, DyingStorage, FaultyStorage
-from jobs.aggregate import aggregate
-from jobs.report import Report, reported
-from jobs.verify import verify
+from jobs.aggregate.job import aggregate
+from jobs.run_report import Report, reported
+from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.recent import TABLE, RecentRows
-from lake.state import METADATA_KEY, load_state
+from lake.state.records import METADATA_KEY, load_state
 from schemas.errors import BrokenLakeError
 from support import DAY, a_lake, aggregated, define, event, put, retained
 

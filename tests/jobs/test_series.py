@@ -11,14 +11,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs import billing
-from jobs.aggregate import aggregate
-from jobs.billing import parse_period
-from jobs.export import export
-from jobs.export_month import Options
-from jobs.report import ExportReport, Report, reported
-from jobs.verify import verify
-from jobs.verify_export import verify_exports
+from jobs.aggregate.job import aggregate
+from jobs.export import billing
+from jobs.export.billing import parse_period
+from jobs.export.job import export
+from jobs.export.month import Options
+from jobs.export.verify import verify_exports
+from jobs.run_report import ExportReport, Report, reported
+from jobs.verify.job import verify
 from lake import Lake, paths
 from schemas.meter import Meter
 from support import DAY, a_lake, aggregated, content, define, event, put, recomputed

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs import cli
+from jobs.cli import app
 from lake import Lake
 from support import a_lake, define
 
@@ -25,7 +25,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def printed(lake: Lake, capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert cli.run(["--lake", lake.url, *arguments]) == 0
+    assert app.run(["--lake", lake.url, *arguments]) == 0
     return capfd.readouterr().out
 
 

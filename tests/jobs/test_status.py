@@ -8,15 +8,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs import cli
-from jobs.export_due import MonthDue
-from jobs.report import Report, reported
-from jobs.show import duration
+from jobs.cli import app
+from jobs.export.due import MonthDue
+from jobs.run_report import Report, reported
+from jobs.screen.humanize import duration
 from jobs.status import Late, MeterStatus, RunStatus, Undefined, meter_status, outcome, status
 from lake import Lake, paths
-from lake.lateness import Lateness
 from lake.meters import save_meter
-from lake.state import READING_RULES, MeterState, PartitionState, save_state
+from lake.state.lateness import Lateness
+from lake.state.records import READING_RULES, MeterState, PartitionState, save_state
 from lake.storage import StoredFile
 from schemas.errors import BadInputError
 from schemas.meter import Meter
@@ -289,7 +289,7 @@ def test_what_people_see(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None
     )
     save_state(lake.storage, "seats", MeterState(partitions={D1: one, D2: record(sealed_at=NOW)}))
     run_at(lake, 0, quarantined={"not_json": 1234}, exit_code=1)
-    assert cli.run(["--lake", lake.url, "status"]) == 0
+    assert app.run(["--lake", lake.url, "status"]) == 0
     shown = capsys.readouterr()
     assert (
         shown.out
@@ -337,10 +337,10 @@ to do
 def test_only_the_newest_dates_out_of_date_are_listed(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     for day in range(1, 9):
         put_event_file(lake, "seats", date=dt.date(2026, 6, day))
-    assert cli.run(["--lake", lake.url, "status"]) == 0
+    assert app.run(["--lake", lake.url, "status"]) == 0
     out = capsys.readouterr().out
     assert "  2026-06-03" not in out
     assert "  2026-06-04  new\n" in out
     assert "… and 3 more; --json has all\n" in out
-    assert cli.run(["--lake", lake.url, "status", "--json"]) == 0
+    assert app.run(["--lake", lake.url, "status", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["meters"][0]["out_of_date"]) == 8

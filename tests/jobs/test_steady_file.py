@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.landing.steady_file import BLOCK_BYTES, SteadyFile
+from jobs.land.read.steady_file import BLOCK_BYTES, SteadyFile
 from schemas.errors import BadInputError
 
 CONTENT = os.urandom(2 * BLOCK_BYTES + 1000)

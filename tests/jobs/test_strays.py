@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from jobs.nightly import nightly
-from jobs.report import reported
+from jobs.run_report import reported
 from jobs.status import status
-from jobs.verify import verify
+from jobs.verify.job import verify
 from lake import Lake, paths
 from schemas.meter import Meter
 from support import DAY, a_lake, aggregated, event, put, recomputed, retained, usage

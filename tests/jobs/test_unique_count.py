@@ -10,16 +10,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs import billing, cli
-from jobs.billing import parse_period
+from jobs.cli import app
 from jobs.compact import compact
-from jobs.export import export
-from jobs.export_month import Options
+from jobs.export import billing
+from jobs.export.billing import parse_period
+from jobs.export.job import export
+from jobs.export.month import Options
+from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
-from jobs.page.figures import gather
-from jobs.report import ExportReport, reported
-from jobs.verify import verify
-from jobs.verify_export import verify_exports
+from jobs.report_page.figures import gather
+from jobs.run_report import ExportReport, reported
+from jobs.verify.job import verify
 from lake import Lake, paths
 from schemas.meter import Meter
 from support import DAY, a_lake, aggregated, event, put, retained
@@ -161,7 +162,7 @@ def test_the_page_counts_users_of_the_range_and_of_each_day(tmp_path: Path) -> N
 
 def test_from_a_definition_to_an_answer(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def run(*arguments: str) -> tuple[int, str]:
-        code = cli.run(["--lake", str(tmp_path / "lake"), *arguments])
+        code = app.run(["--lake", str(tmp_path / "lake"), *arguments])
         return code, capfd.readouterr().out
 
     (tmp_path / "users.json").write_text(json.dumps(USERS))

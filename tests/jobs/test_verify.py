@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from jobs import verify as verify_module
-from jobs.land import land
-from jobs.report import Report, reported
-from jobs.verify import verify
+from jobs.land.job import land
+from jobs.run_report import Report, reported
+from jobs.verify import job as verify_module
+from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.checksums import write_stamped
-from lake.state import METADATA_KEY
+from lake.state.records import METADATA_KEY
 from schemas.meter import Meter
 from support import DAY, METER, a_lake, aggregated, content, define, event, put, retained
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lake.ahead import ahead
+from lake.concurrency import ahead
 
 
 def test_results_come_in_order_however_long_each_takes() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lake import Lake
-from lake.compound import explain_parts, run_query
-from lake.query import instant
-from lake.question import Question
+from lake.query.answer import instant
+from lake.query.compound import explain_parts, run_query
+from lake.query.question import Question
 from schemas.errors import BadInputError, RefusedError
 from support import DAY, a_lake, aggregated, define, event, put, retained
 

@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from lake.buckets import BUCKET, UTC, Size, bucket_label, bucket_of_instant, buckets
+from lake.query.time_buckets import BUCKET, UTC, Size, bucket_label, bucket_of_instant, buckets
 from schemas.errors import RefusedError
 from schemas.tables import INSTANT
 

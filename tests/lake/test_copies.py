@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lake import Lake, copies, dedup
+from lake import Lake
+from lake.dedupe import find_losers, winners
 from lake.meters import save_meter
 from oracle.generate import Spec, generate, meter_body, write_lake
 from oracle.tables import Oracle
@@ -46,8 +47,8 @@ def test_range_by_range_the_same_copies_lose(
     generated: tuple[Path, pl.DataFrame], monkeypatch: pytest.MonkeyPatch, keys: int, candidates: int
 ) -> None:
     lake, losers = generated
-    monkeypatch.setattr(copies, "KEYS_AT_ONCE", keys)
-    monkeypatch.setattr(copies, "CANDIDATES_AT_ONCE", candidates)
+    monkeypatch.setattr(find_losers, "KEYS_AT_ONCE", keys)
+    monkeypatch.setattr(find_losers, "CANDIDATES_AT_ONCE", candidates)
     assert found(lake).equals(expected(losers))
     assert not [*(lake / ".tmp").glob("*")]
 
@@ -57,7 +58,7 @@ def test_of_some_dates_the_copies_in_others_are_known(
     generated: tuple[Path, pl.DataFrame], monkeypatch: pytest.MonkeyPatch, keys: int
 ) -> None:
     lake, losers = generated
-    monkeypatch.setattr(copies, "KEYS_AT_ONCE", keys)
+    monkeypatch.setattr(find_losers, "KEYS_AT_ONCE", keys)
     for date in losers["date"].unique().sort().to_list()[::4]:
         there = found(lake, date, date + dt.timedelta(days=1))
         assert there.equals(expected(losers.filter(pl.col("date") == date)))
@@ -68,5 +69,5 @@ def test_keys_that_share_a_hash_are_no_copies(
     generated: tuple[Path, pl.DataFrame], monkeypatch: pytest.MonkeyPatch, bits: int
 ) -> None:
     lake, losers = generated
-    monkeypatch.setattr(dedup, "HASH_BITS", bits)
+    monkeypatch.setattr(winners, "HASH_BITS", bits)
     assert found(lake).equals(expected(losers))

@@ -15,8 +15,8 @@ from polars.testing import assert_frame_equal
 
 from lake import Lake
 from lake.meters import save_meter
-from lake.query import explain, instant, make_plan
-from lake.question import Question
+from lake.query.answer import explain, instant, make_plan
+from lake.query.question import Question
 from oracle.activity import FIRST, ActivityOracle, activity, body, drop_events
 from oracle.generate import write_lake
 from schemas.errors import BadInputError, RefusedError

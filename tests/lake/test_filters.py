@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.filters import MAX_DEPTH, parse_filter
+from lake.query.filter_parser import MAX_DEPTH, parse_filter
 from schemas.errors import BadInputError
 from schemas.tables import QUANTITY
 

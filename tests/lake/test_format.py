@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli
+from jobs.cli import app
 from lake import Lake, paths
 from lake.lake import FORMAT
-from lake.lease import leased
 from lake.storage import LocalStorage, StoredFile
+from lake.storage.lease import leased
 from schemas.errors import BrokenLakeError
 from support import DAY, METER, a_lake, aggregated, event, put
 
@@ -62,7 +62,7 @@ def run(lake: Lake, tmp_path: Path) -> Callable[[str], int]:
         words = line.format(
             file=tmp_path / "events.jsonl", meter=tmp_path / "meter.json", page=tmp_path / "page.html"
         )
-        return cli.run(["--lake", lake.url, *words.split()])
+        return app.run(["--lake", lake.url, *words.split()])
 
     return command
 

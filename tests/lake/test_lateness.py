@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.lateness import arrivals, lateness, merged
+from lake.state.lateness import arrivals, lateness, merged
 
 NOON = dt.datetime(2026, 6, 19, 12, tzinfo=dt.UTC)
 seconds = st.lists(st.floats(-86400, 86400 * 400), min_size=1, max_size=60)

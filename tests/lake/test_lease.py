@@ -17,13 +17,13 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from jobs.cli import run
+from jobs.cli.app import run
 from jobs.nightly import nightly
-from jobs.report import reported
+from jobs.run_report import reported
 from lake import Lake, paths
-from lake import lease as lease_module
-from lake.lease import GuardedStorage, Holder, current_holder, leased
 from lake.storage import LocalStorage, Storage
+from lake.storage import lease as lease_module
+from lake.storage.lease import GuardedStorage, Holder, current_holder, leased
 from schemas.errors import LeaseLostError, MeterlakeError, RefusedError, StorageError
 from support import a_lake, aggregated, content, define, event, put, usage
 
@@ -35,7 +35,7 @@ CONTENDER = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from lake.lease import leased
+from lake.storage.lease import leased
 from lake.storage import LocalStorage
 from schemas.errors import RefusedError
 folder, *names = sys.argv[1:]
@@ -55,7 +55,7 @@ with ThreadPoolExecutor(len(names)) as threads:
 """
 HOLDER = """
 import datetime as dt, os, signal, sys, time
-from lake.lease import leased
+from lake.storage.lease import leased
 from lake.storage import LocalStorage
 from schemas.errors import LeaseLostError
 with leased(LocalStorage(sys.argv[1]), "slow", lease_time=dt.timedelta(seconds=float(sys.argv[2]))) as storage:
@@ -72,7 +72,7 @@ with leased(LocalStorage(sys.argv[1]), "slow", lease_time=dt.timedelta(seconds=f
 
 BEHIND = """
 import datetime as dt
-from lake import lease
+from lake.storage import lease
 lease._now = lambda: dt.datetime.now(dt.UTC) - dt.timedelta(days=365)
 """
 

@@ -10,9 +10,9 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.ends import Moments
-from lake.measures import measure
-from lake.packing import packing
+from lake.aggregates.first_last import Moments
+from lake.aggregates.measures import measure
+from lake.aggregates.packing import packing
 from schemas.tables import INSTANT, QUANTITY
 
 SCHEMA = {"subject": pl.String(), "timestamp": INSTANT, "received_at": INSTANT, "quantity": QUANTITY}

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lake.planning import Change, changes
-from lake.state import READING_RULES, MeterState, PartitionState
+from lake.state.changes import Change, changes
+from lake.state.records import READING_RULES, MeterState, PartitionState
 from lake.storage import StoredFile
 
 DAY = dt.date(2026, 6, 19)

@@ -16,12 +16,12 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from depth import DEEP
-from jobs.aggregate import aggregate
-from jobs.report import reported
+from jobs.aggregate.job import aggregate
+from jobs.run_report import reported
 from lake import Lake
 from lake.meters import save_meter
-from lake.query import explain, instant, make_plan
-from lake.question import Question
+from lake.query.answer import explain, instant, make_plan
+from lake.query.question import Question
 from oracle.generate import AGGREGATIONS, UNIQUE, Spec, generate, meter_body, write_lake
 from oracle.tables import QUANTITY, UNPACKED, Oracle
 from schemas.errors import BadInputError, RefusedError

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depth import DEEP
-from lake.buckets import BUCKET
-from lake.distinct import COUNT, VALUE
-from lake.rolling import count_rolling
+from lake.aggregates.distinct import COUNT, VALUE
+from lake.query.rolling import count_rolling
+from lake.query.time_buckets import BUCKET
 
 FIRST = dt.date(2026, 2, 20)
 SCHEMA = {BUCKET: pl.Date, "plan": pl.String, VALUE: pl.String, "events": pl.Int64}

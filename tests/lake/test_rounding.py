@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.rounding import from_double, quotient
+from lake.aggregates.rounding import from_double, quotient
 
 GREATEST = 10**38 - 1
 ENGINES: Any = ("streaming", "in-memory")

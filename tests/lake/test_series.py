@@ -13,16 +13,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-from jobs.aggregate import aggregate
-from jobs.billing import parse_period
-from jobs.export import export
-from jobs.export_month import Options
-from jobs.report import reported
-from jobs.verify_export import verify_exports
+from jobs.aggregate.job import aggregate
+from jobs.export.billing import parse_period
+from jobs.export.job import export
+from jobs.export.month import Options
+from jobs.export.verify import verify_exports
+from jobs.run_report import reported
 from lake import Lake, paths
-from lake.buckets import Size, buckets
 from lake.meters import save_meter
-from lake.query import instant
+from lake.query.answer import instant
+from lake.query.time_buckets import Size, buckets
 from oracle.generate import write_lake
 from oracle.levels import DATES, FIRST, NAMES, Levels, Row, billionths, body, snapshots
 from schemas.meter import parse_meter

@@ -13,10 +13,10 @@ import pytest
 
 from depth import evenly
 from jobs.compact import compact
-from jobs.report import reported
+from jobs.run_report import reported
 from lake import Lake, paths
-from lake.changing import ATTEMPTS
 from lake.storage import LocalStorage, StoredFile
+from lake.storage.changed_files import ATTEMPTS
 from schemas.errors import RefusedError, StorageError
 from support import DAY, METER, a_lake, aggregated, event, put, retained
 

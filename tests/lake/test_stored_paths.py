@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jobs.land import land
-from jobs.report import Report, reported
-from jobs.verify import verify
+from jobs.land.job import land
+from jobs.run_report import Report, reported
+from jobs.verify.job import verify
 from lake import Lake, paths
-from lake.state import load_state
+from lake.state.records import load_state
 from schemas.errors import BrokenLakeError
 from support import DAY, a_lake, aggregated, content, event, put
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.sums import EXACT, check_sums, exact_count, exact_sum, exact_totals, small_count, sums_of
+from lake.aggregates.sums import EXACT, check_sums, exact_count, exact_sum, exact_totals, small_count, sums_of
 from schemas.errors import SumTooLargeError
 from schemas.tables import QUANTITY
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lake.storage import LocalStorage, Storage, open_storage
-from lake.storage.temporary import Owner, own
+from lake.storage.disk.temporary import Owner, own
 from schemas.errors import StorageError
 from support import a_lake, aggregated, event, put
 

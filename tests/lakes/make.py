@@ -24,15 +24,15 @@ import polars as pl
 from moto.s3.models import s3_backends
 
 from jobs import compact as compaction
-from jobs.aggregate import aggregate
-from jobs.billing import parse_period
+from jobs.aggregate.job import aggregate
 from jobs.compact import compact
-from jobs.export import Options, export
-from jobs.land import land
+from jobs.export.billing import parse_period
+from jobs.export.job import Options, export
+from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.report import Report, now, reported
+from jobs.run_report import Report, now, reported
 from lake import Lake, paths
-from lake.events import event_columns
+from lake.events.partition import event_columns
 from lake.meters import save_meter
 from schemas.errors import MeterlakeError
 from schemas.meter import Meter, parse_meter

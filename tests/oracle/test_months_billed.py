@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from depth import DEEP
 from in_memory import FOLDER
-from jobs.aggregate import aggregate
-from jobs.billing import parse_period
-from jobs.export import export
-from jobs.export_month import Options
+from jobs.aggregate.job import aggregate
+from jobs.export.billing import parse_period
+from jobs.export.job import export
+from jobs.export.month import Options
+from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
-from jobs.report import Report, reported
+from jobs.run_report import Report, reported
 from jobs.status import status
-from jobs.verify_export import verify_exports
 from lake import Lake, paths
 from support import METER, a_lake, event, put
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import aggregate
-from jobs.cli import run
+from jobs.aggregate import job
+from jobs.cli.app import run
 from lake import Lake
 from schemas.errors import MeterlakeError
-from schemas.secrets import redacted
+from schemas.redaction import redacted
 
 SECRET = "wJalrXUtnFEMI/K7MDENG"  # noqa: S105 - no real one
 
@@ -62,7 +62,7 @@ def test_a_failure_that_nobody_has_foreseen_tells_no_secret_either(
         logging.getLogger("meterlake").info("trying with %s", SECRET)
         raise RuntimeError(f"denied for {SECRET}")
 
-    monkeypatch.setattr(aggregate, "aggregate", failing)
+    monkeypatch.setattr(job, "aggregate", failing)
     Lake.init(str(tmp_path / "lake"))
     assert run(["--lake", str(tmp_path / "lake"), "--debug", "aggregate", "--json"]) == 3
     told = "".join(capfd.readouterr())

@@ -13,11 +13,11 @@ import polars as pl
 from moto.s3.models import s3_backends
 
 from jobs.nightly import nightly
-from jobs.report import Report, reported
+from jobs.run_report import Report, reported
 from lake import Lake, paths
-from lake.events import event_columns
+from lake.events.partition import event_columns
 from lake.meters import save_meter
-from lake.state import load_state
+from lake.state.records import load_state
 from schemas.meter import Meter, encode_name, parse_meter
 from support import METER
 

@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 
 from depth import DEEP
-from jobs.aggregate import aggregate
+from jobs.aggregate.job import aggregate
 from jobs.compact import compact
-from jobs.land import land
-from jobs.report import Report
-from jobs.verify import verify
-from lake import Lake, compacted, paths
-from lake.lease import current_holder, leased
-from lake.state import load_state
+from jobs.land.job import land
+from jobs.run_report import Report
+from jobs.verify.job import verify
+from lake import Lake, paths
+from lake.events import listing
+from lake.state.records import load_state
 from lake.storage import Storage, open_storage
+from lake.storage.lease import current_holder, leased
 from schemas.errors import RefusedError
 from storage.lakes import defined, ending, fill, night, parquet, put, ran
 from storage.server import Server
@@ -154,7 +155,7 @@ def test_small_files_are_merged_and_nothing_else_changes(lake: Lake, monkeypatch
 
     assert compacted_now() == {DAY: "5 files into 1"}
     assert len(ending(lake, meter.name)[files]) == 6
-    monkeypatch.setattr(compacted, "GRACE", dt.timedelta(0))
+    monkeypatch.setattr(listing, "GRACE", dt.timedelta(0))
     assert compacted_now() == {}
     after = ending(lake, meter.name)
     assert len(after.pop(files)) == 1

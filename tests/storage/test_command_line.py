@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from moto.s3.models import s3_backends
 
-from jobs.cli import run
+from jobs.cli.app import run
 from lake import Lake, paths
 from shown import blocks, of_help
 from storage.lakes import ACCOUNT, parquet
@@ -92,10 +92,10 @@ def test_no_secret_is_told_by_a_failure_to_read(
     *,
     native: bool,
 ) -> None:
-    from lake.storage import copies
+    from lake.storage import download_cache
     from storage.lakes import defined
 
-    monkeypatch.setattr(copies, "SMALL_BYTES", 0 if native else 2**20)
+    monkeypatch.setattr(download_cache, "SMALL_BYTES", 0 if native else 2**20)
     lake = Lake.init(bucket)
     meter = defined(lake)
     lake.storage.publish(paths.events(meter.name, DAY) + "a.parquet", parquet(meter, event("a")))

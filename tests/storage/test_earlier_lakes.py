@@ -14,13 +14,13 @@ import polars as pl
 import pytest
 
 from depth import DEEP
-from jobs.aggregate import aggregate
-from jobs.billing import parse_period
+from jobs.aggregate.job import aggregate
 from jobs.compact import compact
-from jobs.export import export
-from jobs.land import land
-from jobs.verify import verify
-from jobs.verify_export import verify_exports
+from jobs.export.billing import parse_period
+from jobs.export.job import export
+from jobs.export.verify import verify_exports
+from jobs.land.job import land
+from jobs.verify.job import verify
 from lake import Lake, paths
 from schemas.tables import MEASURES
 from storage.lakes import answers, fill, night, ran

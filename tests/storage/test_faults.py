@@ -10,9 +10,9 @@ from wsgiref.types import StartResponse
 import botocore.retries.standard
 import pytest
 
-from jobs.aggregate import aggregate
+from jobs.aggregate.job import aggregate
 from lake import Lake, paths
-from lake.storage import copies, open_storage, s3
+from lake.storage import download_cache, open_storage, s3
 from schemas.errors import MeterlakeError, StorageError
 from storage.lakes import as_json, defined, put, ran
 from storage.server import CUT, KEY, SECRET, Answer, Request, Server, error, times
@@ -76,7 +76,7 @@ PLACES = {"listing": listing, "copying": of_events, "reading": of_events, "publi
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Where:
     """The requests that fail. Small files are copied; others are read by Polars itself."""
     if request.param == "reading":
-        monkeypatch.setattr(copies, "SMALL_BYTES", 0)
+        monkeypatch.setattr(download_cache, "SMALL_BYTES", 0)
     return PLACES[request.param]
 
 
@@ -148,7 +148,7 @@ def test_a_hint_says_that_it_was_tried_several_times_only_where_it_was(
 def test_what_polars_itself_has_tried_is_told_so(
     lake: Lake, server: Server, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
-    monkeypatch.setattr(copies, "SMALL_BYTES", 0)
+    monkeypatch.setattr(download_cache, "SMALL_BYTES", 0)
     with (
         server.counting() as requests,
         server.spoiling(when(of_events, answer)),

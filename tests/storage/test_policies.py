@@ -11,8 +11,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from jobs.aggregate import aggregate
-from jobs.land import land
+from jobs.aggregate.job import aggregate
+from jobs.land.job import land
 from lake import Lake
 from schemas.errors import StorageError
 from storage.lakes import defined, put, ran

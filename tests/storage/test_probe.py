@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.cli import run
+from jobs.cli.app import run
 from lake import Lake, paths
-from lake.lease import leased
 from lake.storage import open_storage
+from lake.storage.lease import leased
 from lake.storage.s3 import S3Storage
 from schemas.errors import RefusedError
 from storage.server import Server, kinds

@@ -15,15 +15,15 @@ import msgspec
 import polars as pl
 import pytest
 
-from jobs.aggregate import aggregate
-from jobs.billing import month_of
-from jobs.export import export
-from jobs.land import land
+from jobs.aggregate.job import aggregate
+from jobs.export.billing import month_of
+from jobs.export.job import export
+from jobs.land.job import land
 from lake import Lake, paths
 from lake.checksums import rows_checksum
-from lake.events import fingerprint
-from lake.lease import leased
-from lake.state import METADATA_KEY, READING_RULES, PartitionState
+from lake.events.partition import fingerprint
+from lake.state.records import METADATA_KEY, READING_RULES, PartitionState
+from lake.storage.lease import leased
 from lake.survey import survey
 from storage.lakes import defined, fill, night, parquet, put, ran
 from storage.server import Server

@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 
-from jobs import report
-from jobs.aggregate import aggregate
+from jobs import run_report
+from jobs.aggregate.job import aggregate
 from jobs.nightly import nightly
 from lake import Lake, paths
 from storage.lakes import defined, put, ran
@@ -31,7 +31,7 @@ def test_a_clock_years_ahead_of_the_server_drops_nothing_until_it_is_trusted(
     put(lake, meter, "a.parquet", DAY, event("a"))
     ran(lake, lambda done: aggregate(lake, done))
     real = dt.datetime.now(dt.UTC)
-    monkeypatch.setattr(report, "now", lambda: real + dt.timedelta(days=13_000))
+    monkeypatch.setattr(run_report, "now", lambda: real + dt.timedelta(days=13_000))
     for _ in range(2):
         # What the wrong clock has landed and reported is no evidence here.
         done = ran(lake, lambda done: nightly(Lake(lake.url), done))
@@ -42,7 +42,7 @@ def test_a_clock_years_ahead_of_the_server_drops_nothing_until_it_is_trusted(
     assert lake.storage.list(paths.events(meter.name)) == []
     # The next night goes on without being told again.
     assert ran(lake, lambda done: nightly(lake, done)).exit_code == 0
-    monkeypatch.setattr(report, "now", lambda: real)
+    monkeypatch.setattr(run_report, "now", lambda: real)
     with server.counting() as requests:
         assert ran(lake, lambda done: nightly(Lake(lake.url), done)).exit_code == 0
     assert [request.path for request in requests if paths.CLOCK in request.path] == []

@@ -1,0 +1,1 @@
+"""The job that deduplicates events and brings the aggregate tables up to date."""

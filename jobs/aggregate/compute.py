@@ -1,0 +1,90 @@
+"""What one partition comes to: its rows in the three tables and its record, from its events and the copies that lost."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import polars as pl
+
+from jobs.aggregate.tables import partial_usage, usage_tables
+from jobs.run_report import now
+from lake.aggregates.ambiguity import ambiguous_subjects, may_be_ambiguous
+from lake.aggregates.first_last import Moments
+from lake.aggregates.packing import packing
+from lake.aggregates.publish import table_checksums
+from lake.aggregates.sums import sums_of
+from lake.dedupe.winners import CONFLICT
+from lake.events.partition import ROW, Partition, fingerprint
+from lake.state.lateness import arrivals, lateness
+from lake.state.records import READING_RULES, PartitionState
+from schemas.event_rules import keeps, measured_rules, partition_rule, subject_rules
+
+# Some 60 bytes each. More are read once for each time that they are looked at.
+MAX_ROWS_IN_MEMORY = 2**21
+
+
+class Computed(NamedTuple):
+    """A partition's record without the counts of invalid rows, its tables, none where no event is left, and its rows."""
+
+    record: PartitionState
+    tables: dict[str, pl.DataFrame]
+    rows: int
+
+
+def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[str, str]]) -> Computed:
+    """Aggregate the events of a partition that count; nothing is published.
+
+    Raises SumTooLargeError naming meter, date and keys of a sum that is too large.
+    """
+    meter, rows = partition.meter, partition.coded()
+    count = rows.select(pl.len()).collect(engine="streaming").item()
+    if count <= MAX_ROWS_IN_MEMORY:
+        rows = rows.collect(engine="streaming").lazy()
+    packed = packing(rows)
+    ends = packed or Moments()
+    sums = sums_of(count, packed.largest_quantity if packed else None)
+    counting = _counting(partition, rows, lost)
+    usage, arrived = pl.collect_all(
+        [partial_usage(counting, meter, ends, sums), arrivals(counting)], engine="streaming"
+    )
+    where = f"meter {meter.name!r}, {partition.date}"
+    tables = usage_tables(usage, meter, ends, where, sums) if usage.height else {}
+    losers = losers_fingerprint(lost)
+    record = PartitionState(
+        meter_version=meter.version,
+        files=partition.identities,
+        converted=sorted(partition.converted & partition.identities.keys()),
+        rejected=rejected,
+        losers=losers,
+        rules=READING_RULES,
+        quantity_rule=meter.quantity_rule or msgspec.UNSET,
+        fingerprint=fingerprint(partition.identities, meter.version, losers, f"rules {READING_RULES}"),
+        events=int(str(usage["events"].sum())),
+        duplicates=lost.height,
+        conflicts=lost.filter(CONFLICT).height,
+        late=lateness(arrived),
+        checksums=table_checksums(tables),
+        ambiguous_subjects=ambiguous_subjects(tables["usage"].lazy())
+        if tables and may_be_ambiguous(meter)
+        else msgspec.UNSET,
+        aggregated_at=now(),
+    )
+    return Computed(record, tables, count)
+
+
+def _counting(partition: Partition, rows: pl.LazyFrame, lost: pl.DataFrame) -> pl.LazyFrame:
+    """Of the rows of `Partition.coded` those that count: the valid ones but those of `lost`."""
+    rules = [*measured_rules(partition.meter), partition_rule(partition.date)]
+    counting = rows.filter(keeps(rules) & ~pl.col(ROW).is_in(lost[ROW].implode()))
+    # A subject is judged once, and trimmed and judged in every row only where one of them breaks a rule as it is.
+    text = pl.col("subject").cast(pl.String)
+    subjects = rows.select(pl.col("subject").unique()).select(text)
+    if subjects.select(keeps(subject_rules()).all()).collect(engine="streaming").item():
+        return counting
+    return counting.with_columns(text.str.strip_chars()).filter(keeps(subject_rules()))
+
+
+def losers_fingerprint(lost: pl.DataFrame) -> str:
+    """Which rows of a partition lost to a copy, as sixteen hex digits."""
+    return fingerprint({}, lost[ROW].cast(pl.String).str.join(",").item())

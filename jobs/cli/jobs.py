@@ -1,0 +1,269 @@
+"""The command line's jobs: each has a report, and most the lake's lease. Heavy imports are the commands'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli.options import (
+    PLAIN,
+    AsOf,
+    ColumnSet,
+    DryRun,
+    Format,
+    Json,
+    NoLease,
+    OneMeter,
+    TakeLease,
+    TrustClock,
+    Wait,
+    examples,
+    listed,
+    session_of,
+)
+
+if TYPE_CHECKING:
+    from jobs.run_report import Report
+    from lake import Lake
+
+jobs_app = typer.Typer(**PLAIN)
+
+
+@jobs_app.command(
+    epilog=examples(
+        "meterlake land usage.jsonl more.parquet", "gzip -dc usage.jsonl.gz | meterlake land - --format jsonl"
+    )
+)
+def land(
+    context: typer.Context,
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files of events; - reads stdin.")],
+    file_format: Annotated[
+        Format | None, typer.Option("--format", help="What the files are, whatever their names say.")
+    ] = None,
+    _json: Json = False,
+) -> int:
+    """Land events from files. Landing the same input twice adds nothing."""
+
+    def work(lake: Lake, report: Report) -> None:
+        from jobs.land.job import land as job
+
+        job(lake, files, report, file_format)
+
+    return _run_job(context, "land", work)
+
+
+@jobs_app.command(
+    epilog=examples("meterlake aggregate", "meterlake aggregate --meter active_users --rebuild")
+)
+def aggregate(  # noqa: PLR0913, PLR0917 - what to aggregate, and how
+    context: typer.Context,
+    meter: OneMeter = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every open partition anew.")] = False,
+    wait: Wait = False,
+    no_lease: NoLease = False,
+    take_lease: TakeLease = False,
+    _json: Json = False,
+) -> int:
+    """Deduplicate, and bring the aggregate tables up to date."""
+
+    def work(lake: Lake, report: Report) -> None:
+        from jobs.aggregate.job import aggregate as job
+
+        job(lake, report, meter=meter, rebuild=rebuild)
+
+    return _run_job(context, "aggregate", work, wait=None if no_lease else wait, take=take_lease)
+
+
+@jobs_app.command(epilog=examples("meterlake retain --dry-run --as-of 2026-12-31", "meterlake retain"))
+def retain(  # noqa: PLR0913, PLR0917 - what to retain, and how
+    context: typer.Context,
+    dry_run: DryRun = False,
+    as_of: AsOf = None,
+    trust_clock: TrustClock = False,
+    wait: Wait = False,
+    no_lease: NoLease = False,
+    take_lease: TakeLease = False,
+    _json: Json = False,
+) -> int:
+    """Drop expired raw events. Their aggregates stay."""
+
+    def work(lake: Lake, report: Report) -> None:
+        from jobs.retain import retain as job
+
+        job(lake, report, as_of=as_of, dry_run=dry_run, trust_clock=trust_clock)
+
+    return _run_job(
+        context, "retain", work, dry_run=dry_run, wait=None if no_lease else wait, take=take_lease
+    )
+
+
+@jobs_app.command(
+    epilog=examples(
+        "meterlake export --period 2026-06",
+        "meterlake export --period 2026-06 --meter active_users --group-by plan",
+        "meterlake export --verify usage-lake/exports",
+    )
+)
+def export(  # noqa: PLR0913, PLR0917 - what to export, and how
+    context: typer.Context,
+    period: Annotated[str | None, typer.Option("--period", metavar="YYYY-MM", help="The month, UTC.")] = None,
+    meter: OneMeter = None,
+    group_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group-by", metavar="D", help="A dimension beside the subject; again, or with commas."
+        ),
+    ] = None,
+    columns: Annotated[ColumnSet, typer.Option("--columns", help="Columns of usage.csv.")] = "default",
+    csv_safe: Annotated[
+        bool, typer.Option("--csv-safe", help="An apostrophe before text that begins like a formula.")
+    ] = False,
+    close: Annotated[bool, typer.Option("--close", help="Make the period final.")] = False,
+    verify: Annotated[
+        Path | None, typer.Option("--verify", metavar="DIR", help="Check a delivered folder; needs no lake.")
+    ] = None,
+    wait: Wait = False,
+    no_lease: NoLease = False,
+    take_lease: TakeLease = False,
+    _json: Json = False,
+) -> int:
+    """Write a billing revision of a month, if anything changed."""
+    if verify is not None:
+        return _verify_export(context, verify, period, meter)
+    if period is None:
+        raise typer.BadParameter("a month is missing, like 2026-06", param_hint="--period")
+
+    def work(lake: Lake, report: Report) -> None:
+        from jobs.export.billing import parse_period
+        from jobs.export.job import export as job
+        from jobs.export.month import Options
+
+        options = Options(tuple(listed(group_by)), columns, csv_safe)
+        job(lake, report, parse_period(period), meter=meter, options=options, close=close)
+
+    return _run_job(context, "export", work, wait=None if no_lease else wait, take=take_lease)
+
+
+@jobs_app.command(
+    epilog=examples("meterlake nightly", "meterlake --lake /srv/usage-lake nightly --wait --json")
+)
+def nightly(  # noqa: PLR0913, PLR0917 - what may keep it from its work
+    context: typer.Context,
+    as_of: AsOf = None,
+    trust_clock: TrustClock = False,
+    wait: Wait = False,
+    no_lease: NoLease = False,
+    take_lease: TakeLease = False,
+    _json: Json = False,
+) -> int:
+    """Aggregate, export, retain: what cron calls.
+
+    Exports this month, the last, and every earlier one that changed. What fails is reported, and keeps no other meter, month or step from its work.
+    """
+
+    def work(lake: Lake, report: Report) -> None:
+        from jobs.nightly import nightly as job
+
+        job(lake, report, as_of=as_of, trust_clock=trust_clock)
+
+    return _run_job(context, "nightly", work, wait=None if no_lease else wait, take=take_lease)
+
+
+@jobs_app.command(epilog=examples("meterlake compact --dry-run", "meterlake compact --meter active_users"))
+def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
+    context: typer.Context,
+    meter: OneMeter = None,
+    dry_run: DryRun = False,
+    as_of: AsOf = None,
+    wait: Wait = False,
+    no_lease: NoLease = False,
+    take_lease: TakeLease = False,
+    _json: Json = False,
+) -> int:
+    """Merge small event files into files of about 128 MB.
+
+    Of dates before yesterday, where the aggregates are up to date; no number changes. The merged files stop counting at once, and a later run removes them: compact or nightly, an hour on.
+    """
+
+    def work(lake: Lake, report: Report) -> None:
+        from jobs.compact import compact as job
+
+        job(lake, report, meter=meter, as_of=as_of, dry_run=dry_run)
+
+    return _run_job(
+        context, "compact", work, dry_run=dry_run, wait=None if no_lease else wait, take=take_lease
+    )
+
+
+@jobs_app.command(epilog=examples("meterlake verify", "meterlake verify --meter active_users"))
+def verify(
+    context: typer.Context,
+    meter: OneMeter = None,
+    wait: Wait = False,
+    no_lease: NoLease = False,
+    take_lease: TakeLease = False,
+    _json: Json = False,
+) -> int:
+    """Hold what is published against the raw events.
+
+    Derives it once more, names each difference, and changes nothing. Of sealed partitions the checksum counts that was taken when they were sealed.
+    """
+
+    def work(lake: Lake, report: Report) -> None:
+        from jobs.verify.job import verify as job
+
+        job(lake, report, meter=meter)
+
+    return _run_job(context, "verify", work, wait=None if no_lease else wait, take=take_lease)
+
+
+def _run_job(  # noqa: PLR0913 - a job, and how it takes the lease
+    context: typer.Context,
+    job: str,
+    work: Callable[[Lake, Report], None],
+    *,
+    dry_run: bool = False,
+    wait: bool | None = None,
+    take: bool = False,
+) -> int:
+    """Run a job with a report, and with the lake's lease unless `wait` is None or nothing will be touched."""
+    session = session_of(context)
+    lake = session.lake()
+    import msgspec
+
+    from jobs.run_report import reported
+    from jobs.screen import run
+    from lake import paths
+    from lake.aggregates.ambiguity import HINT as AMBIGUITY_HINT
+    from lake.storage.lease import leased
+
+    with reported(lake, job, dry_run=dry_run) as report:
+        if not dry_run:
+            session.report_file = lake.storage.uri(paths.run(report.started_at, job))
+        if wait is not None and not dry_run:
+            with leased(lake.storage, job, wait=wait, take=take) as storage:
+                work(lake.over(storage), report)
+        else:
+            work(lake, report)
+    document = msgspec.to_builtins(report) | {"report_file": session.report_file}
+    session.answer(
+        document, lambda console: run.report(console, report, session.report_file), report.problems
+    )
+    session.note(report.notes, AMBIGUITY_HINT)
+    return report.exit_code
+
+
+def _verify_export(context: typer.Context, folder: Path, *others: object) -> int:
+    if any(other is not None for other in others):
+        raise typer.BadParameter("expected no --period and no --meter beside it", param_hint="--verify")
+    session = session_of(context)
+    from jobs.export.verify import verify_exports
+    from jobs.screen import humanize
+
+    found = verify_exports(folder)
+    problems = [problem for revision in found for problem in revision.problems]
+    session.answer({"revisions": found}, lambda console: humanize.verified(console, found), problems)
+    return 1 if problems else 0

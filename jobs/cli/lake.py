@@ -1,0 +1,96 @@
+"""The command line's way in: make a lake, see one made and filled, see how one is. Heavy imports are the commands'."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.cli.options import PLAIN, PROGRAM, Json, examples, session_of
+from jobs.cli.session import console_on, plain
+from schemas.errors import RefusedError
+
+DEFAULT_RUNS = 5
+DEMO_FOLDER = "demo-lake"
+# Stands in a folder that `demo` has made, and only such a folder is ever replaced by it.
+DEMO_MARKER = "meterlake-demo"
+
+lake_app = typer.Typer(**PLAIN)
+
+
+@lake_app.command(epilog=examples("meterlake init", "meterlake --lake usage-lake init"))
+def init(context: typer.Context, _json: Json = False) -> int:
+    """Make an empty lake. One that is there already stays as it is."""
+    from lake import Lake, paths
+    from lake.storage import open_storage
+
+    session = session_of(context)
+    made = not open_storage(session.url, session.storage_options).exists(paths.MARKER)
+    lake = Lake.init(session.url, session.storage_options)
+    said = f"{'made a lake' if made else 'there is a lake already'}: {lake.url}"
+    session.answer(
+        {"lake": lake.url, "made": made}, lambda console: console.print(plain(said), soft_wrap=True)
+    )
+    return 0
+
+
+@lake_app.command(epilog=examples("meterlake demo", "meterlake demo /tmp/try-meterlake"))
+def demo(
+    context: typer.Context,
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where to make the lake.")] = DEMO_FOLDER,
+    _json: Json = False,
+) -> int:
+    """Make a small lake, and run the whole thing on it.
+
+    It is of the active-users use case. The lake of an earlier demo is replaced; --lake is not looked at.
+    """
+    from jobs.demo.job import demo as job
+
+    session = session_of(context)
+    _fresh_demo_folder(Path(folder))
+    # People watch the demo as it goes; with --json that is progress, and belongs on stderr.
+    answers = job(folder, console_on(sys.stderr if session.as_json else sys.stdout))
+    if session.as_json:
+        session.answer(answers, lambda _: None)
+    return 0
+
+
+@lake_app.command(epilog=examples("meterlake status", "meterlake status --runs 20 --json"))
+def status(
+    context: typer.Context,
+    runs: Annotated[
+        int, typer.Option("--runs", min=0, metavar="N", help="How many of the last runs.")
+    ] = DEFAULT_RUNS,
+    _json: Json = False,
+) -> int:
+    """Show what is fresh, late or rejected.
+
+    Per meter: events, newest date, partitions out of date and sealed, quarantined rows, duplicates, and how
+    late events arrive (percentiles to within a tenth). Then the last runs. Reads no event data.
+    """
+    session = session_of(context)
+    lake = session.lake()
+    from jobs.screen import status
+    from jobs.status import status_with_days
+
+    found, daily = status_with_days(lake, runs)
+    session.answer(found, lambda console: status.status(console, found, daily), found.all_problems)
+    return found.exit_code
+
+
+def _fresh_demo_folder(folder: Path) -> None:
+    """Make an empty folder for a demo. Raises RefusedError where something else than a demo is."""
+    if (folder / DEMO_MARKER).is_file():
+        shutil.rmtree(folder)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RefusedError(
+            "this is not a demo's folder, so it is not replaced",
+            where=str(folder),
+            expected="a new or empty folder, or that of an earlier demo",
+            hint=f"name another folder: {PROGRAM} demo FOLDER",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DEMO_MARKER).write_text("Made by `meterlake demo`, which may replace this folder.\n")

@@ -1,0 +1,89 @@
+"""Options that several commands have, and what a command takes from its context. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+import typer
+
+from jobs.cli.completion import complete_meter
+from jobs.cli.session import Session
+
+PROGRAM = "meterlake"
+EXIT_USAGE = 2
+# Plain help: it fits 80 columns, needs no rich, and starts fast.
+PLAIN: dict[str, Any] = {"rich_markup_mode": None}
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help: command lines, each as it can be copied."""
+    # The first character keeps the lines from being filled up.
+    return "\n".join(["\b", "Example:" if len(commands) == 1 else "Examples:", *(f"  {c}" for c in commands)])
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).date()
+    except ValueError:
+        raise typer.BadParameter(f"expected a date like 2026-06-19, found {text!r}") from None
+
+
+# Only declares the option: `run` has looked for it.
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
+Format = Literal["json", "jsonl", "csv", "parquet"]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait while another job works on this lake, rather than end.")
+]
+OneMeter = Annotated[
+    str | None,
+    typer.Option("--meter", metavar="M", help="Only this meter.", autocompletion=complete_meter),
+]
+TheMeter = Annotated[
+    str, typer.Option("--meter", metavar="M", help="The meter's name.", autocompletion=complete_meter)
+]
+ColumnSet = Literal["default", "open-spanner", "focus"]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the same plan, and touch nothing.")]
+TrustClock = Annotated[
+    bool,
+    typer.Option(
+        "--trust-clock", help="This machine's clock is right, though all in the lake is much older."
+    ),
+]
+NoLease = Annotated[
+    bool,
+    typer.Option(
+        "--no-lease", help="Take no lease: nothing keeps another job from working at the same time."
+    ),
+]
+TakeLease = Annotated[
+    bool,
+    typer.Option(
+        "--take-lease", help="Take over a lease that can't be read, or that ends later than any can."
+    ),
+]
+AsOf = Annotated[
+    dt.date | None,
+    typer.Option("--as-of", parser=_date, metavar="DATE", help="The date to count from; default today, UTC."),
+]
+
+
+def listed(given: list[str] | None) -> list[str]:
+    """The names that an option gave, each time one or several with commas between."""
+    return [name.strip() for text in given or () for name in text.split(",")]
+
+
+def session_of(context: typer.Context) -> Session:
+    """The session that `run` has given to the program."""
+    session: Session = context.find_root().obj
+    return session
+
+
+def help_if_bare(context: typer.Context) -> int | None:
+    """Where no command is named, the help on stderr and the exit code of a wrong usage."""
+    if context.invoked_subcommand is not None:
+        return None
+    if session_of(context).as_json:
+        raise typer.TyperException("a command is missing")
+    typer.echo(context.get_help(), err=True)
+    return EXIT_USAGE

@@ -1,0 +1,155 @@
+"""The command line's questions: `query` and `values`. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli import question_options as options
+from jobs.cli.options import PLAIN, Json, TheMeter, examples, listed, session_of
+from jobs.cli.session import Session, complain
+
+if TYPE_CHECKING:
+    from jobs.query import Answered
+
+# Of many, the newest are those that people look for.
+MAX_STALE_DATES = 3
+
+query_app = typer.Typer(**PLAIN)
+
+
+@query_app.command(
+    epilog=examples(
+        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01",
+        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
+        "    --bucket none --group-by subject --top 10 --filter \"plan != 'free'\"",
+        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
+        "    --distinct workspace --rolling 28",
+        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
+        "    --bucket month --group-by subject --share --compare previous",
+    )
+)
+def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
+    context: typer.Context,
+    meter: TheMeter,
+    since: options.Since,
+    until: options.Until,
+    bucket: options.Bucket = "day",
+    group_by: options.GroupBy = None,
+    where: options.Where = None,
+    top: options.Top = None,
+    zone: options.Zone = "UTC",
+    fill: options.Fill = False,
+    measures: options.Measures = False,
+    share: options.Share = False,
+    compare: options.Compare = None,
+    over: options.Over = None,
+    distinct: options.Distinct = None,
+    rolling: options.Rolling = None,
+    explain: options.Explain = False,
+    answer_format: options.AnswerFormat = "table",
+    output: options.Output = None,
+    _json: Json = False,
+) -> int:
+    """Answer how much was used.
+
+    From the aggregates where they can answer, else from deduplicated events: hours, days of a zone, filters on
+    quantity.
+    """
+    session = session_of(context)
+    chosen = _format_of(session, answer_format, output)
+    lake = session.lake()
+    from jobs import query
+    from lake.query.answer import instant
+    from lake.query.question import Question
+
+    question = Question(
+        since=instant(since, zone),
+        until=instant(until, zone),
+        bucket=bucket,
+        by=tuple(listed(group_by)),
+        where=where,
+        top=top,
+        zone=zone,
+        fill=fill,
+        measures=measures,
+        share=share,
+        compare=compare,
+        over=over,
+        distinct=distinct,
+        rolling=rolling,
+    )
+    found = query.ask(lake, meter, question)
+    _tell(session, found, explain=explain)
+    query.give(session, found, chosen, output)
+    return 0
+
+
+@query_app.command(epilog=examples("meterlake values --meter active_users --dimension plan"))
+def values(
+    context: typer.Context,
+    meter: TheMeter,
+    dimension: Annotated[str, typer.Option("--dimension", metavar="D", help="A dimension, or subject.")],
+    since: Annotated[
+        dt.date | None,
+        typer.Option("--from", parser=options.parse_moment, metavar="DATE", help="First date."),
+    ] = None,
+    until: Annotated[
+        dt.date | None,
+        typer.Option("--to", parser=options.parse_moment, metavar="DATE", help="Date after the last."),
+    ] = None,
+    _json: Json = False,
+) -> int:
+    """List a dimension's observed values with their events."""
+    for option, given in (("--from", since), ("--to", until)):
+        if isinstance(given, dt.datetime):
+            raise typer.BadParameter("expected a date like 2026-06-19, found a time", param_hint=option)
+    session = session_of(context)
+    lake = session.lake()
+    from jobs.screen import humanize
+    from lake.storage.changed_files import asked_again
+
+    found = asked_again(lambda: lake.values(meter, dimension, since, until).collect())
+    document = {"meter": meter, "dimension": dimension, "values": found.to_dicts()}
+    session.answer(document, lambda console: humanize.values(console, dimension, found))
+    return 0
+
+
+def _format_of(
+    session: Session, asked: options.AnswerFormatName, output: Path | None
+) -> options.AnswerFormatName:
+    if session.as_json:
+        if asked not in ("table", "json"):
+            raise typer.BadParameter(
+                f"expected json or nothing beside --json, found {asked}", param_hint="--format"
+            )
+        return "json"
+    if asked == "parquet" and output is None and sys.stdout.isatty():
+        raise typer.BadParameter(
+            "Parquet is not for a terminal; name a file with --output", param_hint="--format"
+        )
+    return asked
+
+
+def _tell(session: Session, found: Answered, *, explain: bool) -> None:
+    """On stderr, what the answer is from where that was asked for, and always what makes it incomplete."""
+    if explain:
+        for line in found.explained():
+            complain(line, kind="explain")
+    for meter, stale in found.stale_dates().items():
+        dates = ", ".join(f"{date} ({why})" for date, why in list(stale.items())[-MAX_STALE_DATES:])
+        few = len(stale) <= MAX_STALE_DATES
+        place = "this range" if len(found.parts) == 1 else f"meter {meter!r}"
+        are = f"1 date of {place} is" if len(stale) == 1 else f"{len(stale):,} dates of {place} are"
+        complain(
+            f"{are} out of date{'' if few else ', the last of them'}: {dates}",
+            "the answer is as of the last aggregation; for newer events run: meterlake aggregate",
+            "note",
+        )
+    from lake.aggregates.ambiguity import HINT
+
+    session.note(found.notes(), HINT)

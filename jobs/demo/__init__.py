@@ -1,0 +1,1 @@
+"""The demo: a small lake of the active-users use case."""

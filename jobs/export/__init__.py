@@ -1,0 +1,1 @@
+"""The job that writes billing revisions, and the check of what was delivered."""

@@ -1,0 +1,222 @@
+"""What is billed, pure: the rows of a period, what changed since the revision before, and the sets of columns."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from lake.aggregates.measures import aggregated
+from lake.aggregates.quantities import range_totals
+from lake.aggregates.rounding import from_double
+from schemas.errors import BadInputError, RefusedError
+from schemas.meter import Meter
+from schemas.tables import EARLIER_QUOTIENT, INSTANT, MEASURES, SERIES_COUNT, Adjustment, Billed, column_types
+
+# Quantities of these add up: the sum over an export's rows is the usage of all subjects together; and levels of series.
+ADDITIVE = frozenset({"sum", "count"})
+BILLED = list(column_types(Billed))
+ADJUSTMENT = list(column_types(Adjustment))
+COLUMN_SETS = ("default", "open-spanner", "focus")
+OPEN_SPANNER = ("bucket_start", "subject", "meter", "bucket_size", "aggregation", "unit", "quantity")
+# Rows of an aggregate table that are merged at once: some 500 MB.
+PART_ROWS = 1_000_000
+_PERIOD = re.compile(r"(\d{4})-(\d{2})")
+
+
+class Period(NamedTuple):
+    """A calendar month of UTC."""
+
+    start: dt.date
+    end: dt.date
+
+    def __str__(self) -> str:
+        """As in paths and on the command line: `2026-06`."""
+        return self.start.isoformat()[:7]
+
+    @property
+    def length(self) -> dt.timedelta:
+        """How long the month is."""
+        return self.end - self.start
+
+
+def month_of(date: dt.date) -> Period:
+    """The month that a date lies in."""
+    start = date.replace(day=1)
+    return Period(start, (start + dt.timedelta(days=32)).replace(day=1))
+
+
+def parse_period(text: str) -> Period:
+    """A month from text like `2026-06`. Raises BadInputError for any other."""
+    match = _PERIOD.fullmatch(text)
+    if not match or not 1 <= int(match[2]) <= 12 or not 1 <= int(match[1]) < 9999:
+        raise BadInputError("not a period", expected="a month like 2026-06", found=repr(text))
+    return month_of(dt.date(int(match[1]), int(match[2]), 1))
+
+
+def shares(rows: pl.LazyFrame, part_rows: int = PART_ROWS) -> list[pl.Expr]:
+    """Conditions on `subject` that share rows out, in order of subjects, into parts of about this many rows.
+
+    Each part is then worked on by itself, so that memory does not grow with the number of rows; what comes out is the
+    same for any number of parts. One subject is never shared out.
+    """
+    count = rows.select(pl.len()).collect(engine="streaming").item()
+    parts = -(-count // part_rows)
+    sample = (
+        rows.select("subject").gather_every(max(1, part_rows // 100)).collect(engine="streaming")["subject"]
+    )
+    ordered = sample.sort()
+    cuts = sorted({ordered[part * len(ordered) // parts] for part in range(1, parts)})
+    subject = pl.col("subject")
+    above = [pl.lit(value=True), *(subject >= cut for cut in cuts)]
+    below = [*(subject < cut for cut in cuts), pl.lit(value=True)]
+    return [low & high for low, high in zip(above, below, strict=True)]
+
+
+def bill(rows: pl.LazyFrame, meter: Meter, period: Period, by: Sequence[str]) -> pl.LazyFrame:
+    """The usage of a period by subject and the dimensions of `by`, from rows of an aggregate table of its dates.
+
+    Columns of `Billed`, subject, dimensions, and every measure, null where it takes a sum that is too large, and with
+    `series` the number of those that were added; sorted by subject and dimensions.
+    """
+    keys = ["subject", *by]
+    counted = [] if meter.series is None else [SERIES_COUNT]
+    measured = range_totals(rows, meter, keys, period.start, period.length)
+    return measured.sort(keys).select(*about(meter, period), *keys, *MEASURES, *counted)
+
+
+def is_additive(meter: Meter) -> bool:
+    """Whether the sum over an export's rows is the usage of all subjects together."""
+    return meter.aggregation in ADDITIVE or meter.series is not None
+
+
+def changes(before: pl.LazyFrame, after: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
+    """The adjustments that turn the quantities of one revision into those of the next.
+
+    Both frames have `keys`, all that name a row, and `quantity`. Gives the keys, `quantity_before`,
+    `quantity_after` (null where there is no such row) and `quantity_change`, which counts a missing row as 0;
+    only rows whose quantity differs, sorted by keys.
+    """
+    quantity = pl.col("quantity")
+    old = before.select(*keys, quantity.alias("quantity_before"))
+    new = after.select(*keys, quantity.alias("quantity_after"))
+    both = old.join(new, on=list(keys), how="full", coalesce=True, nulls_equal=True)
+    change = pl.col("quantity_after").fill_null(0) - pl.col("quantity_before").fill_null(0)
+    differs = pl.col("quantity_before").ne_missing(pl.col("quantity_after"))
+    return both.filter(differs).select(*keys, *ADJUSTMENT[:2], change.alias(ADJUSTMENT[2])).sort(keys)
+
+
+def adjusted(before: pl.LazyFrame, adjustments: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
+    """The keys and quantities of a revision, from those of the one before and its adjustments."""
+    kept = before.select(*keys, "quantity").join(
+        adjustments, on=list(keys), how="anti", nulls_equal=True, maintain_order="left"
+    )
+    changed = adjustments.filter(pl.col("quantity_after").is_not_null())
+    return pl.concat([kept, changed.select(*keys, pl.col("quantity_after").alias("quantity"))]).sort(keys)
+
+
+def stated_usage(usage: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the rows of a revision's `usage` with `quantity` as a decimal.
+
+    Earlier versions stated that of avg and rate as a double; it is computed from the other measures of the row.
+    """
+    if usage.collect_schema()["quantity"] != EARLIER_QUOTIENT:
+        return usage
+    is_rate = pl.col("aggregation") == "rate"
+    length = pl.col("period_end") - pl.col("period_start")
+    quantity = pl.when(is_rate).then(aggregated("rate", length)).otherwise(aggregated("avg"))
+    return usage.with_columns(quantity.alias("quantity"))
+
+
+def stated_adjustments(adjustments: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the rows of a revision's `adjustments` with their quantities as decimals, doubles rounded half-even."""
+    doubles = [name for name, dtype in adjustments.collect_schema().items() if dtype == EARLIER_QUOTIENT]
+    return adjustments.with_columns(from_double(pl.col(name)) for name in doubles if name in ADJUSTMENT)
+
+
+def with_left_out(
+    usage: pl.LazyFrame, left_out: Sequence[Mapping[str, Any]], before: pl.LazyFrame, keys: Sequence[str]
+) -> pl.LazyFrame:
+    """The keys and quantities of a revision, those of the rows that it leaves out being as `before` stated them."""
+    stated = before.join(keys_frame(before, left_out, keys), on=list(keys), how="semi", nulls_equal=True)
+    return pl.concat([usage.select(*keys, "quantity"), stated.select(*keys, "quantity")])
+
+
+def keys_frame(like: pl.LazyFrame, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> pl.LazyFrame:
+    """The keys of some rows as a frame, with the types that they have in another one."""
+    schema = like.collect_schema()
+    return pl.LazyFrame(list(rows), schema={name: schema[name] for name in keys})
+
+
+def in_columns(usage: pl.LazyFrame, by: Sequence[str], columns: str) -> pl.LazyFrame:
+    """The rows of `bill` in one of the `COLUMN_SETS`, in the same order."""
+    return {"default": _default, "open-spanner": _open_spanner, "focus": _focus}[columns](usage, by)
+
+
+def check_columns(meter: Meter, by: Sequence[str], columns: str, where: str) -> None:
+    """Whether this meter can be exported so; `where` is the export's folder.
+
+    Raises BadInputError for an unknown or colliding dimension, and RefusedError for FOCUS columns of a meter whose
+    quantities do not add up.
+    """
+    taken = {*BILLED, *ADJUSTMENT, *OPEN_SPANNER, *([] if meter.series is None else [SERIES_COUNT])}
+    for position, name in enumerate(by):
+        if name not in meter.dimension_names or name in by[:position] or name in taken:
+            free = [dimension for dimension in meter.dimension_names if dimension not in taken]
+            raise BadInputError(
+                f"an export of meter {meter.name!r} can't be grouped by {name!r}",
+                where=where,
+                expected=f"some of its dimensions, each once: {', '.join(free)}" if free else "no dimension",
+                found=", ".join(by),
+                hint=f"these names are taken by columns: {', '.join(sorted(taken))}" if name in taken else "",
+            )
+    if columns == "focus" and not is_additive(meter):
+        raise RefusedError(
+            "FOCUS rows are added up, which is wrong for this meter",
+            where=f"meter {meter.name!r}",
+            expected=f"a meter of {' or '.join(sorted(ADDITIVE))}, or a gauge with series",
+            found=f"one of {meter.aggregation}",
+            hint="export it with --columns default or open-spanner",
+        )
+
+
+def about(meter: Meter, period: Period) -> list[pl.Expr]:
+    """The columns of `Billed`, which are the same in every row of an export."""
+    start, end = (dt.datetime.combine(date, dt.time(), dt.UTC) for date in period)
+    texts = {"meter": meter.name, "unit": meter.unit, "aggregation": meter.aggregation}
+    return [
+        pl.lit(start, INSTANT).alias("period_start"),
+        pl.lit(end, INSTANT).alias("period_end"),
+        *(pl.lit(text).alias(name) for name, text in texts.items()),
+    ]
+
+
+def _default(usage: pl.LazyFrame, _by: Sequence[str]) -> pl.LazyFrame:
+    return usage
+
+
+def _open_spanner(usage: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
+    more = [pl.col("period_start").alias("bucket_start"), pl.lit("month").alias("bucket_size")]
+    return usage.with_columns(more).select(*OPEN_SPANNER, *by)
+
+
+def _focus(usage: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
+    """FOCUS 1.2's names for usage without any price or cost; a charge is a subject's whole month."""
+    start, end = pl.col("period_start"), pl.col("period_end")
+    return usage.select(
+        BillingPeriodStart=start,
+        BillingPeriodEnd=end,
+        ChargePeriodStart=start,
+        ChargePeriodEnd=end,
+        ChargeCategory=pl.lit("Usage"),
+        # Set only where a row corrects one of an earlier invoice.
+        ChargeClass=pl.lit(None, pl.String),
+        SubAccountId="subject",
+        ConsumedQuantity="quantity",
+        ConsumedUnit="unit",
+        SkuMeter="meter",
+        Tags=pl.struct(by).struct.json_encode() if by else pl.lit("{}"),
+    )

@@ -1,0 +1,75 @@
+"""The dates that an export of a month is made of, and whether it is their events that changed since a revision."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from jobs.export.billing import Period, month_of
+from lake.calendar import days_before
+from lake.events.partition import fingerprint
+from lake.revisions import RevisionInfo
+from lake.state.changes import known_files
+from lake.state.records import MeterState, PartitionState
+
+Records = Mapping[dt.date, PartitionState]
+
+
+class Events(NamedTuple):
+    """The events of some dates as two fingerprints; while either is the same, no event came, went or lost.
+
+    `rows` is of the table `usage`, which neither a copied lake, merged files, `series` nor `carry_days` changes.
+    `files` is of the event files and of the rows that lost, which no other version of the program changes.
+    """
+
+    rows: str
+    files: str
+
+
+def month_records(state: MeterState, period: Period, carry_days: int) -> dict[dt.date, PartitionState]:
+    """Return the records of the dates with events that an export of a month is made of, in order of their dates."""
+    first = days_before(period.start, carry_days).toordinal()
+    dates = map(dt.date.fromordinal, range(first, period.end.toordinal()))
+    found = ((date, state.partitions.get(date)) for date in dates)
+    return {date: record for date, record in found if record is not None and record.events}
+
+
+def inputs_by_date(records: Records) -> dict[str, str]:
+    """Return the fingerprint of the inputs of each date, as a manifest names them."""
+    return {date.isoformat(): record.fingerprint for date, record in records.items()}
+
+
+def months_with_inputs(state: MeterState, carry_days: int, until: Period) -> set[Period]:
+    """Return the months up to `until` whose exports are made of at least one date with events."""
+    dates = [date for date, record in state.partitions.items() if record.events and date < until.end]
+    months = {
+        month_of(dt.date(year, month, 1)) for year, month in {(date.year, date.month) for date in dates}
+    }
+    if carry_days:
+        # A level goes on into the months after its last event.
+        last = min(until.end.toordinal() - 1, max(map(dt.date.toordinal, dates), default=0) + carry_days)
+        for first in sorted(months):
+            following = month_of(first.end)
+            while following.start.toordinal() <= last and month_records(state, following, carry_days):
+                months.add(following)
+                following = month_of(following.end)
+    return months
+
+
+def event_fingerprints(records: Records) -> Events:
+    """Return the fingerprints of the events of these dates."""
+    rows = [f"{date} {record.checksums.get('usage', record.fingerprint)}" for date, record in records.items()]
+    files = {
+        f"{date} {name}": identity
+        for date, record in records.items()
+        for name, identity in known_files(record).items()
+    }
+    losers = [f"{date} {record.losers}" for date, record in records.items()]
+    return Events(fingerprint({}, *rows), fingerprint(files, *losers))
+
+
+def has_same_events(info: RevisionInfo, state: MeterState, period: Period) -> bool:
+    """Whether the events of a month are those that its last revision was made of, as far as is known of it."""
+    now = event_fingerprints(month_records(state, period, info.carry_days))
+    return now.rows == info.event_rows or now.files == info.event_files

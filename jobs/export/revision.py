@@ -1,0 +1,215 @@
+"""The next revision of an export: its files, what they adjust, its manifest, and publishing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from jobs.export.billing import (
+    about,
+    adjusted,
+    bill,
+    changes,
+    in_columns,
+    is_additive,
+    keys_frame,
+    shares,
+    stated_adjustments,
+    stated_usage,
+    with_left_out,
+)
+from jobs.export.files import ADJUSTMENTS, USAGE, Drafts
+from jobs.export.inputs import event_fingerprints, has_same_events
+from jobs.export.month import MonthExport
+from jobs.run_report import ExportReport
+from lake.aggregates.sums import lacks_quantity
+from lake.checksums import rows_checksum
+from lake.revisions import Close, Manifest, Revisions
+from schemas.tables import MEASURES
+
+
+def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
+    export: MonthExport,
+    revisions: Revisions,
+    rows: pl.LazyFrame,
+    done: ExportReport,
+    closed: Close | None,
+    *,
+    may_be_empty: bool,
+) -> None:
+    """Make the next revision, unless its rows are those of the one before, or it were the first and had none.
+
+    What of a closed month differs without any event having come or gone waits until a person asks for it.
+    """
+    made = Drafts(export.storage, additive=is_additive(export.meter))
+    try:
+        usage, done.left_out = _usage(export, rows, made)
+        if revisions.last:
+            if not _adjust(export, revisions, usage, made, done):
+                return
+        elif not (may_be_empty or done.left_out or usage.head(1).collect().height):
+            # Of dates before the month whose levels were all 0, or too long ago.
+            return
+        if closed:
+            made.drop(f"{USAGE}.parquet")
+        else:
+            chosen = export.options
+            shown = in_columns(usage, chosen.by, chosen.columns)
+            made.csv(f"{USAGE}.csv", shown, full=chosen.columns == "default", safe=chosen.csv_safe)
+        manifest = _manifest(export, revisions, made, closed)
+        if done.left_out:
+            manifest = msgspec.structs.replace(manifest, left_out=done.left_out)
+        if export.seen and export.seen.is_small and not closed and not done.left_out:
+            export.seen.billed = rows_checksum(usage.select(*export.keys, "quantity").collect())
+        publish_revision(revisions, manifest, made)
+    finally:
+        made.clear()
+    done.action, done.revision = "exported", manifest.revision
+    done.rows = manifest.files[f"{USAGE}.csv"].rows if not closed else 0
+    done.bytes_written = sum(file.size_bytes for file in manifest.files.values())
+
+
+def _adjust(
+    export: MonthExport, revisions: Revisions, usage: pl.LazyFrame, made: Drafts, done: ExportReport
+) -> bool:
+    """Write what changes since the last revision; False if that is nothing to be published."""
+    before = _before(export, revisions)
+    # What has no number now is as it was stated last, until it has one.
+    unknown = keys_frame(before, done.left_out, export.keys)
+    before = before.join(unknown, on=export.keys, how="anti", nulls_equal=True)
+    # By the rows of both revisions, since whole subjects may have come and gone.
+    parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
+    changed_rows = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
+    adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", changed_rows)
+    changed = adjustments.select(pl.len()).collect().item()
+    same = done.left_out == revisions.left_out(revisions.last) and not changed
+    if not changed and (revisions.is_closed or (same and _same_rows(revisions, usage, parts))):
+        return False
+    if revisions.is_closed and not export.on_request and _same_events(export, revisions, usage, parts):
+        done.pending_adjustments = changed
+        return False
+    done.adjustments = changed
+    made.csv(f"{ADJUSTMENTS}.csv", adjustments, full=True, safe=export.options.csv_safe)
+    return True
+
+
+def publish_revision(revisions: Revisions, manifest: Manifest, made: Drafts) -> None:
+    """Publish what was made; a step of its own, since it is the one that a full disk fails."""
+    revisions.publish(manifest, made.local)
+
+
+def quantities(revisions: Revisions, number: int, keys: Sequence[str]) -> pl.LazyFrame:
+    """The keys and quantities that a revision states: its own rows, or since the close those with all adjustments.
+
+    A row that it leaves out is as the revision before stated it.
+    """
+    earlier = max((each for each in revisions.numbers if each < number), default=0)
+    if revisions.kind(number) == USAGE:
+        usage = stated_usage(revisions.scan(number, f"{USAGE}.parquet")).select(*keys, "quantity")
+        left_out = revisions.left_out(number)
+        if not (left_out and earlier):
+            return usage
+        return with_left_out(usage, left_out, quantities(revisions, earlier, keys), keys)
+    before = quantities(revisions, earlier, keys)
+    return adjusted(before, stated_adjustments(revisions.scan(number, f"{ADJUSTMENTS}.parquet")), keys)
+
+
+def _usage(
+    export: MonthExport, rows: pl.LazyFrame, made: Drafts
+) -> tuple[pl.LazyFrame, list[dict[str, Any]]]:
+    """Write the rows that are billed; return them, and the keys of those that have no number, since a sum is too large."""
+    name = f"{USAGE}.parquet"
+    usage = made.parquet(name, [_bill(export, rows.filter(share)) for share in shares(rows)])
+    left_out = usage.filter(lacks_quantity()).select(export.keys).collect(engine="streaming")
+    if left_out.height:
+        whole = made.local[name]
+        usage = made.parquet(name, [usage.filter(~lacks_quantity())])
+        whole.unlink()
+    return usage, left_out.to_dicts()
+
+
+def _before(export: MonthExport, revisions: Revisions) -> pl.LazyFrame:
+    """What the last revision states, from the rows that it was made of if they are at hand, else from its files."""
+    seen = export.seen
+    if seen and seen.is_small and seen.known and seen.known.quantities:
+        rows = seen.recent.before(*export.period)
+        stated = _bill(export, rows).select(*export.keys, "quantity").collect()
+        if rows_checksum(stated) == seen.known.quantities:
+            return stated.lazy()
+    return quantities(revisions, revisions.last, export.keys)
+
+
+def _bill(export: MonthExport, rows: pl.LazyFrame) -> pl.LazyFrame:
+    return bill(rows, export.meter, export.period, export.options.by)
+
+
+def _adjustments(export: MonthExport, before: pl.LazyFrame, usage: pl.LazyFrame) -> pl.LazyFrame:
+    constant = about(export.meter, export.period)
+    return changes(before, usage, export.keys).select(*constant, pl.all())
+
+
+def _same_rows(revisions: Revisions, usage: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
+    """Whether these rows are those of the last revision, whatever their inputs."""
+    before = stated_usage(revisions.scan(revisions.last, f"{USAGE}.parquet"))
+    return before.collect_schema() == usage.collect_schema() and _equal(before, usage, parts)
+
+
+def _same_events(
+    export: MonthExport, revisions: Revisions, usage: pl.LazyFrame, parts: Sequence[pl.Expr]
+) -> bool:
+    """Whether the last revision was made of the same events, so that only the definition or the program changed.
+
+    Where nothing is known of its events, what it says of them counts: all measures but the quantity.
+    """
+    last = revisions.last
+    info = revisions.info(last)
+    if info.event_rows or info.event_files:
+        return has_same_events(info, export.state, export.period)
+    if revisions.kind(last) != USAGE:
+        return False
+    before = revisions.scan(last, f"{USAGE}.parquet")
+    columns = [*export.keys, *(name for name in MEASURES if name != "quantity")]
+    stated, now = (rows.filter(pl.col("events") > 0).select(columns) for rows in (before, usage))
+    return _equal(stated, now, parts)
+
+
+def _equal(before: pl.LazyFrame, after: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
+    """Whether two frames of the same columns have the same rows; looks at one part after the other."""
+    columns = after.collect_schema().names()
+    return not any(
+        one.filter(share)
+        .join(other.filter(share), on=columns, how="anti", nulls_equal=True)
+        .select(pl.len())
+        .collect(engine="streaming")
+        .item()
+        for share in parts
+        for one, other in ((before, after), (after, before))
+    )
+
+
+def _manifest(export: MonthExport, revisions: Revisions, made: Drafts, closed: Close | None) -> Manifest:
+    meter, options, last = export.meter, export.options, revisions.last
+    events = event_fingerprints(export.records)
+    series = msgspec.UNSET if meter.series is None else sorted(meter.series)
+    return Manifest(
+        meter=meter.name,
+        period=str(export.period),
+        revision=last + 1,
+        kind=ADJUSTMENTS if closed else USAGE,
+        unit=meter.unit,
+        aggregation=meter.aggregation,
+        group_by=list(options.by),
+        columns=options.columns,
+        csv_safe=options.csv_safe,
+        series=series,
+        meter_version=meter.version,
+        previous_sha256=revisions.info(last).sha256 if last else None,
+        inputs=export.inputs,
+        files=made.described(),
+        event_rows=events.rows,
+        event_files=events.files,
+        carry_days=export.carry_days or msgspec.UNSET,
+    )

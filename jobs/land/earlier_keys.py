@@ -1,0 +1,72 @@
+"""Events of CloudEvents whose ids have a slash, which an earlier version has landed under another key.
+
+Earlier versions gave `source/id` to all, also where the id has a slash, so that two events could have one key. An event
+that is landed again after the upgrade is the same event only under the key that it has in the lake.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import polars as pl
+
+from jobs.land.earlier_attempt import definition_of
+from jobs.land.parse.cloudevents import ESCAPED, earlier_key
+from lake import paths
+from lake.storage import Storage, StoredFile
+
+_KEY, _EARLIER = "idempotency_key", "#earlier"
+_SAME = ("subject", "quantity")
+
+
+def keep_earlier_keys(
+    storage: Storage, meter: str, events: pl.DataFrame, landed_at: dt.datetime
+) -> pl.DataFrame:
+    """Return the events, those under their earlier key that lie in the lake under it, landed by an earlier version.
+
+    The same is what has that key, subject and quantity and, unless the event had none of its own, that timestamp.
+    Reads files only where a key is escaped: those of the dates of such events, or of all where one has no timestamp.
+    """
+    escaped = events.filter(pl.col(_KEY).str.starts_with(ESCAPED))
+    if escaped.is_empty():
+        return events
+    keys = {key: earlier_key(key) for key in escaped[_KEY].unique()}
+    dates = None if _is_untimed(escaped, landed_at) else set(escaped["timestamp"].dt.date())
+    landed = _landed_before(storage, meter, dates, {key for key in keys.values() if key})
+    known = escaped.with_columns(pl.col(_KEY).replace_strict(keys).alias(_EARLIER)).join(
+        landed, left_on=[_EARLIER, *_SAME], right_on=[_KEY, *_SAME], how="inner"
+    )
+    is_same = (pl.col("timestamp") == pl.col("timestamp_right")) | (pl.col("timestamp") == landed_at)
+    same = dict(known.filter(is_same).select(_KEY, _EARLIER).unique().iter_rows())
+    return events.with_columns(pl.col(_KEY).replace(same))
+
+
+def _is_untimed(events: pl.DataFrame, landed_at: dt.datetime) -> bool:
+    return bool((events["timestamp"] == landed_at).any())
+
+
+def _landed_before(storage: Storage, meter: str, dates: set[dt.date] | None, keys: set[str]) -> pl.DataFrame:
+    """Return key, subject, quantity and timestamp of events with these keys that earlier versions have landed."""
+    folders = (
+        [paths.events(meter)] if dates is None else [paths.events(meter, date) for date in sorted(dates)]
+    )
+    files = [file for folder in folders for file in storage.list(folder) if _is_landed_before(storage, file)]
+    columns = [_KEY, *_SAME, "timestamp"]
+    if not files:
+        return pl.DataFrame(
+            schema={
+                _KEY: pl.String,
+                "subject": pl.String,
+                "quantity": pl.Decimal(38, 9),
+                "timestamp": pl.Datetime("us", "UTC"),
+            }
+        )
+    rows = storage.scan(files, extra_columns="ignore", missing_columns="insert").select(columns)
+    return rows.filter(pl.col(_KEY).is_in(list(keys))).unique().collect(engine="streaming")
+
+
+def _is_landed_before(storage: Storage, file: StoredFile) -> bool:
+    """Return whether `land` of an earlier version wrote a file, or it was merged from such ones perhaps."""
+    name = file.path.rsplit("/", 1)[-1]
+    ours = name.startswith(("land-", paths.COMPACTED)) and name.endswith(".parquet")
+    return ours and not file.unreadable and definition_of(storage, file) is None

@@ -1,0 +1,1 @@
+"""From lines of JSON to typed columns."""

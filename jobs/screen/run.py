@@ -1,0 +1,190 @@
+"""What people see of a run: what it did to which partitions and exports, its totals, and where its report is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from rich.console import Console
+
+from jobs.cli.session import MAX_LINES
+from jobs.run_report import ExportReport, PartitionReport, Report
+from jobs.screen.humanize import counted, number, reasons, size
+from jobs.screen.table import Table, line, prose
+from jobs.status import outcome
+
+
+def report(console: Console, run: Report, file: str | None) -> None:
+    """What a run did, then its totals, and where the report is."""
+    if run.job == "nightly":
+        _steps(console, run)
+    for action, partitions in _by_action(run.partitions).items():
+        _partitions(console, action, partitions, dry_run=run.dry_run)
+    if run.exports:
+        _exports(console, run.exports)
+    if run.inputs:
+        _inputs(console, run.inputs)
+    for said in _totals(run):
+        prose(console, said, "  ")
+    if file:
+        line(console, f"report: {file}")
+
+
+def _steps(console: Console, run: Report) -> None:
+    """The steps of a night, each with what it did."""
+    table = Table("=step", ">done", "=of", ">events", ">rows", ">size")
+    actions = _by_action(run.partitions)
+    for step, action in (("aggregate", "aggregated"), ("quarantine", "quarantined"), ("retain", "dropped")):
+        done = actions.get(action, [])
+        if step == "retain":
+            _export_steps(table, run.exports)
+        if done or action != "quarantined":
+            what = "partition" if len(done) == 1 else "partitions"
+            events = sum(each.events for each in done)
+            wrote = action == "aggregated"
+            rows = sum(each.rows_written for each in done)
+            size_bytes = sum(each.bytes_written for each in done) if wrote else _dropped_bytes(done)
+            written = rows if wrote and done else "-"
+            table.add(
+                step, len(done), what, events if done else "-", written, size(size_bytes) if done else "-"
+            )
+    table.print(console)
+    console.print()
+
+
+def _export_steps(table: Table, exports: Sequence[ExportReport]) -> None:
+    made = [each for each in exports if each.action == "exported"]
+    what = "revision" if len(made) == 1 else "revisions"
+    rows, size_bytes = sum(each.rows for each in made), sum(each.bytes_written for each in made)
+    table.add("export", len(made), what, "-", rows if made else "-", size(size_bytes) if made else "-")
+
+
+def _partitions(
+    console: Console, action: str, partitions: Sequence[PartitionReport], *, dry_run: bool
+) -> None:
+    """A row per partition where they are few, else per meter and reason; what retention drops is a plan by meter."""
+    if action == "compacted":
+        _compacted(console, partitions, dry_run=dry_run)
+    elif action == "dropped" or len(partitions) > MAX_LINES:
+        _ranges(console, action, partitions, dry_run=dry_run)
+    else:
+        table = Table(action, "=date", ">events", "why")
+        for partition in partitions:
+            table.add(partition.meter, partition.date, partition.events, partition.why)
+        table.print(console)
+    console.print()
+
+
+def _compacted(console: Console, partitions: Sequence[PartitionReport], *, dry_run: bool) -> None:
+    table = Table("would compact" if dry_run else "compacted", "=date", ">merged", ">written", "why")
+    for each in partitions[:MAX_LINES]:
+        written = "-" if dry_run else size(each.bytes_written)
+        table.add(each.meter, each.date, size(each.bytes_merged), written, each.why)
+    table.print(console)
+    cut(console, partitions, MAX_LINES)
+
+
+def _ranges(console: Console, action: str, partitions: Sequence[PartitionReport], *, dry_run: bool) -> None:
+    """A row per meter and reason, in the order of their first partition."""
+    found: dict[tuple[str, str], list[PartitionReport]] = {}
+    for partition in partitions:
+        found.setdefault((partition.meter, partition.why), []).append(partition)
+    heading = "would drop" if dry_run else action
+    table = Table(heading, ">dates", ">events", ">size", "=from", "=to", "=why")
+    rows = [(meter, those, why) for (meter, why), those in found.items()]
+    for meter, those, why in rows[:MAX_LINES]:
+        first, last = min(each.date for each in those), max(each.date for each in those)
+        table.add(meter, *_summed(those, action), first, last, why)
+    if len(rows) > 1:
+        table.add("all", *_summed(partitions, action))
+    table.print(console)
+    cut(console, rows, MAX_LINES)
+
+
+def _summed(partitions: Sequence[PartitionReport], action: str) -> tuple[int, int, str]:
+    written = sum(each.bytes_written for each in partitions)
+    size_bytes = _dropped_bytes(partitions) if action == "dropped" else written
+    return len(partitions), sum(each.events for each in partitions), size(size_bytes)
+
+
+def _dropped_bytes(partitions: Iterable[PartitionReport]) -> int:
+    return sum(each.bytes_dropped for each in partitions)
+
+
+def _by_action(partitions: Iterable[PartitionReport]) -> dict[str, list[PartitionReport]]:
+    found: dict[str, list[PartitionReport]] = {}
+    for partition in partitions:
+        found.setdefault(partition.action, []).append(partition)
+    return found
+
+
+def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
+    table = Table("export", "=period", ">revision", ">rows", ">adjustments", "=outcome")
+    # What is new comes first, so that it is never what is cut.
+    for each in sorted(exports, key=lambda export: export.action != "exported")[:MAX_LINES]:
+        said = f"{each.action}, closed" if each.closed else each.action
+        counts = (each.rows, each.adjustments) if each.action == "exported" else ("-", "-")
+        table.add(each.meter, each.form, each.revision or "-", *counts, said)
+    table.print(console)
+    cut(console, exports, MAX_LINES)
+    for each in exports:
+        if each.out_of_date:
+            prose(
+                console,
+                f"{each.meter} {each.period}: {counted(len(each.out_of_date), 'date')} changed since, "
+                "and not in it before the next: meterlake aggregate",
+                "  ",
+            )
+        if each.pending_adjustments:
+            rows = counted(each.pending_adjustments, "row")
+            prose(
+                console,
+                f"{each.meter} {each.form}: closed; its definition or the program changed, {rows} would be adjusted "
+                f"by: meterlake export --period {each.period}",
+                "  ",
+            )
+    made = [each for each in exports if each.action == "exported"]
+    for each in made[:MAX_LINES]:
+        line(console, f"wrote {each.folder}revision={each.revision:04d}/")
+    cut(console, made, MAX_LINES)
+    console.print()
+
+
+def _inputs(console: Console, inputs: Sequence[Mapping[str, object]]) -> None:
+    table = Table("file", "=format", ">events", ">quarantined", "=outcome")
+    for each in inputs[:MAX_LINES]:
+        counts = [each.get(name, "-") for name in ("events", "quarantined")]
+        # Shorter by the words that say nothing beside a heading and the other times of the output.
+        status = str(each.get("status", "")).replace("landed at", "landed").removesuffix(" UTC")
+        table.add(each.get("source", ""), each.get("format", "-"), *counts, status)
+    table.print(console)
+    cut(console, inputs, MAX_LINES)
+    console.print()
+
+
+def _totals(run: Report) -> Iterator[str]:
+    took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
+    note = ", nothing touched" if run.dry_run else ""
+    would = "would be " if run.dry_run else ""
+    said = [
+        f"{counted(len(those), 'partition')} {would}{action}"
+        for action, those in _by_action(run.partitions).items()
+    ]
+    if run.exports:
+        said.append(f"{counted(sum(each.action == 'exported' for each in run.exports), 'revision')} exported")
+    if run.events_landed or run.inputs:
+        said.append(f"{counted(run.events_landed, 'event')} landed")
+    if run.events_read:
+        said.append(f"{counted(run.events_read, 'event')} read")
+    yield f"{run.job}: {'dry run ' if run.dry_run else ''}{outcome(run)}{note}; {', '.join(said) or 'nothing to do'}; {took:.1f} s"
+    if run.duplicates:
+        yield f"{counted(run.duplicates, 'duplicate')}, of them with another payload {number(run.conflicts)}"
+    if run.quarantined:
+        yield f"quarantined {number(sum(run.quarantined.values()))}: {reasons(run.quarantined)}"
+    if run.rows_written:
+        yield f"wrote {counted(run.rows_written, 'row')}, {size(run.bytes_written)}"
+
+
+def cut(console: Console, items: Sequence[object], shown: int) -> None:
+    """Say how many are not shown, if any."""
+    if len(items) > shown:
+        line(console, f"… and {number(len(items) - shown)} more; --json has all")

@@ -1,0 +1,1 @@
+"""The job that derives everything once more and compares."""

@@ -1,0 +1,252 @@
+"""Derive every open partition once more from its raw events, and hold all that is published against it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Iterator, Mapping
+
+import polars as pl
+
+from jobs.aggregate.compute import compute, losers_fingerprint
+from jobs.land.job import decode_landed
+from jobs.progress import track
+from jobs.run_report import Report
+from jobs.verify.published import Published, check_published, check_stamp, difference, read_content
+from lake import Lake, paths
+from lake.dedupe.find_losers import find_losers, settled_winners
+from lake.dedupe.key_index import KeyIndex
+from lake.dedupe.winners import CONFLICT, DATE
+from lake.events.file_check import recorded_partition, reject_unreadable
+from lake.events.listing import is_compacted
+from lake.events.partition import ROW, Partition, by_meter_folder, find_strays
+from lake.state.changes import EARLIER_QUANTITY, RULES_CHANGED, Change, changes, file_name
+from lake.state.earlier_rules import counted_otherwise
+from lake.state.records import MeterState
+from lake.storage import Storage, StoredFile
+from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watching
+from lake.survey import MeterView, survey
+from schemas.errors import BrokenLakeError, DifferenceError, MeterlakeError, SumTooLargeError
+
+# So many events' keys are held at once; the keys of all others are read once for each such share.
+KEYS_AT_ONCE = 20_000_000
+Derived = dict[dt.date, list[DifferenceError]]
+
+
+def verify(lake: Lake, report: Report, *, meter: str | None = None) -> None:
+    """Name every difference between what a lake says and what its events give; nothing is changed.
+
+    Open partitions are derived from raw events, without the index; of sealed ones the checksums count that were
+    taken when their rows were published. Every file that the lake has written is read to its end and held to its
+    checksum; the aggregates to their columns, order, record and totals too. Differences end the run with exit code
+    1. One meter's partitions are in memory one after the other, and the hashes of some millions of keys.
+    """
+    listed = (paths.meter_of_definition(file.path) for file in lake.storage.list(paths.METERS))
+    names = sorted(name for name in listed if name is not None) if meter is None else [meter]
+
+    def work(name: str) -> None:
+        for found in _of_meter(lake.storage, name, report):
+            report.problem(found)
+
+    report.keep_going(names, work)
+    if meter is None:
+        for found in _of_no_meter(lake.storage, names):
+            report.problem(found)
+        for stray in _outside_meters(lake.storage, names):
+            report.problem(stray)
+
+
+def _of_meter(storage: Storage, name: str, report: Report) -> list[MeterlakeError]:
+    """What is wrong with a meter; looked at again where its event files changed meanwhile, which is no difference."""
+    found: list[MeterlakeError] = []
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            (view,) = survey(storage, name)
+        except BrokenLakeError as error:
+            return [difference(error.what, error.where, error.expected, error.found, error.hint)]
+        files = [file for files in view.files.values() for file in files]
+        mark = report.mark()
+        try:
+            with watching(storage, name, files):
+                found = [*_of_view(storage, name, view, report)]
+            if not found or not changed_files(storage, paths.events(name), files):
+                return found
+        except FilesChangedError:
+            if attempt == ATTEMPTS:
+                raise
+        report.back_to(mark)
+    return found
+
+
+def _of_view(storage: Storage, name: str, view: MeterView, report: Report) -> Iterator[MeterlakeError]:
+    if not view.stored and view.state.partitions:
+        hint = "run: meterlake aggregate"
+        yield difference("missing", paths.state(name), "a state", "none; the aggregates tell it", hint)
+    meter = view.meter
+    stale = changes(view.files, view.state, meter.version, meter.earlier_version)
+    stale = counted_otherwise(storage, name, view.state) | stale
+    for date, change in stale.items():
+        if change.why in (RULES_CHANGED, EARLIER_QUANTITY):
+            # What is published is right by the rules of its time; the next aggregation goes by today's.
+            continue
+        hint = "run: meterlake aggregate"
+        yield difference("out of date", paths.events(name, date), "aggregated files", change.why, hint)
+    yield from view.strays
+    for file in [file for files in view.files.values() for file in files if _is_ours(file)]:
+        yield from check_stamp(storage, file)
+    yield from _unknown(storage, view)
+    recent = [file for file in storage.list(paths.RECENT) if file.path == paths.recent(name)]
+    for file in [*storage.list(paths.indexes(name)), *recent]:
+        for found in check_stamp(storage, file):
+            hint = "remove the file; the next run makes it anew"
+            yield difference(found.what, found.where, found.expected, found.found, hint)
+    for dates in _shares(view.state):
+        yield from _of_dates(storage, view, stale, dates, report)
+
+
+def _of_dates(
+    storage: Storage, view: MeterView, stale: Mapping[dt.date, Change], dates: list[dt.date], report: Report
+) -> Iterator[DifferenceError]:
+    """What is wrong with these partitions; their copies are looked for in all."""
+    lost, partitions = None, _recorded(storage, view)
+    focus = {date for date in dates if date in partitions and date not in stale}
+    yield from _unreadable(view, partitions, focus)
+    try:
+        settled = settled_winners(storage, view.meter, view.state.sealed)
+        index = KeyIndex(storage, view.meter.name, partitions, fresh=True)
+        lost = find_losers(view.meter, partitions, settled, focus, index, keep=[DATE, ROW, CONFLICT])
+    except BrokenLakeError as error:
+        yield difference("not derived", error.where, error.expected, error.found, error.hint)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        where = f"meter {view.meter.name!r}, {dates[0]} to {dates[-1]}"
+        said = str(error).splitlines()[0]
+        yield difference("not derived", where, "events and settled winners that can be read", said)
+    for date in track(dates, f"verify {view.meter.name}"):
+        published = Published(storage, view.meter, date, view.state.partitions[date])
+        found = [*check_published(published)]
+        if date in focus and lost is not None:
+            derived = [*_derived(published, partitions[date], lost.filter(pl.col(DATE) == date), stale)]
+            found = derived + [each for each in found if each.what != "rows changed" or not derived]
+        yield from found
+        report.events_read += published.record.events
+
+
+def _derived(
+    of: Published, partition: Partition, lost: pl.DataFrame, stale: Mapping[dt.date, Change]
+) -> Iterator[DifferenceError]:
+    """How the partition's tables and its record differ from what its events give."""
+    where, record = paths.events(of.meter.name, of.date), of.record
+    has_other_losers = record.losers != losers_fingerprint(lost)
+    if has_other_losers and any(change.why == RULES_CHANGED for change in stale.values()):
+        return
+    if has_other_losers and any(change.removed for change in stale.values()):
+        hint = "run: meterlake aggregate"
+        yield difference(
+            "out of date", where, "the copies it had", "copies in a partition that is out of date", hint
+        )
+        return
+    try:
+        derived = compute(partition, lost, {})
+    except SumTooLargeError as error:
+        yield difference("not derived", where, error.expected, error.found, error.hint)
+        return
+    counted = (record.events, record.duplicates, record.conflicts, record.losers)
+    counts = (derived.record.events, lost.height, derived.record.conflicts, derived.record.losers)
+    if counts != counted:
+        yield difference("counts differ", where, _counts(*counted), _counts(*counts))
+    for table, rows in derived.tables.items():
+        published = of.tables.get(table)
+        if published is None or published.schema != rows.schema or published.equals(rows):
+            continue
+        differing = rows.join(published, on=rows.columns, how="anti", nulls_equal=True)
+        surplus = published.join(rows, on=rows.columns, how="anti", nulls_equal=True)
+        yield difference(
+            "rows differ",
+            paths.aggregate(table, of.meter.name, of.date),
+            f"{differing.height} other rows",
+            f"{surplus.height} that events do not give",
+        )
+
+
+def _shares(state: MeterState) -> Iterator[list[dt.date]]:
+    """All dates in order, in shares of not too many events."""
+    share: list[dt.date] = []
+    events = 0
+    for date, record in sorted(state.partitions.items()):
+        if share and events + record.events > KEYS_AT_ONCE:
+            yield share
+            share, events = [], 0
+        share.append(date)
+        events += record.events
+    if share:
+        yield share
+
+
+def _recorded(storage: Storage, view: MeterView) -> dict[dt.date, Partition]:
+    """The open partitions with the files that were counted, as far as they are there still."""
+    found = {}
+    for date, record in view.state.partitions.items():
+        if not record.sealed_at:
+            files = view.files.get(date, ())
+            found[date] = recorded_partition(storage, view.meter, date, files, record)
+    return found
+
+
+def _unreadable(
+    view: MeterView, partitions: dict[dt.date, Partition], focus: set[dt.date]
+) -> Iterator[DifferenceError]:
+    """Event files that could be read when they were counted and can't be now; takes them out of their partitions."""
+    rejected: dict[dt.date, dict[str, dict[str, str]]] = {date: {} for date in partitions}
+    if reject_unreadable(partitions, rejected, focus):
+        for date, files in rejected.items():
+            for name, said in files.items():
+                where = paths.events(view.meter.name, date) + name
+                yield difference("damaged", where, "the file that was aggregated", said["found"])
+
+
+def _unknown(storage: Storage, view: MeterView) -> Iterator[DifferenceError]:
+    """Aggregate files of partitions that the state does not know, and files that are none."""
+    for table in paths.TABLES:
+        for file in storage.list(paths.aggregates(table, view.meter.name)):
+            place = paths.split_partition(file.path)
+            if not place or place.file != paths.PART or place.date not in view.state.partitions:
+                yield difference("unknown", file.path, "no file", "a file of no known partition")
+
+
+def _of_no_meter(storage: Storage, names: Collection[str]) -> Iterator[DifferenceError]:
+    """What is wrong with aggregates of no defined meter, with quarantined rows, and with the records of landed inputs."""
+    for file in storage.list(paths.AGGREGATES):
+        place = paths.split_partition(file.path)
+        if not place or place.meter not in names:
+            yield difference("unknown", file.path, "no file", "a file of no defined meter")
+    for file in storage.list(paths.RECENT):
+        if file.path not in map(paths.recent, names):
+            yield difference("unknown", file.path, "no file", "a file of no defined meter", "remove the file")
+    hint = "restore the file from a backup"
+    for file in storage.list(paths.QUARANTINE):
+        for found in check_stamp(storage, file):
+            yield difference(found.what, found.where, found.expected, found.found, hint)
+    for file in storage.list(paths.LANDED):
+        content = read_content(storage, file.path)
+        try:
+            if isinstance(content, DifferenceError):
+                yield content
+            else:
+                decode_landed(content or b"", file.path)
+        except BrokenLakeError as error:
+            yield difference("damaged", file.path, "the record of a landed input", error.found, hint)
+
+
+def _outside_meters(storage: Storage, names: Collection[str]) -> list[MeterlakeError]:
+    """Return an error for event files that lie in no defined meter's folder."""
+    known = {paths.events(name) for name in names}
+    listed = by_meter_folder(storage.list(paths.EVENTS))
+    return find_strays({folder: files for folder, files in listed.items() if folder not in known})
+
+
+def _is_ours(file: StoredFile) -> bool:
+    """Whether the lake has written an event file itself, and so with its checksum."""
+    return file_name(file).startswith("land-") or is_compacted(file)
+
+
+def _counts(events: int, duplicates: int, conflicts: int, losers: str) -> str:
+    return f"events {events}, duplicates {duplicates}, conflicts {conflicts}, copies {losers}"

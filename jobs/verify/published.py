@@ -1,0 +1,215 @@
+"""What is wrong with published files: by themselves, beside each other, and beside the record of their partition."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import polars as pl
+
+from lake import paths
+from lake.aggregates.publish import published_files
+from lake.aggregates.sums import exact_totals
+from lake.checksums import rows_checksum, stamp_of
+from lake.readers import aggregate_columns
+from lake.state.records import (
+    PUBLISH_ORDER,
+    SETTLED,
+    PartitionState,
+    decode_record,
+    is_same_record,
+    is_same_sealing,
+)
+from lake.storage import Storage, StoredFile, read_each
+from schemas.errors import DifferenceError, MeterlakeError
+from schemas.meter import Meter
+from schemas.tables import EARLIER_QUOTIENT
+
+MEASURED = ["events", "quantity_sum"]
+KEYS = {"usage_by_subject": ["subject"], "usage_by_dimension": ["dimension", "value"]}
+
+
+@dataclass
+class Published:
+    """One partition as it was concluded; `tables` are filled with what can be read of its files."""
+
+    storage: Storage
+    meter: Meter
+    date: dt.date
+    record: PartitionState
+    tables: dict[str, pl.DataFrame] = field(default_factory=dict)
+
+
+def check_published(of: Published) -> Iterator[DifferenceError]:
+    """What is wrong with the files of one partition; puts the rows that can be read into its tables."""
+    files = published_files(of.storage, of.meter.name, of.date)
+    expected = of.record.events or of.record.sealed_at
+    for table in PUBLISH_ORDER:
+        path = paths.aggregate(table, of.meter.name, of.date)
+        if table not in files and expected:
+            yield difference("missing", path, "a file", "none")
+        elif table in files:
+            if not expected:
+                yield difference("unknown", path, "no file, since no event counts", "a file")
+            yield from _one_table(of, table, path)
+    yield from _totals(of)
+    if of.record.sealed_at:
+        yield from _settled(of)
+
+
+def check_stamp(storage: Storage, file: StoredFile) -> Iterator[DifferenceError]:
+    """Whether a Parquet file of the lake's own holds the bytes that were written."""
+    content = read_content(storage, file.path)
+    if isinstance(content, DifferenceError):
+        yield content
+    elif content is not None:
+        yield from _stamped(file.path, content)
+
+
+def read_content(storage: Storage, path: str) -> bytes | DifferenceError | None:
+    """Return the content of a file, None if there is none, or what is wrong with what stands there instead of one."""
+    (body,) = read_each(storage, [path])
+    if isinstance(body, MeterlakeError):
+        return difference("unreadable", path, body.expected or "a readable file", body.found, body.hint)
+    return body
+
+
+def difference(what: str, where: str, expected: str, found: str, hint: str = "") -> DifferenceError:
+    """A difference with what to do about it."""
+    usual = "see what happened to the file; then: meterlake aggregate --rebuild"
+    return DifferenceError(what, where=where, expected=expected, found=found, hint=hint or usual)
+
+
+def _stamped(path: str, content: bytes) -> Iterator[DifferenceError]:
+    said, found = stamp_of(content)
+    if said != found or not said:
+        yield difference(
+            "damaged", path, f"bytes of SHA-256 {said or 'that it names'}", found or "no checksum"
+        )
+
+
+def _read(path: str, content: bytes) -> tuple[pl.DataFrame, dict[str, str]] | DifferenceError:
+    try:
+        rows = pl.read_parquet(io.BytesIO(content), hive_partitioning=False)
+        return rows, pl.read_parquet_metadata(io.BytesIO(content))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        # What is not as Parquet has it makes Polars panic at times.
+        return difference("damaged", path, "Parquet that can be read", str(error).splitlines()[0])
+
+
+def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError]:
+    content = read_content(of.storage, path) or b""
+    if isinstance(content, DifferenceError):
+        yield content
+        return
+    wrong = [*_stamped(path, content)]
+    yield from wrong
+    if wrong and stamp_of(content)[0]:
+        # Not read: nobody knows what a reader does with bytes that nobody wrote.
+        return
+    read = _read(path, content)
+    if isinstance(read, DifferenceError):
+        yield read
+        return
+    rows, metadata = read
+    stored = decode_record(metadata)
+    record = stored if stored and _is_recomputed(of, stored) else of.record
+    if not is_same_record(stored, record):
+        yield difference("other inputs", path, f"made of {of.record.fingerprint}", "another record, or none")
+    columns = aggregate_columns(of.meter, table)
+    if not _allowed(of, rows, columns, record):
+        yield difference("other columns", path, str(columns), str(dict(rows.schema)))
+        return
+    of.tables[table] = rows
+    keys = KEYS.get(table, [name for name in rows.columns if name in ("subject", *of.meter.dimension_names)])
+    if not rows.select(keys).equals(rows.select(keys).unique().sort(keys)):
+        yield difference(
+            "not sorted", path, f"rows by {', '.join(keys)}, each once", "another order, or one twice"
+        )
+    yield from _rows(of, table, path, record)
+
+
+def _is_recomputed(of: Published, stored: PartitionState) -> bool:
+    """Whether a table is ahead of the state, since computing the `quantity` of sealed dates anew was interrupted."""
+    is_due = (of.record.quantity_rule or "") != of.meter.quantity_rule
+    return is_due and is_same_sealing(stored, of.record)
+
+
+def _allowed(
+    of: Published, rows: pl.DataFrame, columns: dict[str, pl.DataType], record: PartitionState
+) -> bool:
+    if record.meter_version == of.meter.version:
+        return dict(rows.schema) == columns
+    if not record.quantity_rule and rows.schema.get("quantity") == EARLIER_QUOTIENT:
+        columns = columns | {"quantity": EARLIER_QUOTIENT} if of.meter.quantity_rule else columns
+    # Dimensions that were declared after the sealing are not in a sealed file.
+    return rows.schema.items() <= columns.items() and columns.keys() - rows.columns <= {
+        *of.meter.dimension_names
+    }
+
+
+def _rows(of: Published, table: str, path: str, record: PartitionState) -> Iterator[DifferenceError]:
+    expected, found = record.checksums.get(table, "none"), rows_checksum(of.tables[table])
+    if expected != found:
+        # Those of an open partition are derived too, which says more.
+        what, hint = "rows changed", ""
+        if of.record.sealed_at:
+            what, hint = "sealed rows changed", "restore the file from a backup: its events are gone"
+        yield difference(what, path, f"rows of checksum {expected}", found, hint)
+
+
+def _totals(of: Published) -> Iterator[DifferenceError]:
+    """The three tables and the record tell of the same events."""
+    if "usage" not in of.tables:
+        return
+    expected = _sums(of.tables["usage"])
+    path = paths.aggregate("usage", of.meter.name, of.date)
+    if expected["events"] != of.record.events:
+        yield difference("totals", path, f"events {of.record.events}", _said(expected))
+    for table in sorted(KEYS.keys() & of.tables.keys()):
+        rows = of.tables[table]
+        groups = [rows] if table == "usage_by_subject" else rows.partition_by("dimension")
+        for group in groups:
+            found = _sums(group)
+            if found != expected:
+                yield difference(
+                    "totals", paths.aggregate(table, of.meter.name, of.date), _said(expected), _said(found)
+                )
+
+
+def _settled(of: Published) -> Iterator[DifferenceError]:
+    """The winners of a sealed partition that still have copies elsewhere: without them those would count again."""
+    path, expected = paths.settled(of.meter.name, of.date), of.record.checksums.get(SETTLED)
+    content = read_content(of.storage, path)
+    lost = "restore the file from a backup: its events are gone, and copies of them count again without it"
+    if isinstance(content, DifferenceError):
+        yield content
+        return
+    if content is None:
+        if expected:
+            yield difference("missing", path, "a file", "none", lost)
+        return
+    if not expected:
+        yield difference("unknown", path, "no file", "a file", "remove the file")
+        return
+    for wrong in _stamped(path, content):
+        yield difference(wrong.what, path, wrong.expected, wrong.found, lost)
+        return
+    read = _read(path, content)
+    if isinstance(read, DifferenceError):
+        yield read
+    elif rows_checksum(read[0]) != expected:
+        yield difference(
+            "sealed rows changed", path, f"rows of checksum {expected}", rows_checksum(read[0]), lost
+        )
+
+
+def _sums(rows: pl.DataFrame) -> dict[str, Decimal]:
+    return exact_totals(rows.lazy(), MEASURED).sums
+
+
+def _said(totals: dict[str, Decimal]) -> str:
+    return ", ".join(f"{name} {value:f}" for name, value in totals.items())

@@ -1,0 +1,1 @@
+"""The aggregate tables: their measures, merged exactly, and publishing them."""

@@ -1,0 +1,56 @@
+"""Files of aggregate tables that are gone although their dates are recorded as done: no answer may pass them over."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Container, Iterator, Mapping
+
+from lake import paths
+from lake.state.records import NO_VERSION, PartitionState
+from schemas.errors import BrokenLakeError
+
+# Of many dates, how many an error names.
+_MAX_NAMED = 5
+REBUILD = "meterlake aggregate --rebuild"
+
+
+def missing_table(
+    meter: str, table: str, records: Mapping[dt.date, PartitionState], there: Container[dt.date]
+) -> BrokenLakeError | None:
+    """Return an error if a date whose record counts events has no file in a table, which has one for those `there`.
+
+    A date whose aggregation was interrupted is out of date, and may have none.
+    """
+    gone = sorted(
+        date
+        for date, record in records.items()
+        if record.events and record.meter_version != NO_VERSION and date not in there
+    )
+    if not gone:
+        return None
+    more = len(gone) - _MAX_NAMED
+    named = ", ".join(map(str, gone[:_MAX_NAMED])) + (f" and {more} others" if more > 0 else "")
+    return BrokenLakeError(
+        f"rows of the table {table} are missing",
+        where=paths.aggregate(table, meter, gone[0]),
+        expected="a file for each date with events",
+        found=f"none for {named}",
+        hint=_how_to_mend(meter, [records[date] for date in gone]),
+    )
+
+
+def missing_tables(
+    meter: str, records: Mapping[dt.date, PartitionState], published: Mapping[dt.date, Container[str]]
+) -> Iterator[BrokenLakeError]:
+    """Yield an error for each table in which such dates have no file; `published` are the tables of each date."""
+    for table in paths.TABLES:
+        there = {date for date, files in published.items() if table in files}
+        if error := missing_table(meter, table, records, there):
+            yield error
+
+
+def _how_to_mend(meter: str, records: list[PartitionState]) -> str:
+    rebuild = f"{REBUILD} --meter {meter!r}"
+    if not any(record.sealed_at for record in records):
+        return f"run: {rebuild}"
+    return f"restore the files of sealed dates from a backup; for others run: {rebuild}"

@@ -1,0 +1,66 @@
+"""Publishing a partition's aggregate rows: three files, each replaced at once, each with the partition's record."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+import msgspec
+import polars as pl
+
+from lake import paths
+from lake.checksums import rows_checksum, write_stamped
+from lake.state.records import METADATA_KEY, PLACE_KEY, PUBLISH_ORDER, PartitionState, read_record
+from lake.storage import Storage, StoredFile
+
+# The first level takes half the time of the usual third, for three per cent more bytes.
+ZSTD_LEVEL = 1
+
+
+def publish_partition(
+    storage: Storage, meter: str, date: dt.date, tables: Mapping[str, pl.DataFrame], record: PartitionState
+) -> int:
+    """Replace the partition's rows in all tables; gives the bytes written. Rows are written in their order."""
+    stored = msgspec.json.encode(record).decode()
+    size_bytes = 0
+    for table in PUBLISH_ORDER:
+        metadata = {METADATA_KEY: stored, PLACE_KEY: paths.aggregate(table, meter, date)}
+        local = storage.scratch(".parquet")
+        write_stamped(tables[table], local, metadata, compression="zstd", compression_level=ZSTD_LEVEL)
+        size_bytes += local.stat().st_size
+        storage.publish_file(paths.aggregate(table, meter, date), local)
+    return size_bytes
+
+
+def table_checksums(tables: Mapping[str, pl.DataFrame]) -> dict[str, str]:
+    """The checksum of each table's rows, as a record holds them."""
+    return {table: rows_checksum(tables[table]) for table in sorted(tables)}
+
+
+def withdraw_partition(storage: Storage, meter: str, date: dt.date) -> None:
+    """Remove the partition's rows from all tables."""
+    for table in reversed(PUBLISH_ORDER):
+        storage.delete(paths.aggregate(table, meter, date))
+
+
+def read_partition(storage: Storage, meter: str, date: dt.date) -> dict[str, pl.DataFrame]:
+    """The partition's rows in all tables that have a file for it."""
+    files = published_files(storage, meter, date)
+    return {table: storage.scan([file]).collect() for table, file in files.items()}
+
+
+def read_records(storage: Storage, meter: str, date: dt.date) -> list[str]:
+    """The fingerprint in the record of each of the partition's three files; empty text where there is none."""
+    files = published_files(storage, meter, date)
+    records = [read_record(storage, files[table]) if table in files else None for table in PUBLISH_ORDER]
+    return [record.fingerprint if record else "" for record in records]
+
+
+def published_files(storage: Storage, meter: str, date: dt.date) -> dict[str, StoredFile]:
+    """The partition's file in each table that has one."""
+    found = {}
+    for table in PUBLISH_ORDER:
+        for file in storage.list(paths.aggregates(table, meter, date)):
+            if file.path == paths.aggregate(table, meter, date):
+                found[table] = file
+    return found

@@ -1,0 +1,1 @@
+"""Deduplication: which of the events that share an idempotency key counts."""

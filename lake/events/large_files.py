@@ -1,0 +1,100 @@
+"""Which Parquet files of producers take far more memory once they are decoded than events do, or than they should at once.
+
+Polars decodes a column of a row group as a whole. How much that is says the footer, but not of text in a dictionary,
+where a few bytes stand for a long value in each of many rows: the pages tell that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+
+from lake import paths
+from lake.events.parquet_batches import read_batches
+from lake.events.parquet_pages import column_chunks, column_sizes, fixed_width
+from lake.storage import Storage, StoredFile
+
+# Of a row group that is decoded at once: a million events with metadata have less.
+MAX_GROUP_BYTES = 2**29
+# A column of so much text has at most `MAX_MEAN_TEXT` bytes a row, or it is no column of events. What is no metadata
+# is kept while a partition is aggregated, of all its files together.
+MAX_METADATA_BYTES, MAX_TEXT_BYTES, MAX_MEAN_TEXT = 2**28, 2**25, 2**14
+_OUR_OWN = ("land-", paths.COMPACTED)
+
+
+class Size(NamedTuple):
+    """Whether a row group is too large to be decoded at once, and a column with more text than events have, if any."""
+
+    is_large: bool = False
+    dense_column: str | None = None
+
+
+def decoded_size(
+    storage: Storage, file: StoredFile, metadata: pq.FileMetaData, columns: Collection[str]
+) -> Size:
+    """Return how much memory these columns of a file take once they are decoded; `metadata` is from its footer.
+
+    The files that the lake has written itself, in small row groups, are not looked into. Reads the headers of the
+    pages only where the footer can't rule it out, and text only where these can't. Raises one of `DAMAGE` for a file
+    that can't be read.
+    """
+    is_own = file.path.rsplit("/", 1)[-1].startswith(_OUR_OWN)
+    if is_own or not _may_be_large(metadata, columns):
+        return Size()
+    local = storage.local(file)
+    groups, text = _bounds(metadata, local, columns)
+    suspects = [name for name, size in text.items() if _is_dense(name, size, metadata.num_rows)]
+    dense = (name for name in suspects if _has_dense_text(local, name, metadata.num_rows))
+    return Size(max(groups, default=0) > MAX_GROUP_BYTES or bool(suspects), next(dense, None))
+
+
+def _bounds(
+    metadata: pq.FileMetaData, local: Path, columns: Collection[str]
+) -> tuple[list[int], dict[str, int]]:
+    """Return the bytes of each row group, with the text of dictionaries once, and at most of each column's values."""
+    text = dict.fromkeys(columns, 0)
+    groups = []
+    with local.open("rb") as pages:
+        for group in range(metadata.num_row_groups):
+            sizes = list(column_sizes(metadata, pages, group, columns))
+            groups.append(sum(size.scanned_bytes for size in sizes))
+            for size in sizes:
+                text[_column_of(size.name, columns)] += size.decoded_bytes
+    return groups, text
+
+
+def _has_dense_text(local: Path, column: str, rows: int) -> bool:
+    total = 0
+    for batch, _ in read_batches(local, [column]):
+        total += batch.nbytes
+        if _is_dense(column, total, rows):
+            return True
+    return False
+
+
+def _is_dense(column: str, text_bytes: int, rows: int) -> bool:
+    """Return whether so much text in so many rows of a column is more than events have."""
+    enough = MAX_METADATA_BYTES if column == "metadata" else MAX_TEXT_BYTES
+    return text_bytes > max(enough, rows * MAX_MEAN_TEXT)
+
+
+def _may_be_large(metadata: pq.FileMetaData, columns: Collection[str]) -> bool:
+    """Return whether a footer leaves it open that the columns take much memory once they are decoded."""
+    text, groups = Counter[str](), Counter[int]()
+    for group in range(metadata.num_row_groups):
+        for chunk, leaf in column_chunks(metadata, group, columns):
+            # Each text is at most as long as all that is stored of them.
+            width = fixed_width(leaf) or chunk.total_uncompressed_size
+            bound = max(chunk.num_values, 1) * width
+            text[_column_of(leaf.path, columns)] += bound
+            groups[group] += bound
+    return max(text.values(), default=0) > MAX_TEXT_BYTES or max(groups.values(), default=0) > MAX_GROUP_BYTES
+
+
+def _column_of(leaf: str, columns: Collection[str]) -> str:
+    """Return the column that a leaf is of; a name with dots may be a column's own."""
+    return leaf if leaf in columns else leaf.split(".", maxsplit=1)[0]

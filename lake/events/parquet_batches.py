@@ -1,0 +1,137 @@
+"""Reading Parquet files batch by batch, whatever program wrote them, in memory that does not grow with the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lake.events.parquet_pages import column_sizes
+
+# Batches are of so many rows, or of fewer where they would be larger once decoded.
+BATCH_ROWS = 50_000
+BATCH_BYTES = 2**24
+READ_BYTES = 2**20
+# Of the pages that are held at once, of all columns of lists and maps in a row group, and of one row.
+MAX_PAGES_BYTES, MAX_REPEATED_BYTES, MAX_ROW_BYTES = 2**28, 2**29, 2**26
+# Deeper than any event may be nested; without a limit, reading a footer takes as much of the stack as it says.
+MAX_DEPTH = 80
+# What pyarrow raises of a damaged file; names in it that are not Unicode are ValueErrors.
+DAMAGE = (pa.ArrowException, OSError, ValueError)
+
+
+class Rows(NamedTuple):
+    """Some rows of a file, of no dictionary type; `ends_block` after each `BATCH_ROWS` rows of the file."""
+
+    batch: pa.RecordBatch
+    ends_block: bool
+
+
+class Footer(NamedTuple):
+    """The columns of a Parquet file, as Arrow names their types, and all else that its footer says."""
+
+    schema: pa.Schema
+    metadata: pq.FileMetaData
+
+
+def read_footer(source: Path | BinaryIO) -> Footer:
+    """Return what the footer of a Parquet file says; a column of INT96 is one of moments of UTC.
+
+    Raises one of `DAMAGE` if it has none.
+    """
+    with _opened(source) as file:
+        schema, leaves, metadata = file.schema_arrow, file.schema, file.metadata
+        columns = [leaves.column(number) for number in range(len(leaves))]
+        ancient = {column.path for column in columns if column.physical_type == "INT96"}
+    moment = pa.timestamp("us", "UTC")
+    fields = [field.with_type(moment) if field.name in ancient else field for field in schema]
+    return Footer(pa.schema(fields), metadata)
+
+
+def read_batches(
+    source: Path | Callable[[], BinaryIO], columns: Sequence[str] | None = None
+) -> Iterator[Rows]:
+    """Yield the rows of these columns, or of all, in order, in pieces of a bounded size.
+
+    `source` is a path, or what opens the file, since it is read in two places by turns.
+
+    Raises one of `DAMAGE`, which a row is too that would not fit into a few hundred megabytes.
+    """
+    whole = source if isinstance(source, Path) else source()
+    with source.open("rb") if isinstance(source, Path) else source() as pages, _opened(whole) as file:
+        parts = (
+            part
+            for group in range(file.num_row_groups)
+            for part in file.iter_batches(
+                _rows_at_once(file.metadata, pages, group, columns), row_groups=[group], columns=columns
+            )
+        )
+        # A name with dots may be that of a nested column, too.
+        wanted = file.schema_arrow.names if columns is None else list(columns)
+        yield from _in_blocks(_decoded(part.select(wanted)) for part in parts)
+
+
+def _opened(source: Path | BinaryIO) -> pq.ParquetFile:
+    """A Parquet file of which no more is read at once than is decoded."""
+    # INT96 reaches further than nanoseconds, which would wrap.
+    options: dict[str, Any] = {"coerce_int96_timestamp_unit": "us", "schema_depth_limit": MAX_DEPTH}
+    return pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BYTES, **options)
+
+
+def _rows_at_once(
+    metadata: pq.FileMetaData, source: BinaryIO, group: int, columns: Sequence[str] | None
+) -> int:
+    """How many rows of a row group may be decoded at once. Raises ValueError if not even one."""
+    sizes = list(column_sizes(metadata, source, group, columns))
+    row_bytes = sum(size.row_bytes for size in sizes)
+    limits = {
+        "pages": (sum(size.page_bytes for size in sizes), MAX_PAGES_BYTES),
+        "lists and maps": (sum(size.decoded_bytes for size in sizes if size.repeated), MAX_REPEATED_BYTES),
+        "a row": (row_bytes, MAX_ROW_BYTES),
+    }
+    for what, (found, limit) in limits.items():
+        if found > limit:
+            raise ValueError(f"{what} of {found / 2**20:,.0f} MiB in row group {group}, {_TOO_LARGE[what]}")
+    return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(row_bytes, 1))))
+
+
+_TOO_LARGE = {
+    "pages": f"which needs more memory than {MAX_PAGES_BYTES >> 20} MiB at once; write smaller pages",
+    "lists and maps": f"which are at most {MAX_REPEATED_BYTES >> 20} MiB; write smaller row groups",
+    "a row": f"which is at most {MAX_ROW_BYTES >> 20} MiB",
+}
+
+
+def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch without dictionaries, of which the values may be longer than one thinks. Raises ValueError if so."""
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        for column in batch.columns
+    ]
+    decoded = pa.record_batch(columns, names=batch.schema.names)
+    if decoded.nbytes > max(4 * BATCH_BYTES, MAX_ROW_BYTES):
+        raise ValueError(f"{decoded.num_rows} rows of {decoded.nbytes >> 20} MiB; {_TOO_LARGE['a row']}")
+    return decoded
+
+
+def _in_blocks(parts: Iterable[pa.RecordBatch]) -> Iterator[Rows]:
+    """The same rows, as many together as are in a block, or as have the bytes of a batch."""
+    held, rows, size = list[pa.RecordBatch](), 0, 0
+    for part in parts:
+        start = 0
+        while start < part.num_rows:
+            held.append(part.slice(start, BATCH_ROWS - rows))
+            start, rows, size = start + len(held[-1]), rows + len(held[-1]), size + held[-1].nbytes
+            if rows == BATCH_ROWS or size >= BATCH_BYTES:
+                yield Rows(_together(held), rows == BATCH_ROWS)
+                held, rows, size = [], rows % BATCH_ROWS, 0
+    if held:
+        yield Rows(_together(held), ends_block=True)
+
+
+def _together(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    # To put together copies.
+    return parts[0] if len(parts) == 1 else pa.concat_batches(parts)

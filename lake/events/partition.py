@@ -1,0 +1,272 @@
+"""Raw events as they lie in the lake: which files make up a partition, and their rows as one lazy frame."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from lake import paths
+from lake.storage import Storage, StoredFile
+from schemas.errors import BadInputError, MeterlakeError, StorageError
+from schemas.event_rules import (
+    Rule,
+    detail,
+    event_rules,
+    keeps,
+    normalised,
+    normalised_measured,
+    partition_rule,
+    reason,
+)
+from schemas.fields import GIVEN
+from schemas.meter import Meter
+from schemas.tables import Event, column_types
+
+if TYPE_CHECKING:
+    from lake.events.producer_files import FileCheck
+
+ROW = "row"
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """All events of one meter on one UTC date: the Parquet files that make it up, in order of their names."""
+
+    storage: Storage
+    meter: Meter
+    date: dt.date
+    files: tuple[StoredFile, ...] = ()
+    # Names of those whose types are not the lake's own, so that they are converted while they are read.
+    converted: frozenset[str] = frozenset()
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """The identity of each file, by its name in the partition's folder."""
+        return {_file_name(file): file.identity for file in self.files}
+
+    def only(self, files: Iterable[StoredFile]) -> Partition:
+        """The same partition with some of its files."""
+        return dataclasses.replace(self, files=tuple(files))
+
+    def rows(self, where: pl.Expr | None = None) -> pl.LazyFrame:
+        """Every row, valid or not: the event columns, trimmed, and `row`, its position in the partition.
+
+        `where` is a condition on columns as they lie in the files; where few rows meet it, little else is read.
+        """
+        stored = self._stored().drop(GIVEN)
+        chosen = stored if where is None else stored.filter(where)
+        return chosen.with_columns(*normalised(self.meter))
+
+    def as_given(self) -> pl.LazyFrame:
+        """The columns of `rows`, and `#given`: the quantity as it is written, of whatever type."""
+        given = pl.coalesce(GIVEN, pl.col("quantity").cast(pl.String)).alias(GIVEN)
+        return self._stored().with_columns(*normalised(self.meter), given)
+
+    def keys(self) -> pl.LazyFrame:
+        """The trimmed idempotency keys of all rows that have one, valid or not."""
+        if not self.files:
+            return pl.LazyFrame(schema={"idempotency_key": pl.String()})
+        key = pl.col("idempotency_key")
+        runs = [
+            _converted(self.storage, run[0], event_columns(self.meter))
+            if converted
+            else self.storage.scan(run, extra_columns="ignore")
+            for converted, run in self._runs()
+        ]
+        return pl.concat([rows.select(key.str.strip_chars()) for rows in runs]).filter(key != "")
+
+    def coded(self) -> pl.LazyFrame:
+        """What is measured of every row, valid or not, and `row`: keys, quantity and times.
+
+        Text of a key is Categorical: read, grouped and kept at the price of small numbers. The subject is as it lies
+        in the file: where it is to be trimmed it breaks the rule of a subject, and to look at each one is enough.
+        """
+        keys = {"subject": pl.String(), **self.meter.dimension_dtypes}
+        # Their own categories, so that memory holds the texts of no other partition.
+        coded = [
+            pl.col(name).cast(pl.Categorical(pl.Categories.random()))
+            if dtype == pl.String()
+            else pl.col(name)
+            for name, dtype in keys.items()
+        ]
+        rows = self._stored().with_columns(*normalised_measured(self.meter))
+        return rows.select(ROW, *coded, "quantity", "timestamp", "received_at")
+
+    def valid(self, where: pl.Expr | None = None) -> pl.LazyFrame:
+        """The rows that keep every rule of an event, with `row`; `where` as for `rows`."""
+        return self.rows(where).filter(keeps(self._rules))
+
+    def invalid(self) -> pl.LazyFrame:
+        """The rows that break a rule, with `row`, `reason`, `detail` and `#given`, the quantity as it is written."""
+        rules = [
+            rule._replace(found=pl.col(GIVEN)) if rule.reason == "quantity_invalid" else rule
+            for rule in self._rules
+        ]
+        rows = self.as_given().with_columns(reason(rules), detail(rules))
+        return rows.filter(pl.col("reason").is_not_null())
+
+    def _stored(self) -> pl.LazyFrame:
+        """Every row as it lies in the files, `row`, and `#given`, where the quantity was not of the lake's type."""
+        columns = event_columns(self.meter)
+        given = pl.lit(None, pl.String).alias(GIVEN)
+        if not self.files:
+            return pl.LazyFrame(schema={**columns, ROW: pl.UInt32(), GIVEN: pl.String()})
+        runs = list(self._runs())
+        if runs == [(False, list(self.files))]:
+            return self._scan(self.files, row_index_name=ROW).select(*columns, ROW, given)
+        rows = [
+            _converted(self.storage, run[0], columns).select(*columns, GIVEN)
+            if converted
+            else self._scan(run).select(*columns, given)
+            for converted, run in runs
+        ]
+        return pl.concat(rows).with_row_index(ROW).select(*columns, ROW, GIVEN)
+
+    def _scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
+        return self.storage.scan(
+            files,
+            schema=event_columns(self.meter),
+            missing_columns="insert",
+            extra_columns="ignore",
+            **options,
+        )
+
+    def _runs(self) -> Iterator[tuple[bool, list[StoredFile]]]:
+        """The files in order, those that are scanned as they are together, those that are converted one by one."""
+        for converted, run in groupby(self.files, lambda file: _file_name(file) in self.converted):
+            files = list(run)
+            yield from ((True, [file]) for file in files) if converted else [(False, files)]
+
+    @property
+    def _rules(self) -> list[Rule]:
+        return [*event_rules(self.meter), partition_rule(self.date)]
+
+
+def fingerprint(identities: Mapping[str, str], *more: str) -> str:
+    """Sixteen hex digits that change whenever one of these files does, or one of the further texts."""
+    said = [*more, *(f"{name}|{identity}" for name, identity in sorted(identities.items()))]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
+
+
+def event_columns(meter: Meter) -> dict[str, pl.DataType]:
+    """Columns and types of a meter's event files: `Event`'s, with the dimensions before `metadata`."""
+    columns = column_types(Event)
+    metadata = columns.pop("metadata")
+    return columns | meter.dimension_dtypes | {"metadata": metadata}
+
+
+def optional_columns(meter: Meter) -> set[str]:
+    """Columns that a producer may leave out of a file; they read as null."""
+    quantity = set() if meter.needs_quantity else {"quantity"}
+    return {"metadata", *quantity, *(d.name for d in meter.dimensions if not d.needs_value)}
+
+
+def check_file(storage: Storage, meter: Meter, file: StoredFile) -> FileCheck:
+    """Return what is wrong with the structure of a producer's file, or how it is to be read. Reads its footer only."""
+    # It loads pyarrow, which a run that finds no new file does without.
+    from lake.events.producer_files import check_columns
+
+    return check_columns(storage, file, event_columns(meter), optional_columns(meter))
+
+
+def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
+    """Return the listed event files of one meter by date, and an error for every file that no partition can hold.
+
+    Files and folders whose names begin with `_` or `.` are other programs' and are passed over, as Hive readers do.
+    """
+    dates: dict[dt.date, list[StoredFile]] = {}
+    strays: list[MeterlakeError] = []
+    for file in files:
+        if paths.is_hidden(file.path):
+            continue
+        place = paths.split_partition(file.path)
+        if file.unreadable:
+            strays.append(_unreadable(file))
+        elif place and place.file.endswith(".parquet"):
+            dates.setdefault(place.date, []).append(file)
+        else:
+            strays.append(
+                BadInputError(
+                    "stray file",
+                    where=file.path,
+                    expected="date=YYYY-MM-DD/<name>.parquet directly below the meter's folder",
+                    found="/".join(file.path.split("/")[2:]) or file.path,
+                    hint="move or remove the file; it is left where it is and not counted",
+                )
+            )
+    return dates, strays
+
+
+def unlisted_dates(files: Iterable[StoredFile]) -> dict[dt.date, StoredFile]:
+    """Return by date what stands in the place of a date's folder and can't be listed, such as a link to nowhere.
+
+    Raises StorageError if it is the folder of the whole meter: nobody knows then what is there.
+    """
+    found = {}
+    for file in (file for file in files if file.unreadable):
+        if file.path.count("/") == 1:
+            raise StorageError(
+                "the events of this meter can't be listed",
+                where=file.path,
+                expected="a folder",
+                found=file.unreadable,
+                hint="nothing of the meter was changed; make the folder readable",
+            )
+        if place := paths.split_partition(f"{file.path}/x"):
+            found[place.date] = file
+    return found
+
+
+def _unreadable(file: StoredFile) -> MeterlakeError:
+    is_folder = paths.split_partition(f"{file.path}/x")
+    return BadInputError(
+        "this can't be read",
+        where=file.path,
+        expected="a folder" if is_folder else "a regular file with a name in UTF-8",
+        found=file.unreadable,
+        hint="make the folder readable; until then its events count as they did last"
+        if is_folder
+        else "replace or remove it; it is left where it is and not counted",
+    )
+
+
+def by_meter_folder(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
+    """Return the listed event files by what lies directly in `events/`: a folder such as `events/meter=m/`, or a file."""
+    found: dict[str, list[StoredFile]] = {}
+    for file in files:
+        first, slash, _ = file.path.removeprefix(paths.EVENTS).partition("/")
+        # What can't be listed in the place of a meter's folder stands for all that is in it.
+        is_folder = slash or (file.unreadable and first.startswith("meter="))
+        found.setdefault(f"{paths.EVENTS}{first}{'/' if is_folder else ''}", []).append(file)
+    return found
+
+
+def find_strays(folders: Mapping[str, Sequence[StoredFile]]) -> list[MeterlakeError]:
+    """Return an error for each of these folders of `events/`, which are no defined meter's, and for files beside them."""
+    return [
+        BadInputError(
+            "stray files in the folder of events",
+            where=folder,
+            expected="meter=<encoded name>/ of a meter that is defined",
+            found=files[0].unreadable or f"{len(files):,} {'file' if len(files) == 1 else 'files'}",
+            hint="define the meter with: meterlake meter add FILE; or move the files away; they are not counted",
+        )
+        for folder, files in sorted(folders.items())
+        if not paths.is_hidden(folder)
+    ]
+
+
+def _converted(storage: Storage, file: StoredFile, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    from lake.events.producer_files import converted_rows
+
+    return converted_rows(storage, file, columns)
+
+
+def _file_name(file: StoredFile) -> str:
+    return file.path.rsplit("/", 1)[-1]

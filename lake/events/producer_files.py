@@ -1,0 +1,179 @@
+"""Parquet files that producers put into partitions: which of them can be read, and their rows as events.
+
+A file with exactly the lake's own types is scanned as it is. Any other that says the same in other types is converted
+while it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import polars as pl
+import pyarrow as pa
+from polars.io.plugins import register_io_source
+
+from lake.events.arrow_values import as_number_text, to_frame
+from lake.events.column_kinds import DIMENSIONS, FIELDS, Kind, is_own_text
+from lake.events.large_files import MAX_MEAN_TEXT, decoded_size
+from lake.events.parquet_batches import DAMAGE, read_batches, read_footer
+from lake.storage import Storage, StoredFile
+from schemas.errors import BadInputError, MeterlakeError
+from schemas.fields import GIVEN, find_misnamed
+
+types = pa.types
+Columns = Mapping[str, pl.DataType]
+MAX_REASON_CHARS = 200
+HINT = "replace or remove the file; it is left where it is and not counted"
+
+
+class FileCheck(NamedTuple):
+    """What is wrong with a producer's file, if anything, and whether it is converted in batches while it is read."""
+
+    error: MeterlakeError | None = None
+    converted: bool = False
+
+
+def check_columns(
+    storage: Storage, file: StoredFile, columns: Columns, optional: Collection[str]
+) -> FileCheck:
+    """Return what is wrong with a file as events of these columns, or how it is to be read. Reads its footer only."""
+    try:
+        schema, metadata = read_footer(storage.footer(file))
+    except DAMAGE as error:
+        found = f"{file.size_bytes} bytes: {_reason(error)}"
+        return FileCheck(_wrong(file.path, "unreadable file", "a Parquet file", found))
+    for name in columns:
+        # A quantity under another name must not count as an absent one, which is 1.
+        misnamed = name == "quantity" and _misnamed(schema, name, columns)
+        if name in schema.names or name not in optional or misnamed:
+            wrong = _column_error(schema, name, columns, file)
+            if wrong:
+                return FileCheck(wrong)
+    try:
+        size = decoded_size(storage, file, metadata, columns)
+    except DAMAGE as error:
+        return FileCheck(damaged_file(file.path, _reason(error)))
+    if size.dense_column:
+        return FileCheck(_too_dense(file, size.dense_column))
+    return FileCheck(converted=size.is_large or not _is_own(schema, columns))
+
+
+def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.LazyFrame:
+    """Return the rows of a file whose types are others: these columns and `#given`, the quantity as it is written.
+
+    A file that can't be read to its end raises ComputeError when the frame is collected.
+    """
+    schema = {**columns, GIVEN: pl.String()}
+
+    def frames(
+        with_columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        batch_size: int | None,  # noqa: ARG001 - the file decides
+    ) -> Iterator[pl.DataFrame]:
+        left = n_rows
+        for df in _converted(storage, file, columns, with_columns or list(schema)):
+            rows = df if left is None else df.head(left)
+            left = left if left is None else left - rows.height
+            yield rows if predicate is None else rows.filter(predicate)
+            if left == 0:
+                return
+
+    return register_io_source(frames, schema=schema)
+
+
+def damaged_file(where: str, found: str) -> BadInputError:
+    """Return the error of a file whose footer can be read, and not all that it names."""
+    return _wrong(where, "damaged file", "a Parquet file that can be read to its end", found)
+
+
+def _converted(
+    storage: Storage, file: StoredFile, columns: Columns, wanted: list[str]
+) -> Iterator[pl.DataFrame]:
+    path = storage.local(file)
+    try:
+        there = set(read_footer(path).schema.names)
+        sources = {name: "quantity" if name == GIVEN else name for name in wanted}
+        # Without any column it would not be known how many rows there are.
+        needed = {source for source in sources.values() if source in there} or {"subject"}
+        for batch, _ in read_batches(path, sorted(needed)):
+            found = dict(zip(batch.schema.names, batch.schema.types, strict=True))
+            values = [
+                _value(name, columns, found.get(source)).alias(name) for name, source in sources.items()
+            ]
+            yield to_frame(batch).select(values)
+    except (*DAMAGE, pl.exceptions.PolarsError) as error:
+        raise pl.exceptions.ComputeError(str(error) or type(error).__name__) from error
+
+
+def _too_dense(file: StoredFile, column: str) -> BadInputError:
+    expected = f"at most {MAX_MEAN_TEXT >> 10} KiB of text in a row on average"
+    found = f"more, in a file of {file.size_bytes:,} bytes"
+    return _wrong(file.path, f"column {column!r} is too large", expected, found)
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:MAX_REASON_CHARS]
+
+
+def _wrong(where: str, what: str, expected: str, found: str) -> BadInputError:
+    return BadInputError(what, where=where, expected=expected, found=found, hint=HINT)
+
+
+def _value(name: str, columns: Columns, dtype: pa.DataType | None) -> pl.Expr:
+    if dtype is None:
+        # As long as the other columns are.
+        return pl.repeat(None, pl.len(), dtype=columns[name])
+    if name == GIVEN:
+        return as_number_text(pl.col("quantity"), dtype)
+    return _kind(name, columns).convert(pl.col(name), dtype)
+
+
+def _kind(name: str, columns: Columns) -> Kind:
+    return FIELDS[name] if name in FIELDS else DIMENSIONS[columns[name]]
+
+
+def _misnamed(schema: pa.Schema, name: str, columns: Columns) -> str | None:
+    """Return the column that was meant to be the one of this name, which is not there; None if there is none."""
+    others = (column for column in schema.names if column not in columns)
+    alike = (column for column in others if find_misnamed([column]) == (column, name))
+    return None if name in schema.names else next(alike, None)
+
+
+def _column_error(schema: pa.Schema, name: str, columns: Columns, file: StoredFile) -> MeterlakeError | None:
+    kind, misnamed = _kind(name, columns), _misnamed(schema, name, columns)
+    found = [str(schema.types[number]) for number in schema.get_all_field_indices(name)]
+    if len(found) == 1 and kind.readable(schema.field(name).type):
+        return None
+    return BadInputError(
+        f"column {name!r} is wrong",
+        where=file.path,
+        expected=kind.expected if len(found) <= 1 else f"one column of this name: {kind.expected}",
+        found=" and ".join(found) or (f"column {misnamed!r}" if misnamed else "no such column"),
+        hint=f"did you mean {name!r}? {HINT}" if misnamed else HINT,
+    )
+
+
+def _is_own(schema: pa.Schema, columns: Columns) -> bool:
+    """Whether these columns have the lake's own types, and no other column one that Polars might fail on."""
+    plain = (
+        _kind(field.name, columns).own(field.type) if field.name in columns else _is_plain(field.type)
+        for field in schema
+    )
+    return len(set(schema.names)) == len(schema.names) and all(plain)
+
+
+def _is_plain(dtype: pa.DataType) -> bool:
+    """Whether a type is one of those that every reader of Parquet knows."""
+    if types.is_struct(dtype):
+        return all(_is_plain(field.type) for field in dtype)
+    if types.is_list(dtype) or types.is_large_list(dtype):
+        return _is_plain(dtype.value_type)
+    if types.is_timestamp(dtype):
+        return dtype.tz in (None, "UTC")
+    if isinstance(dtype, pa.BaseExtensionType):
+        return False
+    number = types.is_integer(dtype) or types.is_float32(dtype) or types.is_float64(dtype)
+    other = types.is_boolean(dtype) or types.is_decimal128(dtype) or types.is_date32(dtype)
+    return bool(number or other or is_own_text(dtype) or types.is_binary(dtype))

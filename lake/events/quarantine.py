@@ -1,0 +1,105 @@
+"""Keeping rejected rows: their reason and their original text, below the date on which they were rejected."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Mapping
+
+import polars as pl
+
+from lake import paths
+from lake.checksums import write_stamped
+from lake.events.partition import ROW, Partition, event_columns, fingerprint
+from lake.storage import Storage, StoredFile
+from schemas.fields import GIVEN
+from schemas.tables import INSTANT, Quarantine, column_types
+
+
+def quarantine_rows(
+    partition: Partition, file: StoredFile, rows: pl.LazyFrame, now: dt.datetime
+) -> dict[str, int]:
+    """Keep rows of a producer's file that can't count, once; gives how many by reason.
+
+    `rows` are those of `Partition.as_given`, with `reason` and `detail`. Asked again for the same file, nothing is added and an
+    empty dict is given.
+    """
+    storage, meter = partition.storage, partition.meter.name
+    name = _name(file.path, file.identity)
+    kept = [other.path for other in storage.list(paths.quarantine(meter)) if not other.unreadable]
+    there = [path for path in kept if (place := paths.split_partition(path)) and place.file == name]
+    if there:
+        # The file that they are from may be removed next.
+        storage.sync(there)
+        return {}
+    rejected = _rejected(partition, file, rows, now)
+    if rejected.is_empty():
+        return {}
+    publish_rejected(storage, paths.quarantine(meter, now.date()) + name, rejected)
+    return _counts(rejected)
+
+
+def requarantine_rows(
+    partition: Partition,
+    file: StoredFile,
+    rows: pl.LazyFrame,
+    earlier: Mapping[str, str],
+    now: dt.datetime,
+) -> dict[str, int]:
+    """Keep the rows of a file that break a rule in the place of those that did by earlier rules.
+
+    `rows` are as for `quarantine_rows`. `earlier` are the identities by name of other files in the partition's folder
+    whose rows lie in this one. Rows that break no rule any more leave the quarantine: their files are emptied, since
+    not every job may delete there. Returns by reason how many more there are than before. Done again after an
+    interruption, it ends in the same.
+    """
+    storage, meter = partition.storage, partition.meter.name
+    folder, own = file.path.rpartition("/")[0], _name(file.path, file.identity)
+    names = {own} | {_name(f"{folder}/{name}", identity) for name, identity in earlier.items()}
+    listed = [
+        other for other in storage.list(paths.quarantine(meter)) if other.path.rpartition("/")[2] in names
+    ]
+    before = Counter(
+        dict(storage.scan(listed).group_by("reason").len().collect().iter_rows()) if listed else {}
+    )
+    rejected = _rejected(partition, file, rows, now)
+    places = [other.path for other in listed if other.path.endswith(f"/{own}")]
+    place = (places or [paths.quarantine(meter, now.date()) + own])[0]
+    if places or not rejected.is_empty():
+        publish_rejected(storage, place, rejected)
+    for other in listed:
+        if other.path != place:
+            publish_rejected(storage, other.path, rejected.clear())
+    return dict(Counter(_counts(rejected)) - before)
+
+
+def _name(path: str, identity: str) -> str:
+    """The name of the file in quarantine that has the rejected rows of a producer's file."""
+    return f"producer-{fingerprint({path: identity})}.parquet"
+
+
+def _rejected(partition: Partition, file: StoredFile, rows: pl.LazyFrame, now: dt.datetime) -> pl.DataFrame:
+    text = [
+        pl.col(GIVEN).alias(name) if name == "quantity" else pl.col(name).cast(pl.String)
+        for name in event_columns(partition.meter)
+    ]
+    return rows.select(
+        "reason",
+        "detail",
+        raw=pl.struct(text).struct.json_encode(),
+        source=pl.lit(file.path),
+        position=pl.col(ROW).cast(pl.Int64) + 1,
+        landed_at=pl.lit(now, INSTANT),
+    ).collect(engine="streaming")
+
+
+def _counts(rejected: pl.DataFrame) -> dict[str, int]:
+    return dict(sorted(rejected["reason"].value_counts().iter_rows()))
+
+
+def publish_rejected(storage: Storage, path: str, rejected: pl.DataFrame) -> None:
+    """Write quarantined rows as one file with exactly the columns of `Quarantine`."""
+    local = storage.scratch(".parquet")
+    columns = pl.Schema(column_types(Quarantine))
+    write_stamped(rejected.select(columns.names()).cast(columns), local)
+    storage.publish_file(path, local)

@@ -1,0 +1,1 @@
+"""Questions about usage: from their parts to their answers."""

@@ -1,0 +1,148 @@
+"""Each group's usage beside that of the bucket before: pure functions of answers."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+
+import polars as pl
+
+from lake.query.answer import instant, make_plan
+from lake.query.question import Question, adds_levels
+from lake.query.ratios import fraction
+from lake.query.time_buckets import UTC, buckets, zone_of
+from schemas.errors import BadInputError
+from schemas.meter import Meter
+
+BEFORE, CHANGE, STATE = COMPARED = ("usage_before", "usage_change", "usage_state")
+# A level of these in a longer bucket says nothing about the level in a shorter one.
+_ENDS = frozenset({"min", "first", "last"})
+_GROUP, _FIRST = "#group", "#first"
+_BUCKET = ["bucket_start", "bucket_end"]
+
+
+def before_question(question: Question) -> Question:
+    """Return the question of the bucket before the range.
+
+    Raises BadInputError where the range does not consist of whole buckets, of which one can come before another.
+    """
+    if question.bucket == "none":
+        raise BadInputError(
+            "there is no bucket before this one",
+            expected="--compare with buckets of a length: hour, day, week, month, quarter, year",
+            found="none, which is the range as one",
+        )
+    grid = buckets(question.bucket, question.since, question.until, question.zone)
+    first, last = grid["bucket_start"].to_list()[0], grid["bucket_end"].to_list()[-1]
+    if (first, last) != (question.since, question.until):
+        # Hours are those of UTC.
+        name = UTC if question.bucket == "hour" else question.zone
+        zone = zone_of(name)
+        raise BadInputError(
+            f"the range does not consist of whole {question.bucket}s, which --compare needs",
+            expected=f"whole {question.bucket}s of {name}, such as {_text(first, zone)} to {_text(last, zone)}",
+            found=f"{_text(question.since, zone)} to {_text(question.until, zone)}",
+        )
+    earlier = buckets(
+        question.bucket, question.since - dt.timedelta.resolution, question.since, question.zone
+    )
+    return replace(question.alone(), since=earlier["bucket_start"].item(), until=question.since, fill=False)
+
+
+def history_questions(meter: Meter, before: Question, first: dt.date) -> list[Question]:
+    """Return the questions that tell which groups there were before a bucket, from the date `first` on.
+
+    Whole dates of UTC are asked by themselves, so that the aggregates answer, also of dates without events.
+    """
+    midnight = before.since.replace(hour=0, minute=0, second=0, microsecond=0)
+    begin = min(instant(first), midnight)
+    # Whoever was in a window was in a day.
+    whole = replace(before, rolling=None)
+    is_end = before.distinct is None and meter.aggregation in _ENDS
+    if not (is_end or adds_levels(meter, before)):
+        whole = replace(whole, bucket="none")
+    parts = [
+        replace(whole, since=since, until=until)
+        for since, until in ((begin, midnight), (midnight, before.since))
+        if since < until
+    ]
+    return [_of_aggregates(meter, part) for part in parts]
+
+
+def _of_aggregates(meter: Meter, question: Question) -> Question:
+    """Return the question by days of UTC, if the aggregates can answer only that."""
+    if make_plan(meter, question).source == "aggregates":
+        return question
+    days = replace(question, bucket="day", zone=UTC)
+    return days if make_plan(meter, days).source == "aggregates" else question
+
+
+def with_before(
+    rows: pl.LazyFrame, before: pl.LazyFrame, history: list[pl.LazyFrame], question: Question
+) -> pl.LazyFrame:
+    """Return the rows with `usage_before`, `usage_change` and `usage_state`, and one for each group that is lost.
+
+    A group is in a bucket if its exact quantity is above 0. Its state is `new` where it was in no bucket before,
+    `active` where it was in the one before, `returned` where it was in others only, and `lost` where it is not there
+    any more; null where it is in neither. What is missing counts as 0.
+    """
+    # A group of its own for all, since rows can't be joined by nothing.
+    group, one = [_GROUP, *question.by], pl.lit(0, pl.Int8).alias(_GROUP)
+    every = [frame.with_columns(one) for frame in (rows, before, *history)]
+    present = [frame.filter(fraction("row").numerator > 0) for frame in every]
+    ever = pl.concat(frame.select("bucket_start", *group) for frame in present)
+    first = ever.group_by(group).agg(pl.col("bucket_start").min().alias(_FIRST))
+    earlier = _in_next(
+        pl.concat(frame.select(*_BUCKET, *group, question.value) for frame in present[:2]), question
+    )
+    both = every[0].join(earlier, on=[*_BUCKET, *group], how="full", coalesce=True, nulls_equal=True)
+    compared = both.join(first, on=group, how="left", nulls_equal=True).with_columns(_state().alias(STATE))
+    return _with_zeros(compared, question.value)
+
+
+def _text(moment: dt.datetime, zone: dt.tzinfo) -> str:
+    """Return a moment as it is asked for: a date of the zone where it begins one."""
+    local = moment.astimezone(zone)
+    return f"{local:%Y-%m-%d}" if local.time() == dt.time() else local.isoformat()
+
+
+def _in_next(rows: pl.LazyFrame, question: Question) -> pl.LazyFrame:
+    """Return `usage_before` of each group by the bucket that follows, if it is one of the range."""
+    grid = buckets(question.bucket, question.since, question.until, question.zone).lazy()
+    following = grid.select(pl.col("bucket_start").alias("#start"), pl.col("bucket_end").alias("#end"))
+    return rows.join(following, left_on="bucket_end", right_on="#start").select(
+        pl.col("bucket_end").alias("bucket_start"),
+        pl.col("#end").alias("bucket_end"),
+        _GROUP,
+        *question.by,
+        pl.col(question.value).alias(BEFORE),
+    )
+
+
+def _state() -> pl.Expr:
+    is_there = fraction("row").numerator > 0
+    was_there = pl.col(BEFORE).is_not_null()
+    return (
+        pl.when(is_there & was_there)
+        .then(pl.lit("active"))
+        .when(is_there & (pl.col(_FIRST) == pl.col("bucket_start")))
+        .then(pl.lit("new"))
+        .when(is_there)
+        .then(pl.lit("returned"))
+        .when(was_there)
+        .then(pl.lit("lost"))
+    )
+
+
+def _with_zeros(rows: pl.LazyFrame, value: str) -> pl.LazyFrame:
+    """Return the rows with 0 for what groups lack that are lost, or were not there before, and the change of usage."""
+    usage, before, (numerator, denominator) = pl.col(value), pl.col(BEFORE), fraction("row")
+    is_lost = (pl.col(STATE) == "lost").fill_null(value=False)
+    return rows.with_columns(
+        pl.when(is_lost).then(0).otherwise(usage).alias(value),
+        pl.when(is_lost).then(0).otherwise(numerator).alias(numerator.meta.output_name()),
+        denominator.fill_null(1),
+        pl.col("events").fill_null(0),
+        before.fill_null(0),
+        (usage.fill_null(0) - before.fill_null(0)).alias(CHANGE),
+    )

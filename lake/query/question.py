@@ -1,0 +1,141 @@
+"""What can be asked of a meter's usage, pure: the parts of a question, and the rules that they follow."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lake.query.time_buckets import DAY, SIZES, UTC, Size, same_time_before
+from schemas.errors import BadInputError
+from schemas.meter import Meter
+from schemas.tables import Answer, column_types
+
+ANSWER = list(column_types(Answer))
+DISTINCT = "distinct"
+Compare = Literal["previous"]
+MAX_ROLLING_DAYS = 366
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of one meter: since <= time < until, in buckets, by some fields, of what a filter keeps."""
+
+    since: dt.datetime
+    until: dt.datetime
+    bucket: Size = "day"
+    by: tuple[str, ...] = ()
+    where: str | None = None
+    top: int | None = None
+    zone: str = UTC
+    fill: bool = False
+    measures: bool = False
+    # The field whose distinct values are counted, in place of the quantity.
+    distinct: str | None = None
+    # Of how many days, which end with each day, the distinct values are counted.
+    rolling: int | None = None
+    # What is shown beside, for which lake.query.compound asks more questions: of a bucket's total, the bucket before, a meter.
+    share: bool = False
+    compare: Compare | None = None
+    over: str | None = None
+
+    @property
+    def value(self) -> str:
+        """The column of the answer that is asked for; the others explain it."""
+        return DISTINCT if self.distinct else "quantity"
+
+    def alone(self) -> Question:
+        """Return the same question without ranking, and without what is shown beside."""
+        return replace(self, top=None, share=False, compare=None, over=None)
+
+    def adds_up(self, meter: Meter) -> bool:
+        """Whether groups are parts of a whole, so that one without events has 0; not so for a level of all events."""
+        return self.distinct is not None or not meter.is_gauge or meter.series is not None
+
+    @property
+    def read_since(self) -> dt.datetime:
+        """Where the events begin that answer; with `rolling` some days before the first row."""
+        return same_time_before(self.since, (self.rolling or 1) - 1, self.zone)
+
+    @property
+    def dates(self) -> tuple[dt.date, dt.date]:
+        """The UTC dates that answer, as a half-open range; with `rolling` also those before the range."""
+        last = (self.until - dt.timedelta(microseconds=1)).astimezone(dt.UTC).date()
+        return self.read_since.astimezone(dt.UTC).date(), last + DAY
+
+
+def check_question(meter: Meter, question: Question) -> None:
+    """Raise BadInputError for a question that makes no sense for this meter, naming what is wrong with it."""
+    if question.since >= question.until:
+        raise BadInputError(
+            "the range is empty",
+            expected="a start before the end, which is not part of the range",
+            found=f"{question.since.isoformat()} to {question.until.isoformat()}",
+        )
+    if question.bucket not in SIZES:
+        raise BadInputError(
+            f"no bucket {question.bucket!r}", expected=", ".join(SIZES), found=question.bucket
+        )
+    known = ["subject", *meter.dimension_names]
+    _check_groups(meter, question, known)
+    if question.distinct is not None and question.distinct not in known:
+        raise BadInputError(
+            f"meter {meter.name!r} has no field {question.distinct!r} whose values could be counted",
+            expected=f"one of {', '.join(known)}",
+            found=repr(question.distinct),
+        )
+    if question.rolling is not None:
+        _check_rolling(meter, question, question.rolling)
+
+
+def _check_groups(meter: Meter, question: Question, known: list[str]) -> None:
+    taken = [*ANSWER, DISTINCT] if question.distinct else ANSWER
+    for position, name in enumerate(question.by):
+        if name not in known or name in question.by[:position] or name.lower() in taken:
+            raise BadInputError(
+                f"meter {meter.name!r} can't be grouped by {name!r}",
+                expected=f"some of {', '.join(known)}, each once, and none of {', '.join(taken)}",
+                found=", ".join(question.by),
+            )
+    if question.top is not None and (question.top < 1 or not question.by):
+        raise BadInputError(
+            "there is nothing to rank",
+            expected="top of 1 or more, of values that usage is grouped by",
+            found=f"top {question.top}, grouped by {', '.join(question.by) or 'nothing'}",
+        )
+
+
+def _check_rolling(meter: Meter, question: Question, days: int) -> None:
+    if not 1 <= days <= MAX_ROLLING_DAYS:
+        raise BadInputError(
+            "no such rolling window", expected=f"1 to {MAX_ROLLING_DAYS} days", found=f"{days} days"
+        )
+    if question.bucket != "day":
+        raise BadInputError(
+            "rolling windows end with each day",
+            expected="buckets of a day",
+            found=f"bucket {question.bucket}",
+        )
+    if counted_field(meter, question) is None:
+        raise BadInputError(
+            "rolling windows are for distinct values: amounts would be in several of them",
+            expected="a field whose distinct values are counted, or a meter of unique_count",
+            found=f"meter {meter.name!r} of {meter.aggregation}",
+            hint="name the field with --distinct, for instance --distinct subject",
+        )
+    if question.measures:
+        raise BadInputError(
+            "rolling windows have no measures but their events",
+            expected="rolling windows, or measures",
+            found="both",
+        )
+
+
+def counted_field(meter: Meter, question: Question) -> str | None:
+    """Return the field whose distinct values answer; None where it is a quantity that adds up or is a level."""
+    return question.distinct or meter.unique
+
+
+def adds_levels(meter: Meter, question: Question) -> bool:
+    """Return whether the levels of series answer, added up."""
+    return meter.series is not None and counted_field(meter, question) is None

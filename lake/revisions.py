@@ -1,0 +1,242 @@
+"""Revisions of exports as they lie in the lake: which there are, what they say of themselves, and publishing one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import polars as pl
+
+from lake import paths
+from lake.decoding import decode
+from lake.events.partition import fingerprint
+from lake.storage import Storage, StoredFile, not_regular
+from schemas.errors import BrokenLakeError, RefusedError
+
+FORMAT = 1
+
+
+class ExportedFile(msgspec.Struct, kw_only=True, frozen=True):
+    """What a manifest says of one file."""
+
+    sha256: str
+    size_bytes: int
+    rows: int
+    # Name and type of each column, of a CSV that of what its text says.
+    columns: dict[str, str]
+    # Sums of the columns that add up, as exact decimal text.
+    totals: dict[str, str]
+
+
+class Manifest(msgspec.Struct, kw_only=True, frozen=True):
+    """What a revision says of itself. Nothing in it depends on when or where the export ran."""
+
+    format: int = FORMAT
+    meter: str
+    period: str
+    revision: int
+    # `usage`, or after the period's close `adjustments`: such a revision has no usage files.
+    kind: str
+    unit: str
+    aggregation: str
+    # The dimensions that name a series, whose levels are added; absent for other meters.
+    series: list[str] | msgspec.UnsetType = msgspec.UNSET
+    group_by: list[str]
+    columns: str
+    csv_safe: bool
+    meter_version: str
+    # The sha256 of the manifest of the revision before, by which nobody can change it unseen.
+    previous_sha256: str | None
+    # The fingerprint of the inputs of each date that has events.
+    inputs: dict[str, str]
+    files: dict[str, ExportedFile]
+    # The keys of rows that are not in `usage` since one of their sums is too large, in order; absent if there are none.
+    left_out: list[dict[str, str | float | bool | None]] | msgspec.UnsetType = msgspec.UNSET
+    # Fingerprints of the events of these dates, neither of which changes with the definition: of their rows in `usage`,
+    # which merging or copying files does not change, and of their files, which no other rules of reading change.
+    event_rows: str | msgspec.UnsetType = msgspec.UNSET
+    event_files: str | msgspec.UnsetType = msgspec.UNSET
+    # How many dates before the month are looked at; absent if none.
+    carry_days: int | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns that name a row, beside those that are the same in all rows."""
+        return ["subject", *self.group_by]
+
+    def to_json(self) -> bytes:
+        """The manifest as one indented JSON document."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+class Close(msgspec.Struct, kw_only=True, frozen=True):
+    """That a period is final, and with which revision it became so."""
+
+    revision: int
+    manifest_sha256: str
+
+
+class RevisionInfo(NamedTuple):
+    """What planning needs to know of a revision: the sha256 of its manifest, and what it was made of.
+
+    `inputs` is the fingerprint of those that it names. `event_rows` and `event_files` are those of its events, empty
+    where they are not known, of a month with `carry_days` before it; `quantities` is the checksum of its keys and
+    quantities, or empty.
+    """
+
+    sha256: str
+    inputs: str
+    meter_version: str = ""
+    carry_days: int = 0
+    event_rows: str = ""
+    event_files: str = ""
+    quantities: str = ""
+
+
+def parse_manifest(body: bytes, where: str) -> Manifest:
+    """Raises BrokenLakeError if it is not a manifest of this format."""
+    manifest = decode(body, Manifest, "not a manifest of an export", where=where)
+    if manifest.format != FORMAT:
+        raise BrokenLakeError(
+            "a manifest of another version", where=where, expected=str(FORMAT), found=str(manifest.format)
+        )
+    return manifest
+
+
+class Revisions:
+    """The revisions of one export, by one listing; a manifest is read when it is asked for, and once."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        folder: str,
+        listed: Sequence[StoredFile] | None = None,
+        known: RevisionInfo | None = None,
+    ) -> None:
+        """Take the folder's files as they were `listed` by one that nothing else can have changed since, if by any.
+
+        `known` is what the last revision is known to say, which spares reading its manifest.
+        """
+        self.storage, self.folder, self.is_listed = storage, folder, listed is not None
+        self.files = {file.path: file for file in (storage.list(folder) if listed is None else listed)}
+        for file in self.files.values():
+            # Of the files in a folder that can't be listed there would be none, and its revision be made again.
+            if file.unreadable and "=" in file.path.rsplit("/", 1)[-1]:
+                raise not_regular(file.path, file.unreadable)
+        numbers = {paths.revision_number(folder, path) for path in self.files}
+        self.numbers = sorted(
+            number
+            for number in numbers - {None}
+            if number is not None and paths.revision(folder, number) + paths.MANIFEST in self.files
+        )
+        self._known = known
+        self._bodies: dict[int, bytes] = {}
+
+    @property
+    def last(self) -> int:
+        """The number of the last revision; what has no manifest is none. 0 if there is none."""
+        return self.numbers[-1] if self.numbers else 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the period is closed."""
+        return self.folder + paths.CLOSED in self.files
+
+    def manifest(self, number: int) -> Manifest:
+        """What a revision says of itself."""
+        return parse_manifest(self._body(number), self._place(number) + paths.MANIFEST)
+
+    def info(self, number: int) -> RevisionInfo:
+        """Return what planning needs to know of a revision."""
+        if self._known and number == self.last:
+            return self._known
+        sha256, manifest = hashlib.sha256(self._body(number)).hexdigest(), self.manifest(number)
+        return RevisionInfo(
+            sha256,
+            fingerprint(manifest.inputs),
+            manifest.meter_version,
+            manifest.carry_days or 0,
+            manifest.event_rows or "",
+            manifest.event_files or "",
+        )
+
+    def left_out(self, number: int) -> list[dict[str, Any]]:
+        """The keys of the rows that a revision names and does not have; what is known of one is that it has all."""
+        if self._known and number == self.last:
+            return []
+        return list(self.manifest(number).left_out or [])
+
+    def kind(self, number: int) -> str:
+        """The `kind` of a revision: only those after a close can be other than `usage`."""
+        return self.manifest(number).kind if self.is_closed else "usage"
+
+    def scan(self, number: int, name: str) -> pl.LazyFrame:
+        """The rows of one Parquet file of a revision. Raises BrokenLakeError if it is not there."""
+        file = self.files.get(self._place(number) + name)
+        if file is None:
+            raise BrokenLakeError(
+                "a file of an exported revision is missing", where=self._place(number) + name
+            )
+        # Asked for its columns, and then for its rows, once or twice.
+        self.storage.prefetch([file])
+        return self.storage.scan([file])
+
+    def close(self) -> Close | None:
+        """With which revision the period was closed; None for one that is open."""
+        return load_close(self.storage, self.folder) if self.is_closed else None
+
+    def publish(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        """Publish the files of a new revision, the manifest last; what an interrupted attempt has left is replaced.
+
+        Takes the local files away. Raises RefusedError if the revision exists already.
+        """
+        place = self._place(manifest.revision)
+        there = [*self.files] if self.is_listed else [file.path for file in self.storage.list(place)]
+        if place + paths.MANIFEST in there:
+            raise _exists(place)
+        for path in there:
+            if path.startswith(place) and path.removeprefix(place) not in files:
+                self.storage.delete(path)
+                self.files.pop(path, None)
+        for name, local in files.items():
+            self.files[place + name] = self.storage.publish_file(place + name, local)
+        body = manifest.to_json()
+        stored = self.storage.create(place + paths.MANIFEST, body)
+        if not stored:
+            raise _exists(place)
+        self.files[stored.path] = stored
+        self.numbers.append(manifest.revision)
+        self._known, self._bodies[manifest.revision] = None, body
+
+    def _place(self, number: int) -> str:
+        return paths.revision(self.folder, number)
+
+    def _body(self, number: int) -> bytes:
+        if number not in self._bodies:
+            self._bodies[number] = self.storage.read(self._place(number) + paths.MANIFEST) or b""
+        return self._bodies[number]
+
+
+def load_close(storage: Storage, folder: str) -> Close | None:
+    """With which revision the period was closed; None for one that is open."""
+    where = folder + paths.CLOSED
+    body = storage.read(where)
+    hint = "restore the file from a backup: the period is final, and it says with which revision it became so"
+    return None if body is None else decode(body, Close, "not a record of a close", where=where, hint=hint)
+
+
+def save_close(storage: Storage, folder: str, close: Close) -> bool:
+    """Close a period; False, with nothing changed, if it is closed already."""
+    body = msgspec.json.format(msgspec.json.encode(close), indent=2) + b"\n"
+    return storage.create(folder + paths.CLOSED, body) is not None
+
+
+def _exists(place: str) -> RefusedError:
+    return RefusedError(
+        "another export has made this revision at the same time",
+        where=place,
+        hint="run the export again",
+    )

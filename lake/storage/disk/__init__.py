@@ -1,0 +1,1 @@
+"""A folder tree on a local disk: changes that last, walks, and temporary names."""

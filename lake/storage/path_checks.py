@@ -1,0 +1,135 @@
+"""What every storage holds to: paths stay inside the lake, and on a disk no link is written through."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from lake.storage.base import StoredFile
+from schemas.errors import BrokenLakeError, PathRefusedError
+
+# One or more names with `/` between them; none is empty, `.` or `..`, and none has a NUL.
+_PATH = re.compile(r"(?:(?!\.{1,2}(?:/|\Z))[^/\0]+(?:/|\Z))+(?<!/)")
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+NOWHERE = "a link that leads nowhere"
+IN_A_CIRCLE = "a link that leads in a circle"
+
+
+def checked(path: str) -> str:
+    """Return a path relative to the lake's root as it is. Raises PathRefusedError for one that could leave the root."""
+    if _PATH.fullmatch(path) and (path.isascii() or _is_unicode(path)):
+        return path
+    raise PathRefusedError(
+        "no path inside a lake",
+        where=repr(path),
+        expected="names with / between them, none of them empty, . or ..",
+        hint="a record in the lake may be damaged or planted; nothing was read or written there",
+    )
+
+
+def checked_folder(prefix: str) -> str:
+    """Return a folder's path without its last `/`; empty is the lake's root. Raises PathRefusedError as `checked` does."""
+    return checked(prefix.removesuffix("/")) if prefix else prefix
+
+
+def refuse_links(root: Path, path: str) -> None:
+    """Raise PathRefusedError if a folder on the way from the lake's root to a file is a link: nothing is written there."""
+    if link := linked_folder(root, path):
+        raise PathRefusedError(
+            "nothing is written through a link inside a lake",
+            where=link,
+            expected="a folder",
+            found="a link",
+            hint="replace the link by the folder that it leads to, or mount that; the lake's root itself may be a link",
+        )
+
+
+def linked_folder(root: Path, path: str) -> str:
+    """Return the first folder on the way from the lake's root to a file that is a link; empty if none is."""
+    folder = ""
+    for name in path.lstrip("/").split("/")[:-1]:
+        folder = f"{folder}/{name}" if folder else name
+        if os.path.islink(f"{root}/{folder}"):  # noqa: PTH114 - a path object takes longer than the question
+            return folder
+    return ""
+
+
+def open_regular(root: Path, path: str) -> BinaryIO:
+    """Open a file of the lake to be read, and never wait for it, as one would for a writer of a named pipe.
+
+    Raises BrokenLakeError for what is no regular file, and OSError for a folder, for nothing, and as `open` does.
+    """
+    local = root / path
+    try:
+        descriptor = os.open(local, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        kind = _kind_of_unopened(local, error)
+        if kind:
+            raise not_regular(path, kind) from error
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(local))
+    raise not_regular(path, kind_of(mode))
+
+
+def readable(file: StoredFile) -> StoredFile:
+    """Return a listed file as it is. Raises BrokenLakeError if it can't be read as one."""
+    if file.unreadable:
+        raise not_regular(file.path, file.unreadable)
+    checked(file.path)
+    return file
+
+
+def refuse_irregular(root: Path, path: str) -> None:
+    """Raise BrokenLakeError if something else than a regular file is there, for a reader that opens it itself."""
+    try:
+        kind = kind_of(os.stat(f"{root}/{path}").st_mode)  # noqa: PTH116 - as above
+    except OSError:
+        # Who opens it tells that it is gone, or what else is wrong.
+        return
+    if kind:
+        raise not_regular(path, kind)
+
+
+def kind_of(mode: int) -> str:
+    """Return what a file of this mode is, in words; empty for a regular file."""
+    return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+def not_regular(path: str, found: str) -> BrokenLakeError:
+    """Return the error for something in the lake that can't be read as a file."""
+    return BrokenLakeError(
+        "this can't be read",
+        where=path,
+        expected="a regular file",
+        found=found,
+        hint="replace or remove it",
+    )
+
+
+def _kind_of_unopened(local: Path, error: OSError) -> str:
+    if error.errno == errno.ENOENT and local.is_symlink():
+        return NOWHERE
+    return {errno.ELOOP: IN_A_CIRCLE, errno.ENXIO: _KINDS[stat.S_IFSOCK]}.get(error.errno or 0, "")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
