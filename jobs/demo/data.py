@@ -35,6 +35,15 @@ METERS: tuple[dict[str, Any], ...] = (
         "series": ["workspace"],
         "dimensions": [{"name": name, "type": "string"} for name in ("plan", "workspace")],
     },
+    {
+        "name": "users",
+        "description": "Who was active: one event per user and day",
+        "unit": "user",
+        "aggregation": "unique_count",
+        "unique": "user",
+        "event_retention_days": 180,
+        "dimensions": [{"name": name, "type": "string"} for name in ("plan", "workspace", "role", "user")],
+    },
 )
 
 
@@ -97,16 +106,17 @@ def write_inputs(folder: Path) -> Inputs:
     for path, meter in zip(meters, METERS, strict=True):
         path.write_text(json.dumps(meter, indent=2) + "\n")
     activity = list(_activity(CUSTOMERS, random.Random(1)))
-    trials = _activity(TRIALS, random.Random(4))
+    trials = list(_activity(TRIALS, random.Random(4)))
     files = {
         "activity.jsonl": [*activity, *trials, *_invalid()],
+        "users.jsonl": [*map(_user, activity), *map(_user, trials)],
         "retries.jsonl": [*_retries(activity), _conflict(activity)],
         "seats.jsonl": list(_snapshots(random.Random(2))),
         "history.jsonl": list(_activity_of(EXPIRED, CUSTOMERS, random.Random(3))),
     }
     first = [_write(folder / name, events) for name, events in files.items()]
     late = [event for date in LATE_DATES for event in _late(date)]
-    return Inputs(meters, first, [_write(folder / "late.jsonl", late)])
+    return Inputs(meters, first, [_write(folder / "late.jsonl", [*late, *map(_user, late)])])
 
 
 def _activity(customers: Sequence[Customer], chance: random.Random) -> Iterator[dict[str, Any]]:
@@ -142,6 +152,17 @@ def _active(
         "source": chance.choice(SOURCES),
     }
     return _body("active_users", f"active_{name}_{user}_{date}", customer.subject, 1, at, metadata)
+
+
+def _user(activity: dict[str, Any]) -> dict[str, Any]:
+    """The same activity as an event of the meter that counts users."""
+    key = activity["idempotency_key"].removeprefix("active_")
+    dimensions = {name: value for name, value in activity["metadata"].items() if name != "source"}
+    return activity | {
+        "meter": "users",
+        "idempotency_key": f"user_{key}",
+        "metadata": dimensions | {"user": key.rpartition("_")[0]},
+    }
 
 
 def _snapshots(chance: random.Random) -> Iterator[dict[str, Any]]:

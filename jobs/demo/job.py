@@ -29,7 +29,10 @@ def demo(folder: str, console: Console) -> dict[str, Any]:
     inputs = write_inputs(Path(folder) / "input")
     for path in inputs.meters:
         save_meter(lake.storage, parse_meter(path.read_bytes(), path.name))
-    prose(console, f"A lake in {folder}/, with the meters active_users (sum) and seats (last).")
+    prose(
+        console,
+        f"A lake in {folder}/, with the meters active_users (sum), seats (last) and users (unique_count).",
+    )
     line(console)
     happened = _run(lake, inputs, console)
     answers = _answers(lake)
@@ -80,7 +83,7 @@ def _run(lake: Lake, inputs: Inputs, console: Console) -> dict[str, Any]:
         "duplicates_across_dates": across,
         "conflicts": lake.duplicates("active_users").filter("conflict").collect().height,
         "dropped": [partition.date for partition in dropped],
-        "recomputed_for_late_file": [partition.date for partition in _done(second, "aggregated")],
+        "recomputed_for_late_file": sorted({partition.date for partition in _done(second, "aggregated")}),
     }
 
 

@@ -29,13 +29,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any],
 
 def _winners(folder: Path, meter: str) -> list[dict[str, Any]]:
     """The valid events of the input, the first received of each key."""
-    files = ["activity", "retries", "history", "late"] if meter == "active_users" else ["seats"]
+    files = {"active_users": ["activity", "retries", "history", "late"], "users": ["users", "late"]}
     found: dict[str, dict[str, Any]] = {}
-    for name in files:
+    for name in files.get(meter, [meter]):
         for line in (folder / "input" / f"{name}.jsonl").read_text().splitlines():
             if "broken" in line or "org_ac" in line.rsplit('"', 1)[-1] or not line.endswith("}"):
                 continue
             event = json.loads(line)
+            if event["meter"] != meter:
+                continue
             known = found.get(event["idempotency_key"])
             if known is None or event["received_at"] < known["received_at"]:
                 found[event["idempotency_key"]] = event
@@ -81,6 +83,21 @@ def test_seats_and_workspaces_are_the_last_snapshots_of_the_input(
         workspaces[subject] += count > 0
     found = {row["subject"]: (row["seats"], row["workspaces"]) for row in answers["to_bill"]}
     assert found == {subject: (seats[subject], workspaces[subject]) for subject in seats}
+
+
+def test_users_of_a_month_are_those_of_the_input(ran: tuple[Path, dict[str, Any], str]) -> None:
+    folder, _, _ = ran
+    june = [e for e in _winners(folder, "users") if e["timestamp"] >= f"{TODAY.replace(day=1)}"]
+    expected = {(e["subject"], e["metadata"]["user"]) for e in june}
+    by_subject = Counter(subject for subject, _ in expected)
+    totals = Lake(str(folder)).totals(
+        "users", ["subject"], TODAY.replace(day=1), TODAY + dt.timedelta(days=1)
+    )
+    assert dict(totals.select("subject", "quantity").collect().rows()) == by_subject
+    # As many user-days as the meter that adds them up.
+    assert len(june) == len(
+        [e for e in _winners(folder, "active_users") if e["timestamp"] >= f"{TODAY.replace(day=1)}"]
+    )
 
 
 def test_everything_that_goes_wrong_is_in_it_and_told(ran: tuple[Path, dict[str, Any], str]) -> None:
