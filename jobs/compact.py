@@ -27,12 +27,13 @@ from lake.events.listing import (
     is_compacted,
     remove_replaced,
 )
-from lake.events.partition import Partition, event_columns
+from lake.events.partition import Partition
 from lake.state.changes import changes, file_name, why_fixed
 from lake.storage import Storage, StoredFile, body_of, read_each
 from lake.storage.changed_files import FilesChangedError, watching, went_away
 from lake.storage.errors import is_storage_failure, storage_failures, writing
 from lake.survey import MeterView, survey
+from schemas.columns import event_columns
 from schemas.errors import BadInputError, BrokenLakeError, RefusedError, StorageError
 
 # What readers of Parquet like. Counted on the files that are merged, so what comes of them is a little smaller.

@@ -16,14 +16,14 @@ from lake.consistent_read import Answer, Snapshot, from_events, of_one_moment
 from lake.dedupe.find_losers import find_losers, settled_winners
 from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import DATE
-from lake.events.partition import ROW, Partition, event_columns
+from lake.events.partition import ROW, Partition
 from lake.partition_files import part_files
 from lake.query.time_buckets import DAY
 from lake.state.records import MeterState, told_state
 from lake.storage import Storage, StoredFile
+from schemas.columns import MEASURES, aggregate_columns, event_columns
 from schemas.errors import BadInputError
 from schemas.meter import ROUNDED_AGGREGATIONS, Meter
-from schemas.tables import MEASURES, Measures, UsageByDimension, UsageBySubject, column_types
 
 Dates = tuple[dt.date | None, dt.date | None]
 
@@ -141,16 +141,6 @@ def values(storage: Storage, meter: Meter, name: str, dates: Dates) -> pl.LazyFr
     counted = from_aggregates(storage, meter, table, dates, count, is_whole=True)
     check_sums(counted, f"meter {meter.name!r}", ["value"], pl.col("events").is_null())
     return counted.lazy().sort("events", "value", descending=[True, False])
-
-
-def aggregate_columns(meter: Meter, table: str) -> dict[str, pl.DataType]:
-    """Columns and types of one aggregate table for a meter, in order."""
-    keys = {
-        "usage": column_types(UsageBySubject) | meter.dimension_dtypes,
-        "usage_by_subject": column_types(UsageBySubject),
-        "usage_by_dimension": column_types(UsageByDimension),
-    }
-    return keys[table] | column_types(Measures)
 
 
 def table_rows(storage: Storage, file: StoredFile, meter: Meter, table: str) -> pl.LazyFrame:

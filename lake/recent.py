@@ -17,9 +17,9 @@ import polars as pl
 from lake import paths
 from lake.checksums import rows_checksum, stamp_of, write_stamped
 from lake.dedupe.winners import DATE
-from lake.readers import aggregate_columns
 from lake.state.records import PartitionState, decode_record, is_same_sealing
 from lake.storage import Storage, read_each
+from schemas.columns import aggregate_columns
 from schemas.errors import BrokenLakeError
 from schemas.meter import Meter
 

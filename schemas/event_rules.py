@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from schemas.columns import QUANTITY
 from schemas.meter import POSITIVE_AGGREGATIONS, Meter
-from schemas.tables import QUANTITY
 
 SUBJECT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"
 MAX_SUBJECT_BYTES = 128

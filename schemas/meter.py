@@ -10,10 +10,10 @@ from typing import Literal, get_args
 import msgspec
 import polars as pl
 
+from schemas.columns import RESERVED_NAMES
 from schemas.encodings import other_encoding
 from schemas.errors import BadInputError, RefusedError
 from schemas.levels import GAUGES, check_levels
-from schemas.tables import RESERVED_NAMES
 
 Aggregation = Literal["sum", "count", "avg", "min", "max", "first", "last", "rate", "unique_count"]
 DimensionType = Literal["string", "number", "boolean"]

@@ -16,8 +16,8 @@ from jobs.land import job as land_module
 from jobs.retain import retain
 from jobs.run_report import Report, reported
 from lake import Lake, paths
-from lake.events.partition import event_columns
 from lake.meters import save_meter
+from schemas.columns import event_columns
 from schemas.meter import Meter, parse_meter
 
 METER: dict[str, Any] = {

@@ -9,8 +9,8 @@ from lake.aggregates.first_last import Ends
 from lake.aggregates.measures import dimension_text, merge_partial, partial, told, with_quantity
 from lake.aggregates.quantities import quantities
 from lake.aggregates.sums import EXACT, SUMS, Sums, check_sums, has_no_sum
+from schemas.columns import DIMENSION_TYPES, MEASURES, QUANTITY
 from schemas.meter import Meter
-from schemas.tables import MEASURES, QUANTITY, UsageByDimension, column_types
 
 _VALUE = ["dimension", "value"]
 _IS_KNOWN = "#is_known"
@@ -40,7 +40,7 @@ def usage_tables(
     dimensions = (
         _by_dimension(kept, meter, ends, sums)
         if meter.dimensions
-        else pl.DataFrame(schema=column_types(UsageByDimension) | usage.select(MEASURES).schema)
+        else pl.DataFrame(schema=DIMENSION_TYPES | usage.select(MEASURES).schema)
     )
     if meter.needs_usage:
         subjects, dimensions = with_quantities(usage, subjects, dimensions, meter)
@@ -95,7 +95,7 @@ def _by_dimension(rows: pl.LazyFrame, meter: Meter, ends: Ends, sums: Sums) -> p
         for name in meter.dimension_names
     ]
     said = with_quantity(told(pl.concat(tables), ends), meter)
-    return said.select(*column_types(UsageByDimension), *MEASURES).sort("dimension", "value").collect()
+    return said.select(*DIMENSION_TYPES, *MEASURES).sort("dimension", "value").collect()
 
 
 def _plain(rows: pl.LazyFrame) -> pl.DataFrame:

@@ -12,14 +12,14 @@ import polars as pl
 from lake.aggregates.measures import aggregated
 from lake.aggregates.quantities import range_totals
 from lake.aggregates.rounding import from_double
+from schemas.columns import ADJUSTMENT_TYPES, BILLED_TYPES, EARLIER_QUOTIENT, INSTANT, MEASURES, SERIES_COUNT
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import Meter
-from schemas.tables import EARLIER_QUOTIENT, INSTANT, MEASURES, SERIES_COUNT, Adjustment, Billed, column_types
 
 # Quantities of these add up: the sum over an export's rows is the usage of all subjects together; and levels of series.
 ADDITIVE = frozenset({"sum", "count"})
-BILLED = list(column_types(Billed))
-ADJUSTMENT = list(column_types(Adjustment))
+BILLED = list(BILLED_TYPES)
+ADJUSTMENT = list(ADJUSTMENT_TYPES)
 COLUMN_SETS = ("default", "open-spanner", "focus")
 OPEN_SPANNER = ("bucket_start", "subject", "meter", "bucket_size", "aggregation", "unit", "quantity")
 # Rows of an aggregate table that are merged at once: some 500 MB.

@@ -28,7 +28,7 @@ from jobs.run_report import ExportReport
 from lake.aggregates.sums import lacks_quantity
 from lake.checksums import rows_checksum
 from lake.revisions import Close, Manifest, Revisions
-from schemas.tables import MEASURES
+from schemas.columns import MEASURES
 
 
 def revise(  # noqa: PLR0913 - of one export, taken apart by what it found

@@ -17,8 +17,8 @@ from jobs.export.files import ADJUSTMENTS, USAGE, column_names, describe, scan_f
 from jobs.export.verify_latest import check_latest
 from lake import paths
 from lake.revisions import Manifest, parse_manifest
+from schemas.columns import EARLIER_QUOTIENT
 from schemas.errors import BadInputError, MeterlakeError
-from schemas.tables import EARLIER_QUOTIENT
 
 ADJUSTMENTS_FILE, USAGE_FILE = f"{ADJUSTMENTS}.parquet", f"{USAGE}.parquet"
 # No manifest comes near: a name of a date takes 40 bytes, and of a column little more.

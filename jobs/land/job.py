@@ -32,10 +32,10 @@ from lake.concurrency import ahead
 from lake.decoding import Count, Moment, check_moments, decode
 from lake.events.quarantine import publish_rejected
 from lake.storage import Storage
+from schemas.columns import INSTANT, QUARANTINE_TYPES
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import MAX_ENCODED_NAME_BYTES, encode_name
 from schemas.redaction import redacted
-from schemas.tables import INSTANT, Quarantine, column_types
 
 # The reason of a row whose meter is not defined, and of one whose meter can't be read.
 UNKNOWN, UNREADABLE = "unknown_meter", "meter_unreadable"
@@ -265,7 +265,7 @@ class _Landing:
         )
         for (name,), group in rows.partition_by("meter", as_dict=True).items():
             folder = name if name and len(encode_name(name).encode()) <= MAX_ENCODED_NAME_BYTES else None
-            self._rejected.setdefault(folder, []).append(group.select(*column_types(Quarantine)))
+            self._rejected.setdefault(folder, []).append(group.select(*QUARANTINE_TYPES))
 
     def flush(self) -> None:
         """Write what is held, one file a partition; event files that an earlier attempt wrote are left as they are."""
@@ -281,7 +281,7 @@ class _Landing:
     def withdraw(self) -> None:
         """Empty the files of an earlier attempt whose rows are no longer rejected; landing may not delete."""
         for path in sorted(self._earlier.quarantine_files - set(self.quarantine_files)):
-            publish_rejected(self.storage, path, pl.DataFrame(schema=column_types(Quarantine)))
+            publish_rejected(self.storage, path, pl.DataFrame(schema=QUARANTINE_TYPES))
             self.quarantine_files.append(path)
 
     def _write_rejected(self, meter: str | None, rows: pl.DataFrame, file: str) -> None:

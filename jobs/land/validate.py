@@ -9,10 +9,9 @@ from typing import NamedTuple
 import polars as pl
 
 from jobs.land.parse.parsed import LINE
-from lake.events.partition import event_columns
+from schemas.columns import INSTANT, event_columns
 from schemas.event_rules import Rule, detail, event_rules, keeps, normalised, reason
 from schemas.meter import Meter
-from schemas.tables import INSTANT
 
 # RFC 3339: date, T or a space, time, a fraction if any, and a zone.
 TIMESTAMP = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$"

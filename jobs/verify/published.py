@@ -14,7 +14,6 @@ from lake import paths
 from lake.aggregates.publish import published_files
 from lake.aggregates.sums import exact_totals
 from lake.checksums import rows_checksum, stamp_of
-from lake.readers import aggregate_columns
 from lake.state.records import (
     PUBLISH_ORDER,
     SETTLED,
@@ -24,9 +23,9 @@ from lake.state.records import (
     is_same_sealing,
 )
 from lake.storage import Storage, StoredFile, read_each
+from schemas.columns import EARLIER_QUOTIENT, aggregate_columns
 from schemas.errors import DifferenceError, MeterlakeError
 from schemas.meter import Meter
-from schemas.tables import EARLIER_QUOTIENT
 
 MEASURED = ["events", "quantity_sum"]
 KEYS = {"usage_by_subject": ["subject"], "usage_by_dimension": ["dimension", "value"]}

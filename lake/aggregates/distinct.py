@@ -9,7 +9,7 @@ import polars as pl
 from polars import selectors
 
 from lake.aggregates.measures import merge
-from schemas.tables import QUANTITY
+from schemas.columns import QUANTITY
 
 # The value of the field, in rows on their way to a count, and the count; no dimension's name has such a sign.
 VALUE, COUNT = "#value", "#count"

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import polars as pl
 
-from schemas.tables import INSTANT
+from schemas.columns import INSTANT
 
 FIRST, LAST = "#first", "#last"
 _HIGH = 2**64

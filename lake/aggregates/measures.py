@@ -11,8 +11,8 @@ from lake.aggregates.first_last import OF_EVENTS, OF_ROWS, Ends, Moments
 from lake.aggregates.rounding import quotient
 from lake.aggregates.sums import EXACT, Sums, small_count
 from lake.query.time_buckets import DAY
+from schemas.columns import MEASURES, QUANTITY
 from schemas.meter import Meter
-from schemas.tables import MEASURES, QUANTITY
 
 # Billionths of an event a second, of events a microsecond.
 _PER_SECOND = 10**15

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 
 from lake.aggregates.first_last import FIRST, LAST, OF_ROWS, End
-from schemas.tables import INSTANT, QUANTITY
+from schemas.columns import INSTANT, QUANTITY
 
 # The number is a signed one of 128 bits, and what a part is multiplied by must be one too.
 MAX_BITS = 126

@@ -14,8 +14,8 @@ from lake.aggregates.silence import BEFORE, Silence, mark_before, of_one_bucket,
 from lake.calendar import days_before
 from lake.dedupe.winners import DATE
 from lake.query.time_buckets import BUCKET, DAY
+from schemas.columns import MEASURES, QUANTITY
 from schemas.meter import Meter
-from schemas.tables import MEASURES, QUANTITY
 
 
 def quantities(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from schemas.tables import QUANTITY
+from schemas.columns import QUANTITY
 
 
 def quotient(billionths: pl.Expr, divisor: pl.Expr) -> pl.Expr:

@@ -9,8 +9,8 @@ import polars as pl
 from lake.aggregates.first_last import LAST
 from lake.aggregates.measures import billed, merge
 from lake.aggregates.sums import exact_sum
+from schemas.columns import MEASURES, SERIES_COUNT
 from schemas.meter import Meter
-from schemas.tables import MEASURES, SERIES_COUNT
 
 # No dimension's name has such a sign.
 _ATTRIBUTES, _ALL = "#attributes", "#all"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 from lake.query.time_buckets import BUCKET
-from schemas.tables import MEASURES
+from schemas.columns import MEASURES
 
 # Whether a row lies before the first bucket, so that it counts only where it is carried into one.
 BEFORE = "#before"

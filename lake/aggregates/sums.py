@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from schemas.columns import QUANTITY
 from schemas.errors import SumTooLargeError
-from schemas.tables import QUANTITY
 
 # Of a decimal(38, 9) in billionths.
 _GREATEST = 10**38 - 1

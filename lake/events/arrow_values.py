@@ -13,7 +13,7 @@ from itertools import product
 import polars as pl
 import pyarrow as pa
 
-from schemas.tables import INSTANT, QUANTITY
+from schemas.columns import INSTANT, QUANTITY
 
 types = pa.types
 # No quantity of an event is so large: it stands for one that was given and is no number, as NaN, or is none that fits.

@@ -13,6 +13,7 @@ import polars as pl
 
 from lake import paths
 from lake.storage import Storage, StoredFile
+from schemas.columns import event_columns
 from schemas.errors import BadInputError, MeterlakeError, StorageError
 from schemas.event_rules import (
     Rule,
@@ -26,7 +27,6 @@ from schemas.event_rules import (
 )
 from schemas.fields import GIVEN
 from schemas.meter import Meter
-from schemas.tables import Event, column_types
 
 if TYPE_CHECKING:
     from lake.events.producer_files import FileCheck
@@ -152,13 +152,6 @@ def fingerprint(identities: Mapping[str, str], *more: str) -> str:
     """Sixteen hex digits that change whenever one of these files does, or one of the further texts."""
     said = [*more, *(f"{name}|{identity}" for name, identity in sorted(identities.items()))]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
-
-
-def event_columns(meter: Meter) -> dict[str, pl.DataType]:
-    """Columns and types of a meter's event files: `Event`'s, with the dimensions before `metadata`."""
-    columns = column_types(Event)
-    metadata = columns.pop("metadata")
-    return columns | meter.dimension_dtypes | {"metadata": metadata}
 
 
 def optional_columns(meter: Meter) -> set[str]:

@@ -10,10 +10,10 @@ import polars as pl
 
 from lake import paths
 from lake.checksums import write_stamped
-from lake.events.partition import ROW, Partition, event_columns, fingerprint
+from lake.events.partition import ROW, Partition, fingerprint
 from lake.storage import Storage, StoredFile
+from schemas.columns import INSTANT, QUARANTINE_TYPES, event_columns
 from schemas.fields import GIVEN
-from schemas.tables import INSTANT, Quarantine, column_types
 
 
 def quarantine_rows(
@@ -100,6 +100,6 @@ def _counts(rejected: pl.DataFrame) -> dict[str, int]:
 def publish_rejected(storage: Storage, path: str, rejected: pl.DataFrame) -> None:
     """Write quarantined rows as one file with exactly the columns of `Quarantine`."""
     local = storage.scratch(".parquet")
-    columns = pl.Schema(column_types(Quarantine))
+    columns = pl.Schema(QUARANTINE_TYPES)
     write_stamped(rejected.select(columns.names()).cast(columns), local)
     storage.publish_file(path, local)

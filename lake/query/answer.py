@@ -33,9 +33,9 @@ from lake.query.time_buckets import (
 from lake.readers import deduplicated, from_aggregates
 from lake.state.records import MeterState, load_state
 from lake.storage import Storage
+from schemas.columns import MEASURES, QUANTITY
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import Meter
-from schemas.tables import MEASURES, QUANTITY
 
 RANK = "#rank"
 # Whether a bucket has events of a group, and whether one of its sums is too large, or that of its group.

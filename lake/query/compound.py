@@ -20,9 +20,9 @@ from lake.query.question import Compare, Question
 from lake.query.ratios import exact_quantity
 from lake.query.share import SHARE, total_question, with_share
 from lake.storage import Storage, StoredFile
+from schemas.columns import MEASURES
 from schemas.errors import BadInputError, RefusedError, SumTooLargeError
 from schemas.meter import Meter
-from schemas.tables import MEASURES
 
 # Dates that no question can begin before.
 FIRST_DATE = dt.date(2, 1, 1)

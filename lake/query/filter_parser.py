@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from schemas.columns import QUANTITY
 from schemas.errors import BadInputError
-from schemas.tables import QUANTITY
 
 MAX_DEPTH = 100
 KEYWORDS = frozenset({"and", "or", "not", "in", "is", "null", "true", "false"})

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lake.query.time_buckets import DAY, SIZES, UTC, Size, same_time_before
+from schemas.columns import ANSWER_TYPES
 from schemas.errors import BadInputError
 from schemas.meter import Meter
-from schemas.tables import Answer, column_types
 
-ANSWER = list(column_types(Answer))
+ANSWER = list(ANSWER_TYPES)
 DISTINCT = "distinct"
 Compare = Literal["previous"]
 MAX_ROLLING_DAYS = 366

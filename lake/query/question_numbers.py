@@ -16,8 +16,8 @@ from lake.aggregates.silence import BEFORE, Silence, silence
 from lake.query.question import Question, adds_levels, counted_field
 from lake.query.rolling import count_rolling
 from lake.query.time_buckets import BUCKET, DAY, bucket_of_date, buckets
+from schemas.columns import QUANTITY
 from schemas.meter import Meter
-from schemas.tables import QUANTITY
 
 # The length of a bucket.
 _LENGTH = "#length"

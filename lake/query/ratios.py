@@ -8,8 +8,8 @@ import polars as pl
 
 from lake.aggregates.measures import avg_parts, rate_parts
 from lake.aggregates.rounding import quotient
+from schemas.columns import QUANTITY
 from schemas.meter import Meter
-from schemas.tables import QUANTITY
 
 BILLION = 10**9
 # Below this, a product and twice its remainder fit 128 bits, whatever the error of a double.

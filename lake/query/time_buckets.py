@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 
+from schemas.columns import INSTANT
 from schemas.errors import BadInputError, RefusedError
-from schemas.tables import INSTANT
 
 Size = Literal["hour", "day", "week", "month", "quarter", "year", "none"]
 SIZES: tuple[str, ...] = get_args(Size)

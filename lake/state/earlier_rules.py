@@ -12,8 +12,8 @@ from lake.state.changes import RULES_CHANGED, Change
 from lake.state.records import READING_RULES, MeterState
 from lake.storage import Storage, StoredFile
 from lake.storage.errors import is_storage_failure
+from schemas.columns import QUANTITY
 from schemas.event_rules import QUANTITY_LIMIT
-from schemas.tables import QUANTITY
 
 TABLE = "usage_by_subject"
 

@@ -14,9 +14,9 @@ import pytest
 from jobs.run_report import Report
 from lake import Lake, paths
 from lake.meters import save_meter
-from lake.readers import aggregate_columns
 from oracle.generate import AGGREGATIONS, Spec, generate, meter_body, write_lake
 from oracle.tables import Oracle
+from schemas.columns import aggregate_columns
 from schemas.errors import BadInputError
 from schemas.meter import parse_meter
 from support import DAY, METER, a_lake, aggregated, content, define, event, put, recomputed, usage

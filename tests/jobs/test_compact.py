@@ -24,10 +24,10 @@ from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.events import listing
 from lake.events.file_check import admit
-from lake.events.partition import event_columns
 from lake.state.changes import file_name
 from lake.state.records import load_state
 from lake.storage import StoredFile
+from schemas.columns import event_columns
 from schemas.errors import BrokenLakeError, StorageError
 from schemas.meter import Meter
 from support import DAY, a_lake, aggregated, content, define, event, put, recomputed, retained

@@ -21,8 +21,8 @@ from jobs.land.job import land
 from jobs.land.read import json_stream, line_batches
 from jobs.run_report import Report, reported
 from lake import Lake, paths
-from lake.events.partition import event_columns
 from lake.storage import LocalStorage
+from schemas.columns import event_columns
 from schemas.errors import StorageError
 from support import DAY, a_lake, aggregated, content, define, event, put, retained, set_flush_bounds
 

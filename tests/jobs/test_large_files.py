@@ -18,7 +18,8 @@ from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.events import large_files
 from lake.events.arrow_values import to_frame
-from lake.events.partition import check_file, event_columns
+from lake.events.partition import check_file
+from schemas.columns import event_columns
 from schemas.meter import Meter, parse_meter
 from support import DAY, METER, a_lake, aggregated, event, put, usage
 

@@ -18,9 +18,9 @@ from lake.meters import save_meter
 from lake.state.lateness import Lateness
 from lake.state.records import READING_RULES, MeterState, PartitionState, save_state
 from lake.storage import StoredFile
+from schemas.columns import QUARANTINE_TYPES
 from schemas.errors import BadInputError
 from schemas.meter import Meter
-from schemas.tables import Quarantine, column_types
 
 METER = Meter(name="seats", unit="seat")
 D1, D2, D3 = dt.date(2026, 6, 1), dt.date(2026, 6, 2), dt.date(2026, 6, 3)
@@ -59,7 +59,7 @@ def put_event_file(lake: Lake, meter: str, name: str = "a.parquet", date: dt.dat
 
 def put_quarantine(lake: Lake, meter: str | None, name: str, **reasons: int) -> None:
     rows = pl.DataFrame({"reason": [reason for reason, count in reasons.items() for _ in range(count)]})
-    columns = column_types(Quarantine)
+    columns = QUARANTINE_TYPES
     missing = [pl.lit(None, dtype).alias(column) for column, dtype in columns.items() if column != "reason"]
     local = lake.storage.scratch(".parquet")
     rows.with_columns(missing).select(*columns).write_parquet(local)

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from lake.query.time_buckets import BUCKET, UTC, Size, bucket_label, bucket_of_instant, buckets
+from schemas.columns import INSTANT
 from schemas.errors import RefusedError
-from schemas.tables import INSTANT
 
 FIRST, LAST = dt.datetime(1991, 7, 3, 5, tzinfo=dt.UTC), dt.datetime(2027, 3, 1, 11, tzinfo=dt.UTC)
 # Behind and before UTC, by halves of an hour, and with clocks that change at midnight.

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from lake.checksums import KEY, rows_checksum, stamp_of, write_stamped
-from schemas.tables import INSTANT, QUANTITY
+from schemas.columns import INSTANT, QUANTITY
 
 NOON = dt.datetime(2026, 6, 19, 12, tzinfo=dt.UTC)
 ROWS = pl.DataFrame(

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.query.filter_parser import MAX_DEPTH, parse_filter
+from schemas.columns import QUANTITY
 from schemas.errors import BadInputError
-from schemas.tables import QUANTITY
 
 FIELDS: dict[str, pl.DataType] = {
     "subject": pl.String(),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lake.aggregates.first_last import Moments
 from lake.aggregates.measures import measure
 from lake.aggregates.packing import packing
-from schemas.tables import INSTANT, QUANTITY
+from schemas.columns import INSTANT, QUANTITY
 
 SCHEMA = {"subject": pl.String(), "timestamp": INSTANT, "received_at": INSTANT, "quantity": QUANTITY}
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

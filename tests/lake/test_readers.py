@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lake import Lake
-from lake.events.partition import event_columns
+from schemas.columns import event_columns
 from schemas.errors import BadInputError, BrokenLakeError, StorageError
 from support import DAY, a_lake, aggregated, event, put, retained
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.aggregates.sums import EXACT, check_sums, exact_count, exact_sum, exact_totals, small_count, sums_of
+from schemas.columns import QUANTITY
 from schemas.errors import SumTooLargeError
-from schemas.tables import QUANTITY
 
 Engine = Literal["in-memory", "streaming"]
 ENGINES: list[Engine] = ["in-memory", "streaming"]

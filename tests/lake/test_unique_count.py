@@ -16,8 +16,8 @@ from lake import Lake
 from lake.meters import save_meter
 from oracle.activity import FIRST, ActivityOracle, activity, body, drop_events
 from oracle.generate import write_lake
+from schemas.columns import QUANTITY
 from schemas.meter import parse_meter
-from schemas.tables import QUANTITY
 from support import DAY, a_lake, aggregated, event, put
 
 METER = "people"

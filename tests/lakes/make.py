@@ -32,8 +32,8 @@ from jobs.land.job import land
 from jobs.nightly import nightly
 from jobs.run_report import Report, now, reported
 from lake import Lake, paths
-from lake.events.partition import event_columns
 from lake.meters import save_meter
+from schemas.columns import event_columns
 from schemas.errors import MeterlakeError
 from schemas.meter import Meter, parse_meter
 from storage.lakes import ACCOUNT, answers

@@ -8,9 +8,9 @@ import msgspec
 import polars as pl
 import pytest
 
+from schemas.columns import RESERVED_NAMES
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import AGGREGATIONS, Meter, check_change, encode_name, parse_meter
-from schemas.tables import RESERVED_NAMES
 
 WHERE = "active_users.json"
 # The body of Open Spanner's POST /v1/meters, as the contract quotes it.

@@ -15,9 +15,9 @@ from moto.s3.models import s3_backends
 from jobs.nightly import nightly
 from jobs.run_report import Report, reported
 from lake import Lake, paths
-from lake.events.partition import event_columns
 from lake.meters import save_meter
 from lake.state.records import load_state
+from schemas.columns import event_columns
 from schemas.meter import Meter, encode_name, parse_meter
 from support import METER
 

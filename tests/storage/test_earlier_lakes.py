@@ -22,7 +22,7 @@ from jobs.export.verify import verify_exports
 from jobs.land.job import land
 from jobs.verify.job import verify
 from lake import Lake, paths
-from schemas.tables import MEASURES
+from schemas.columns import MEASURES
 from storage.lakes import answers, fill, night, ran
 
 # The day on which it was left.

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from schemas.columns import QUANTITY
 from schemas.meter import Meter
-from schemas.tables import QUANTITY
 
 # The number of a line in its batch, from 0. No dimension can have this name.
 LINE = "#line"
