@@ -53,7 +53,7 @@ def _totals(lake: Lake, by: list[str]) -> pl.DataFrame:
 
 
 def _polars(files: str, since: dt.date, until: dt.date) -> pl.DataFrame:
-    """The README's snippet."""
+    """The snippet of docs/read.md."""
     schema = {"meter": pl.String(), "date": pl.Date()}
     usage = pl.scan_parquet(files, hive_partitioning=True, hive_schema=schema)
     chosen = usage.filter(pl.col("meter") == METER, pl.col("date") >= since, pl.col("date") < until)
@@ -61,7 +61,7 @@ def _polars(files: str, since: dt.date, until: dt.date) -> pl.DataFrame:
 
 
 def _duckdb(files: str, since: dt.date, until: dt.date) -> pl.DataFrame:
-    """The README's snippet."""
+    """The snippet of docs/read.md."""
     return duckdb.sql(f"""
         select subject, sum(quantity_sum) as quantity
         from read_parquet('{files}', hive_partitioning = true, hive_types = {{'meter': varchar, 'date': date}})

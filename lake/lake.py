@@ -91,7 +91,7 @@ class Lake:
     ) -> pl.LazyFrame:
         """Every landed row of a meter with since <= date < until, copies and invalid rows of producers included.
 
-        `date`, then the columns of section "Events" of the README.
+        `date`, then the columns of section "Events" of docs/reference/tables.md.
         """
         return readers.raw_events(self.storage, self.meter(meter), (since, until))
 
@@ -165,7 +165,7 @@ class Lake:
         """Usage of since <= time < until in buckets, by subject and dimensions.
 
         Buckets are `hour`, `day`, `week`, `month`, `quarter`, `year` and `none`. Dates begin at midnight in `zone`, an
-        IANA name, and so do buckets of a day and longer. `where` is a filter (see the README), `top` keeps the groups
+        IANA name, and so do buckets of a day and longer. `where` is a filter (see docs/reference/filters.md), `top` keeps the groups
         with the greatest quantity over the whole range. With `fill`, empty buckets have 0 of what adds up, and of a
         gauge its last quantity before them. With `distinct`, a field, its distinct values are counted in place of the
         quantity, and with `rolling` those of so many days that end with each day. Returns `bucket_start`,

@@ -14,7 +14,7 @@ import polars as pl
 from schemas.errors import StorageError
 
 MAX_FOUND_CHARS = 300
-ACCESS = "check the credentials and the policy of the user or role; the README lists what each job needs"
+ACCESS = "check the credentials and the policy of the user or role; docs/s3.md lists what each job needs"
 EXPIRED = "get new credentials, and run the job again; what it published is complete"
 AGAIN = "run the job again; what it published is complete"
 TRIED_AGAIN = f"the storage was asked several times; {AGAIN}"

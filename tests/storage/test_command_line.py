@@ -13,14 +13,12 @@ from typing import Any
 import pytest
 from moto.s3.models import s3_backends
 
+from documents.pages import ROOT, blocks, of_help
 from jobs.cli.app import run
 from lake import Lake, paths
-from shown import blocks, of_help
 from storage.lakes import ACCOUNT, parquet
 from storage.server import KEY, SECRET, Server, error
 from support import DAY, METER, event
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -127,7 +125,7 @@ def test_what_the_readme_and_the_help_show_of_s3(
     program = files / "meterlake"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m jobs.cli "$@"\n')
     program.chmod(0o755)
-    (readme,) = (block for section, block in blocks("sh") if section == "A lake on S3")
+    page = next(block.text for block in blocks(ROOT / "docs" / "s3.md") if block.language == "sh")
     (shown,) = (line for line in of_help() if "s3://our-bucket/usage" in line)
     environment = {
         **os.environ,
@@ -136,8 +134,8 @@ def test_what_the_readme_and_the_help_show_of_s3(
         "AWS_CONFIG_FILE": str(config),
         "AWS_ENDPOINT_URL": s3_environment.url,
     }
-    # Not the README's own region, since the bucket is in another.
-    script = f"set -e\n{readme}{shown}".replace("AWS_REGION=eu-central-1", "AWS_REGION=us-east-1")
+    # Not the page's own region, since the bucket is in another.
+    script = f"set -e\n{page}{shown}".replace("AWS_REGION=eu-central-1", "AWS_REGION=us-east-1")
     ran = subprocess.run(
         ["bash", "-c", script], cwd=files, env=environment, capture_output=True, text=True, check=False
     )
