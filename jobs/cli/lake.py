@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from jobs.cli.options import PLAIN, PROGRAM, Json, examples, session_of
-from jobs.cli.session import console_on, plain
+from jobs.screen.console import console_on, plain
 from schemas.errors import RefusedError
 
 DEFAULT_RUNS = 5

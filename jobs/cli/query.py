@@ -63,7 +63,7 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     session = session_of(context)
     chosen = _format_of(session, answer_format, output)
     lake = session.lake()
-    from jobs import query
+    from jobs.query import ask
     from lake.query.answer import instant
     from lake.query.question import Question
 
@@ -83,9 +83,9 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
         distinct=distinct,
         rolling=rolling,
     )
-    found = query.ask(lake, meter, question)
+    found = ask(lake, meter, question)
     _tell(session, found, explain=explain)
-    query.give(session, found, chosen, output)
+    _write(session, found, chosen, output)
     return 0
 
 
@@ -133,6 +133,18 @@ def _format_of(
             "Parquet is not for a terminal; name a file with --output", param_hint="--format"
         )
     return asked
+
+
+def _write(session: Session, found: Answered, form: str, output: Path | None) -> None:
+    from jobs.screen.answer import print_answer, save_answer
+    from jobs.screen.table import line
+
+    if output is None:
+        print_answer(found, form)
+        return
+    save_answer(found, form, output)
+    document = {"file": str(output), "format": form, "rows": found.rows.height}
+    session.answer(document, lambda console: line(console, f"{found.rows.height:,} rows in {output}"))
 
 
 def _tell(session: Session, found: Answered, *, explain: bool) -> None:

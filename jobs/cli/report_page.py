@@ -63,8 +63,8 @@ def report(
 
 
 def _write(page: Page, out: Path, session: Session) -> None:
-    from jobs.cli.session import write
     from jobs.report_page.html import document
+    from jobs.screen.console import write
 
     text = document(page)
     if out == STDOUT:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 
-from jobs.cli.session import MAX_LINES
 from jobs.run_report import ExportReport, PartitionReport, Report
+from jobs.screen.console import MAX_LINES
 from jobs.screen.humanize import counted, number, reasons, size
 from jobs.screen.table import Table, line, prose
 from jobs.status import outcome

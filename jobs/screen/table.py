@@ -11,7 +11,7 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.text import Text
 
-from jobs.cli.session import plain
+from jobs.screen.console import plain
 
 GAP = "  "
 # A bar is as long as there is room, within these; below, it says nothing and is left away.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from jobs.cli.session import plain
+from jobs.screen.console import plain
 from jobs.screen.table import Share, Table, bar, isolated, prose, shares, shortened, sparkline
 
 HOSTILE = {

@@ -1,0 +1,104 @@
+"""How the answer to a question about usage is written: a table, CSV, JSON or Parquet."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+
+from jobs.exact_text import as_texts
+from jobs.query import Answered
+from jobs.screen.console import as_json, for_people, write, write_bytes
+from jobs.screen.humanize import counted
+from jobs.screen.table import Table, prose, shares
+from lake.query.compare import STATE
+from lake.query.compound import Part
+from lake.query.question import Question
+from lake.query.share import SHARE
+from lake.query.time_buckets import bucket_label, zone_of
+from schemas.errors import StorageError
+
+# More lines nobody reads; the other formats have them all, and the table says so.
+MAX_ROWS = 1_000
+CRLF = "\r\n"
+
+
+def print_answer(found: Answered, form: str) -> None:
+    """Write an answer to stdout. Raises StorageError for a full disk."""
+    content = _content(found, form, on_screen=True)
+    write_bytes(content) if isinstance(content, bytes) else write(content)
+
+
+def save_answer(found: Answered, form: str, output: Path) -> None:
+    """Write an answer to a file, which appears at once and whole. Raises StorageError where that fails."""
+    content = _content(found, form, on_screen=False)
+    try:
+        temporary = output.with_name(f".{output.name}.part")
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+        temporary.replace(output)
+    except OSError as error:
+        raise StorageError(
+            "could not write the answer", where=str(output), found=error.strerror or ""
+        ) from error
+
+
+def _content(found: Answered, form: str, *, on_screen: bool) -> str | bytes:
+    if form == "json":
+        return as_json(found.document()).encode()
+    if form == "csv":
+        # As bytes, so that no text stream translates the ends of lines.
+        return as_texts(found.rows.lazy()).collect().write_csv(line_terminator=CRLF).encode()
+    if form == "parquet":
+        buffer = io.BytesIO()
+        found.rows.write_parquet(buffer, compression="zstd")
+        return buffer.getvalue()
+    return for_people(lambda console: _show(console, found), on_screen=on_screen)
+
+
+def _show(console: Console, found: Answered) -> None:
+    asked, shown = found.question, found.rows.head(MAX_ROWS)
+    in_time = asked.bucket != "none"
+    texts = _texts(shown, asked)
+    # Moments and states are texts, and not to be shortened either.
+    measures = [
+        f"={name}" if name.endswith(("_at", STATE)) else f">{name}" for name in texts.columns[len(asked.by) :]
+    ]
+    heading = [f"={_heading(asked)}"] if in_time else []
+    # One row has nothing to be compared with.
+    bars = shares(shown[asked.value]) if shown.height > 1 else []
+    table = Table(*heading, *asked.by, *measures, *("|" for _ in bars[:1]))
+    zone = zone_of(asked.zone)
+    for number, (start, cells) in enumerate(
+        zip(shown["bucket_start"].to_list(), texts.iter_rows(), strict=True)
+    ):
+        when = [bucket_label(asked.bucket, start, zone)] if in_time else []
+        table.add(*when, *("-" if cell is None else cell for cell in cells), *bars[number : number + 1])
+    asked_of = [found.parts["asked"], *(part for name, part in found.parts.items() if name == "over")]
+    prose(console, "; over ".join(map(_title, asked_of)))
+    table.print(console)
+    if found.rows.height > MAX_ROWS:
+        prose(console, f"… and {found.rows.height - MAX_ROWS:,} more rows; --format csv has all")
+    if found.rows.is_empty():
+        prose(console, "nothing was used in this range")
+
+
+def _title(part: Part) -> str:
+    """What was asked for, in words: `active_users: distinct user in the 7 days up to each`."""
+    asked, meter = part.question, part.meter
+    what = f"distinct {asked.distinct}" if asked.distinct else f"{meter.aggregation} of {meter.unit}"
+    window = f" in the {counted(asked.rolling, 'day')} up to each" if asked.rolling else ""
+    return f"{meter.name}: {what}{window}"
+
+
+def _texts(rows: pl.DataFrame, asked: Question) -> pl.DataFrame:
+    """The cells of a table, without the bounds of buckets; shares in percent."""
+    texts = as_texts(rows.lazy().drop("bucket_start", "bucket_end")).collect()
+    percent = pl.format("{} %", (rows[SHARE].cast(pl.Float64) * 100).round(1)) if asked.share else None
+    return texts if percent is None else texts.with_columns(percent.alias(SHARE))
+
+
+def _heading(asked: Question) -> str:
+    zone = "UTC" if asked.bucket == "hour" else asked.zone
+    return asked.bucket if zone == "UTC" and asked.bucket != "hour" else f"{asked.bucket} ({zone})"
