@@ -22,8 +22,8 @@ from lake import Lake, paths
 from lake.aggregates.ambiguity import most_ambiguous
 from lake.decoding import decode
 from lake.events.listing import list_events
-from lake.events.partition import by_meter_folder, find_strays
 from lake.meters import load_meter, meter_names
+from lake.partition_files import by_meter_folder, find_strays
 from lake.state.changes import changes, file_name
 from lake.state.lateness import Lateness, merged
 from lake.state.records import MeterState, load_state

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 
+DAY = dt.timedelta(days=1)
+
 
 def days_before(date: dt.date, days: int) -> dt.date:
     """Return the date so many days before another, or the calendar's first."""

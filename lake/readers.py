@@ -12,13 +12,13 @@ from lake.aggregates.measures import billed
 from lake.aggregates.missing_tables import missing_table
 from lake.aggregates.quantities import looked_back, range_totals
 from lake.aggregates.sums import check_sums, exact_count, lacks_quantity
+from lake.calendar import DAY
 from lake.consistent_read import Answer, Snapshot, from_events, of_one_moment
 from lake.dedupe.find_losers import find_losers, settled_winners
 from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import DATE
 from lake.events.partition import ROW, Partition
 from lake.partition_files import part_files
-from lake.query.time_buckets import DAY
 from lake.state.records import MeterState, told_state
 from lake.storage import Storage, StoredFile
 from schemas.columns import MEASURES, aggregate_columns, event_columns

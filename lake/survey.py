@@ -13,8 +13,9 @@ import msgspec
 
 from lake import paths
 from lake.events.listing import Standing, list_events, standing
-from lake.events.partition import by_meter_folder, find_strays
 from lake.meters import load_meter, stored_meter
+from lake.partition_files import by_meter_folder, find_strays
+from lake.state.changes import changes
 from lake.state.records import (
     KnownMeter,
     MeterState,
@@ -104,6 +105,15 @@ def survey(
     if problem and meter is None:
         for stray in find_strays(files):
             problem(stray)
+
+
+def out_of_date(
+    storage: Storage, meter: Meter, state: MeterState, since: dt.date, until: dt.date
+) -> dict[dt.date, str]:
+    """Why each partition with since <= date < until is out of date, by date. Lists files, and reads none."""
+    files = list_events(storage, meter.name, state).files
+    found = changes(files, state, meter.version, meter.earlier_version)
+    return {date: change.why for date, change in found.items() if since <= date < until}
 
 
 def _standing(storage: Storage, meter: str, listed: Sequence[StoredFile], state: MeterState) -> Standing:

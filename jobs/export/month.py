@@ -11,11 +11,11 @@ from jobs.export.billing import COLUMN_SETS, Period
 from jobs.export.inputs import inputs_by_date, month_records
 from lake import paths
 from lake.calendar import days_before
-from lake.freshness import out_of_date as stale_dates
 from lake.recent import RecentRows
 from lake.revisions import RevisionInfo
 from lake.state.records import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
+from lake.survey import out_of_date as stale_dates
 from schemas.meter import Meter
 
 # Of many dates, how many an error names.

@@ -18,7 +18,8 @@ from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import CONFLICT, DATE
 from lake.events.file_check import recorded_partition, reject_unreadable
 from lake.events.listing import is_compacted
-from lake.events.partition import ROW, Partition, by_meter_folder, find_strays
+from lake.events.partition import ROW, Partition
+from lake.partition_files import by_meter_folder, find_strays
 from lake.state.changes import EARLIER_QUANTITY, RULES_CHANGED, Change, changes, file_name
 from lake.state.earlier_rules import counted_otherwise
 from lake.state.records import MeterState

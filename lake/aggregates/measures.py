@@ -10,7 +10,7 @@ import polars as pl
 from lake.aggregates.first_last import OF_EVENTS, OF_ROWS, Ends, Moments
 from lake.aggregates.rounding import quotient
 from lake.aggregates.sums import EXACT, Sums, small_count
-from lake.query.time_buckets import DAY
+from lake.calendar import DAY
 from schemas.columns import MEASURES, QUANTITY
 from schemas.meter import Meter
 

@@ -10,10 +10,9 @@ import polars as pl
 from lake.aggregates.distinct import COUNT, Merge, by_value, count_distinct
 from lake.aggregates.measures import billed, merge, merge_events, with_quantity
 from lake.aggregates.series import added, series_names, series_rows
-from lake.aggregates.silence import BEFORE, Silence, mark_before, of_one_bucket, with_silent
-from lake.calendar import days_before
+from lake.aggregates.silence import BEFORE, BUCKET, Silence, mark_before, of_one_bucket, with_silent
+from lake.calendar import DAY, days_before
 from lake.dedupe.winners import DATE
-from lake.query.time_buckets import BUCKET, DAY
 from schemas.columns import MEASURES, QUANTITY
 from schemas.meter import Meter
 

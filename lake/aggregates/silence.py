@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import polars as pl
 
-from lake.query.time_buckets import BUCKET
 from schemas.columns import MEASURES
 
+# The key of a bucket, in rows on their way to an answer; no dimension's name has such a sign.
+BUCKET = "#bucket"
 # Whether a row lies before the first bucket, so that it counts only where it is carried into one.
 BEFORE = "#before"
 _INDEX, _NEXT, _LAST, _DATE, _STARTS = "#index", "#next", "#last", "#date", "#starts"

@@ -18,7 +18,8 @@ import polars as pl
 
 from lake import paths
 from lake.decoding import Moment, check_moments, decode
-from lake.events.partition import by_date, fingerprint, unlisted_dates
+from lake.events.partition import fingerprint
+from lake.partition_files import by_date, unlisted_dates
 from lake.state.changes import file_name, known_files
 from lake.state.records import MeterState, PartitionState
 from lake.storage import Storage, StoredFile

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from lake import paths
 from lake.storage import Storage, StoredFile
 from schemas.columns import event_columns
-from schemas.errors import BadInputError, MeterlakeError, StorageError
 from schemas.event_rules import (
     Rule,
     detail,
@@ -166,93 +164,6 @@ def check_file(storage: Storage, meter: Meter, file: StoredFile) -> FileCheck:
     from lake.events.producer_files import check_columns
 
     return check_columns(storage, file, event_columns(meter), optional_columns(meter))
-
-
-def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
-    """Return the listed event files of one meter by date, and an error for every file that no partition can hold.
-
-    Files and folders whose names begin with `_` or `.` are other programs' and are passed over, as Hive readers do.
-    """
-    dates: dict[dt.date, list[StoredFile]] = {}
-    strays: list[MeterlakeError] = []
-    for file in files:
-        if paths.is_hidden(file.path):
-            continue
-        place = paths.split_partition(file.path)
-        if file.unreadable:
-            strays.append(_unreadable(file))
-        elif place and place.file.endswith(".parquet"):
-            dates.setdefault(place.date, []).append(file)
-        else:
-            strays.append(
-                BadInputError(
-                    "stray file",
-                    where=file.path,
-                    expected="date=YYYY-MM-DD/<name>.parquet directly below the meter's folder",
-                    found="/".join(file.path.split("/")[2:]) or file.path,
-                    hint="move or remove the file; it is left where it is and not counted",
-                )
-            )
-    return dates, strays
-
-
-def unlisted_dates(files: Iterable[StoredFile]) -> dict[dt.date, StoredFile]:
-    """Return by date what stands in the place of a date's folder and can't be listed, such as a link to nowhere.
-
-    Raises StorageError if it is the folder of the whole meter: nobody knows then what is there.
-    """
-    found = {}
-    for file in (file for file in files if file.unreadable):
-        if file.path.count("/") == 1:
-            raise StorageError(
-                "the events of this meter can't be listed",
-                where=file.path,
-                expected="a folder",
-                found=file.unreadable,
-                hint="nothing of the meter was changed; make the folder readable",
-            )
-        if place := paths.split_partition(f"{file.path}/x"):
-            found[place.date] = file
-    return found
-
-
-def _unreadable(file: StoredFile) -> MeterlakeError:
-    is_folder = paths.split_partition(f"{file.path}/x")
-    return BadInputError(
-        "this can't be read",
-        where=file.path,
-        expected="a folder" if is_folder else "a regular file with a name in UTF-8",
-        found=file.unreadable,
-        hint="make the folder readable; until then its events count as they did last"
-        if is_folder
-        else "replace or remove it; it is left where it is and not counted",
-    )
-
-
-def by_meter_folder(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
-    """Return the listed event files by what lies directly in `events/`: a folder such as `events/meter=m/`, or a file."""
-    found: dict[str, list[StoredFile]] = {}
-    for file in files:
-        first, slash, _ = file.path.removeprefix(paths.EVENTS).partition("/")
-        # What can't be listed in the place of a meter's folder stands for all that is in it.
-        is_folder = slash or (file.unreadable and first.startswith("meter="))
-        found.setdefault(f"{paths.EVENTS}{first}{'/' if is_folder else ''}", []).append(file)
-    return found
-
-
-def find_strays(folders: Mapping[str, Sequence[StoredFile]]) -> list[MeterlakeError]:
-    """Return an error for each of these folders of `events/`, which are no defined meter's, and for files beside them."""
-    return [
-        BadInputError(
-            "stray files in the folder of events",
-            where=folder,
-            expected="meter=<encoded name>/ of a meter that is defined",
-            found=files[0].unreadable or f"{len(files):,} {'file' if len(files) == 1 else 'files'}",
-            hint="define the meter with: meterlake meter add FILE; or move the files away; they are not counted",
-        )
-        for folder, files in sorted(folders.items())
-        if not paths.is_hidden(folder)
-    ]
 
 
 def _converted(storage: Storage, file: StoredFile, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:

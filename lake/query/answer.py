@@ -11,28 +11,19 @@ import polars as pl
 from lake.aggregates.ambiguity import most_ambiguous
 from lake.aggregates.distinct import Group
 from lake.aggregates.measures import measure, merge
-from lake.aggregates.silence import BEFORE, mark_before
+from lake.aggregates.silence import BEFORE, BUCKET, mark_before
 from lake.aggregates.sums import check_sums, has_no_sum
-from lake.calendar import days_before
+from lake.calendar import DAY, days_before
 from lake.consistent_read import Snapshot, from_events
 from lake.dedupe.winners import DATE
-from lake.freshness import out_of_date
 from lake.query.filter_parser import Filter, parse_filter
 from lake.query.question import Question, adds_levels, check_question, counted_field
 from lake.query.question_numbers import Numbers, numbers
-from lake.query.time_buckets import (
-    BUCKET,
-    DAY,
-    UTC,
-    bucket_of_date,
-    bucket_of_instant,
-    buckets,
-    by_bucket,
-    zone_of,
-)
+from lake.query.time_buckets import UTC, bucket_of_date, bucket_of_instant, buckets, by_bucket, zone_of
 from lake.readers import deduplicated, from_aggregates
 from lake.state.records import MeterState, load_state
 from lake.storage import Storage
+from lake.survey import out_of_date
 from schemas.columns import MEASURES, QUANTITY
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import Meter

@@ -6,7 +6,8 @@ import datetime as dt
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lake.query.time_buckets import DAY, SIZES, UTC, Size, same_time_before
+from lake.calendar import DAY
+from lake.query.time_buckets import SIZES, UTC, Size, same_time_before
 from schemas.columns import ANSWER_TYPES
 from schemas.errors import BadInputError
 from schemas.meter import Meter

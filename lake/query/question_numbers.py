@@ -12,10 +12,11 @@ import polars as pl
 from lake.aggregates.distinct import COUNT, VALUE, Group, by_value, count_distinct, count_values, plain
 from lake.aggregates.measures import billed, merge, merge_events
 from lake.aggregates.quantities import measured as measured_usage
-from lake.aggregates.silence import BEFORE, Silence, silence
+from lake.aggregates.silence import BEFORE, BUCKET, Silence, silence
+from lake.calendar import DAY
 from lake.query.question import Question, adds_levels, counted_field
 from lake.query.rolling import count_rolling
-from lake.query.time_buckets import BUCKET, DAY, bucket_of_date, buckets
+from lake.query.time_buckets import bucket_of_date, buckets
 from schemas.columns import QUANTITY
 from schemas.meter import Meter
 

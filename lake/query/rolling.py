@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from lake.aggregates.distinct import COUNT, VALUE
-from lake.query.time_buckets import BUCKET, DAY
+from lake.aggregates.silence import BUCKET
+from lake.calendar import DAY
 
 # The first day on which something no longer counts.
 _END = "#end"

@@ -9,17 +9,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 
+from lake.aggregates.silence import BUCKET
+from lake.calendar import DAY
 from schemas.columns import INSTANT
 from schemas.errors import BadInputError, RefusedError
 
 Size = Literal["hour", "day", "week", "month", "quarter", "year", "none"]
 SIZES: tuple[str, ...] = get_args(Size)
-# The key of a bucket, in rows on their way to an answer; no dimension's name has such a sign.
-BUCKET = "#bucket"
 UTC = "UTC"
 MAX_BUCKETS = 1_000_000
 HOUR = dt.timedelta(hours=1)
-DAY = dt.timedelta(days=1)
 # The fewest days of a bucket of these sizes, and how Polars names their length.
 _DAYS = {"day": 1, "week": 7, "month": 28, "quarter": 90, "year": 365}
 _LENGTHS = {"day": "1d", "week": "1w", "month": "1mo", "quarter": "1q", "year": "1y"}

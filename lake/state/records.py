@@ -14,8 +14,7 @@ import polars as pl
 
 from lake import paths
 from lake.decoding import Count, Moment, check_moments, decode
-from lake.events.partition import by_date
-from lake.partition_files import part_files
+from lake.partition_files import by_date, part_files
 from lake.state.lateness import Lateness
 from lake.storage import Storage, StoredFile
 from lake.storage.errors import is_storage_failure

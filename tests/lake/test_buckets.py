@@ -10,7 +10,8 @@ import duckdb
 import polars as pl
 import pytest
 
-from lake.query.time_buckets import BUCKET, UTC, Size, bucket_label, bucket_of_instant, buckets
+from lake.aggregates.silence import BUCKET
+from lake.query.time_buckets import UTC, Size, bucket_label, bucket_of_instant, buckets
 from schemas.columns import INSTANT
 from schemas.errors import RefusedError
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from depth import DEEP
 from lake.aggregates.distinct import COUNT, VALUE
+from lake.aggregates.silence import BUCKET
 from lake.query.rolling import count_rolling
-from lake.query.time_buckets import BUCKET
 
 FIRST = dt.date(2026, 2, 20)
 SCHEMA = {BUCKET: pl.Date, "plan": pl.String, VALUE: pl.String, "events": pl.Int64}
