@@ -10,10 +10,10 @@ help: ## list the targets
 
 setup: .venv/ready ## make .venv with the locked versions and the meterlake command
 
-.venv/ready: requirements.lock pyproject.toml
+.venv/ready: requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
@@ -53,15 +53,20 @@ bench: setup ## time Meterlake and its peers on generated events, then each prom
 	$(BIN)/python -m benchmarks.active_users
 
 # A dry run without an index: what the lock installed must do for every requirement of pyproject.toml, those of
-# `dev` and of the build backend too (`pip check` looks at neither).
+# `dev` and of the build backend too (`pip check` looks at neither). tests/test_locks.py checks the lock of production.
 check-lock: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --no-index --no-build-isolation \
-		--check-build-dependencies --editable '.[dev]' || { echo 'requirements.lock does not satisfy pyproject.toml: make lock' >&2; exit 1; }
+		--check-build-dependencies --editable '.[dev]' || { echo 'requirements-dev.lock does not satisfy pyproject.toml: make lock' >&2; exit 1; }
 
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
+	--generate-hashes --quiet
+
+# The lock of production has the versions of the other one: what is tested is what is installed.
 lock: setup ## choose the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-emit-index-url --no-header \
-		--no-annotate --generate-hashes --upgrade --quiet --output-file requirements.lock pyproject.toml
-	@{ echo '# What `make setup` installs; `make lock` chooses the versions anew from pyproject.toml.'; cat requirements.lock; } > .venv/lock && mv .venv/lock requirements.lock
+	$(COMPILE) --upgrade --all-extras --output-file .venv/dev.lock pyproject.toml
+	$(COMPILE) --constraint .venv/dev.lock --output-file .venv/production.lock pyproject.toml
+	@{ echo '# What `make setup` installs, to work on Meterlake. `make lock` writes it.'; cat .venv/dev.lock; } > requirements-dev.lock
+	@{ echo '# What Meterlake needs to run, and no more. `make lock` writes it.'; cat .venv/production.lock; } > requirements.lock
 
 clean: ## remove what was made
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-lake
