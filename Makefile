@@ -32,10 +32,11 @@ notebooks: setup ## run the notebooks, write pages of what they show to build/no
 test: lint ## lint, types, lock file, tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: setup check-lock ## ruff, mypy, lock file
+lint: setup check-lock ## ruff, mypy, imports, lock file
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
+	@broken=$$($(BIN)/lint-imports --no-logo --no-cache) || { echo "$$broken" >&2; exit 1; }
 
 format: setup ## let ruff mend what it can
 	$(BIN)/ruff check --fix --quiet .

@@ -21,13 +21,13 @@ from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import DATE
 from lake.events.file_check import recorded_partition
 from lake.events.listing import remove_replaced, standing
-from lake.events.partition import ROW, Partition
+from lake.events.partition import Partition
 from lake.state.changes import Change, changes, why_fixed
 from lake.state.records import SETTLED, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from lake.storage.changed_files import watching
 from lake.survey import MeterView, survey
-from schemas.columns import event_columns
+from schemas.columns import ROW, event_columns
 from schemas.errors import RefusedError
 from schemas.meter import Meter
 

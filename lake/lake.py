@@ -12,9 +12,9 @@ import polars as pl
 from lake import paths, readers
 from lake.decoding import decode
 from lake.meters import load_meter, load_meters
-from lake.query import answer, compound
+from lake.query import compound
 from lake.query.question import Compare, Question
-from lake.query.time_buckets import UTC, Size
+from lake.query.time_buckets import UTC, Size, instant
 from lake.storage import Storage, open_storage
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
@@ -177,8 +177,8 @@ class Lake:
         """
         definition = self.meter(meter)
         question = Question(
-            since=answer.instant(since, zone),
-            until=answer.instant(until, zone),
+            since=instant(since, zone),
+            until=instant(until, zone),
             bucket=bucket,
             by=tuple(by),
             where=where,

@@ -17,11 +17,11 @@ from lake.consistent_read import Answer, Snapshot, from_events, of_one_moment
 from lake.dedupe.find_losers import find_losers, settled_winners
 from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import DATE
-from lake.events.partition import ROW, Partition
+from lake.events.partition import Partition
 from lake.partition_files import part_files
 from lake.state.records import MeterState, told_state
 from lake.storage import Storage, StoredFile
-from schemas.columns import MEASURES, aggregate_columns, event_columns
+from schemas.columns import MEASURES, ROW, aggregate_columns, event_columns
 from schemas.errors import BadInputError
 from schemas.meter import ROUNDED_AGGREGATIONS, Meter
 

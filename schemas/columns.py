@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Types = dict[str, pl.DataType]
 
+# The position of an event's row in its partition.
+ROW = "row"
 QUANTITY = pl.Decimal(38, 9)
 # Of `quantity` of avg and rate in tables and exports of earlier versions.
 EARLIER_QUOTIENT = pl.Float64()

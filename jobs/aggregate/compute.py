@@ -15,9 +15,10 @@ from lake.aggregates.packing import packing
 from lake.aggregates.publish import table_checksums
 from lake.aggregates.sums import sums_of
 from lake.dedupe.winners import CONFLICT
-from lake.events.partition import ROW, Partition, fingerprint
+from lake.events.partition import Partition, fingerprint
 from lake.state.lateness import arrivals, lateness
 from lake.state.records import READING_RULES, PartitionState
+from schemas.columns import ROW
 from schemas.event_rules import keeps, measured_rules, partition_rule, subject_rules
 
 # Some 60 bytes each. More are read once for each time that they are looked at.

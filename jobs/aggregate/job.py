@@ -25,7 +25,7 @@ from lake.dedupe.find_losers import find_losers, settled_winners
 from lake.dedupe.key_index import KeyIndex, hashes
 from lake.dedupe.winners import CONFLICT, DATE, HASH
 from lake.events.file_check import Rejected, admit, reject_unreadable
-from lake.events.partition import ROW, Partition
+from lake.events.partition import Partition
 from lake.state.changes import FILES_ADDED, NEW, VANISHED, Change, changes
 from lake.state.earlier_rules import counted_otherwise
 from lake.state.records import (
@@ -40,6 +40,7 @@ from lake.storage import Storage
 from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watching
 from lake.storage.errors import is_storage_failure, storage_failures
 from lake.survey import MeterView, survey
+from schemas.columns import ROW
 from schemas.errors import BadInputError, BrokenLakeError, SumTooLargeError
 from schemas.meter import Meter
 

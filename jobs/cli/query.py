@@ -64,8 +64,8 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     chosen = _format_of(session, answer_format, output)
     lake = session.lake()
     from jobs.query import ask
-    from lake.query.answer import instant
     from lake.query.question import Question
+    from lake.query.time_buckets import instant
 
     question = Question(
         since=instant(since, zone),

@@ -17,12 +17,12 @@ from jobs.land.earlier_keys import keep_earlier_keys
 from jobs.land.flush_bounds import NEWEST, VERSIONS
 from jobs.land.parse.choose import parse
 from jobs.land.parse.parsed import LINE, Parsed, Rejected
-from jobs.land.parse.wide import cut_wide
 from jobs.land.read.byte_values import count_line_ends
 from jobs.land.read.inputs import Input, open_input
 from jobs.land.read.line_batches import Batch
 from jobs.land.validate import judge
 from jobs.land.waiting_rows import DatedRows, Waiting
+from jobs.land.wide import cut_wide
 from jobs.progress import track
 from jobs.run_report import Report, now
 from lake import Lake, paths

@@ -18,7 +18,7 @@ from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import CONFLICT, DATE
 from lake.events.file_check import recorded_partition, reject_unreadable
 from lake.events.listing import is_compacted
-from lake.events.partition import ROW, Partition
+from lake.events.partition import Partition
 from lake.partition_files import by_meter_folder, find_strays
 from lake.state.changes import EARLIER_QUANTITY, RULES_CHANGED, Change, changes, file_name
 from lake.state.earlier_rules import counted_otherwise
@@ -26,6 +26,7 @@ from lake.state.records import MeterState
 from lake.storage import Storage, StoredFile
 from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watching
 from lake.survey import MeterView, survey
+from schemas.columns import ROW
 from schemas.errors import BrokenLakeError, DifferenceError, MeterlakeError, SumTooLargeError
 
 # So many events' keys are held at once; the keys of all others are read once for each such share.

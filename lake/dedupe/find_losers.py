@@ -14,11 +14,11 @@ from lake import paths
 from lake.concurrency import ahead
 from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import DATE, HASH, HASH_BITS, SETTLED, key_hash, losers
-from lake.events.partition import ROW, Partition
+from lake.events.partition import Partition
 from lake.partition_files import part_files
 from lake.storage import Storage, StoredFile
 from lake.storage.errors import is_storage_failure, writing
-from schemas.columns import event_columns
+from schemas.columns import ROW, event_columns
 from schemas.errors import BrokenLakeError
 from schemas.meter import Meter
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from lake.events.partition import ROW
+from schemas.columns import ROW
 from schemas.meter import Meter
 
 HASH = "key_hash"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lake.storage import Storage, StoredFile
-from schemas.columns import event_columns
+from schemas.columns import ROW, event_columns
 from schemas.event_rules import (
     Rule,
     detail,
@@ -28,8 +28,6 @@ from schemas.meter import Meter
 
 if TYPE_CHECKING:
     from lake.events.producer_files import FileCheck
-
-ROW = "row"
 
 
 @dataclasses.dataclass(frozen=True)

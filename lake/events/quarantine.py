@@ -10,9 +10,9 @@ import polars as pl
 
 from lake import paths
 from lake.checksums import write_stamped
-from lake.events.partition import ROW, Partition, fingerprint
+from lake.events.partition import Partition, fingerprint
 from lake.storage import Storage, StoredFile
-from schemas.columns import INSTANT, QUARANTINE_TYPES, event_columns
+from schemas.columns import INSTANT, QUARANTINE_TYPES, ROW, event_columns
 from schemas.fields import GIVEN
 
 

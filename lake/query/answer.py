@@ -1,4 +1,4 @@
-"""Questions about usage: planned on the aggregates where they can answer, else on the deduplicated events."""
+"""Answer questions about usage as they are planned."""
 
 from __future__ import annotations
 
@@ -13,46 +13,24 @@ from lake.aggregates.distinct import Group
 from lake.aggregates.measures import measure, merge
 from lake.aggregates.silence import BEFORE, BUCKET, mark_before
 from lake.aggregates.sums import check_sums, has_no_sum
-from lake.calendar import DAY, days_before
+from lake.calendar import DAY
 from lake.consistent_read import Snapshot, from_events
 from lake.dedupe.winners import DATE
-from lake.query.filter_parser import Filter, parse_filter
-from lake.query.question import Question, adds_levels, check_question, counted_field
+from lake.query.plan import Plan
+from lake.query.question import Question, adds_levels
 from lake.query.question_numbers import Numbers, numbers
-from lake.query.time_buckets import UTC, bucket_of_date, bucket_of_instant, buckets, by_bucket, zone_of
+from lake.query.time_buckets import bucket_of_date, bucket_of_instant, by_bucket
 from lake.readers import deduplicated, from_aggregates
 from lake.state.records import MeterState, load_state
 from lake.storage import Storage
 from lake.survey import out_of_date
-from schemas.columns import MEASURES, QUANTITY
-from schemas.errors import BadInputError, RefusedError
+from schemas.columns import MEASURES
+from schemas.errors import RefusedError
 from schemas.meter import Meter
 
 RANK = "#rank"
 # Whether a bucket has events of a group, and whether one of its sums is too large, or that of its group.
 IS_USED, NO_SUM, NO_TOTAL = "#is_used", "#no_sum", "#no_total"
-
-
-class Plan(NamedTuple):
-    """How a question is answered: from `aggregates` or `events`, the table, and why the aggregates don't do.
-
-    `dates` are those that are read, as a half-open range: for rolling windows and what is carried also some before the
-    question's.
-    """
-
-    source: str
-    table: str
-    why: tuple[str, ...]
-    condition: Filter | None
-    grid: pl.DataFrame
-    dates: tuple[dt.date, dt.date]
-
-    @property
-    def chosen(self) -> pl.Expr | None:
-        """The condition on whole series or values; None where there is none, or where it chooses single events."""
-        if self.condition is None or "quantity" in self.condition.fields:
-            return None
-        return self.condition.expression
 
 
 class Explanation(NamedTuple):
@@ -67,42 +45,6 @@ class Explanation(NamedTuple):
     out_of_date: dict[dt.date, str]
     # Of an ambiguous gauge, the greatest number of subjects that have several levels on one date.
     ambiguous_subjects: int = 0
-
-
-def instant(moment: dt.date | dt.datetime, zone: str = UTC) -> dt.datetime:
-    """A date's midnight in the zone, or a time, which is in the zone where it names none itself.
-
-    Raises BadInputError for an unknown zone, and for the first and last years of the calendar, where a zone's clocks
-    may leave it.
-    """
-    if not 1 < moment.year < 9999:
-        raise BadInputError("a time out of range", expected="a year from 2 to 9998", found=moment.isoformat())
-    if not isinstance(moment, dt.datetime):
-        moment = dt.datetime.combine(moment, dt.time())
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=zone_of(zone))
-    return moment.astimezone(dt.UTC)
-
-
-def make_plan(meter: Meter, question: Question) -> Plan:
-    """Choose how to answer; reads nothing.
-
-    Raises BadInputError for a question that makes no sense for this meter, naming what is wrong with it.
-    """
-    check_question(meter, question)
-    condition = _condition(meter, question)
-    grid = buckets(question.bucket, question.since, question.until, question.zone)
-    why = tuple(_beyond_aggregates(question, condition))
-    fields = {
-        *question.by,
-        *(condition.fields if condition else ()),
-        counted_field(meter, question) or "subject",
-    }
-    is_added = adds_levels(meter, question)
-    table = "usage" if is_added or fields - {"subject"} else "usage_by_subject"
-    since, until = question.dates
-    dates = days_before(since, (meter.carry_days or 0) if is_added else 0), until
-    return Plan("events" if why else "aggregates", "events" if why else table, why, condition, grid, dates)
 
 
 def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl.LazyFrame:
@@ -162,31 +104,6 @@ def explain(storage: Storage, meter: Meter, plan: Plan) -> Explanation:
     return Explanation(
         plan.source, plan.table, plan.why, len(dates), sealed, stale, most_ambiguous(meter, state)
     )
-
-
-def _condition(meter: Meter, question: Question) -> Filter | None:
-    if question.where is None:
-        return None
-    fields = {"subject": pl.String(), **meter.dimension_dtypes, "quantity": QUANTITY}
-    return parse_filter(question.where, fields)
-
-
-def _beyond_aggregates(question: Question, condition: Filter | None) -> list[str]:
-    """Why rows of whole UTC dates, without single events, can't answer."""
-    midnight, since = dt.time(), question.read_since
-    why = []
-    if question.bucket == "hour":
-        why.append("hours are smaller than the dates of the aggregates")
-    if {since.astimezone(dt.UTC).time(), question.until.astimezone(dt.UTC).time()} != {midnight}:
-        why.append("the range does not begin and end at midnight UTC")
-    elif question.bucket not in ("hour", "none"):
-        grid = buckets(question.bucket, since, question.until, question.zone)
-        inner = grid["bucket_start"].to_list()[1:]
-        if any(edge.time() != midnight for edge in inner):
-            why.append(f"days of {question.zone} are not dates of UTC")
-    if condition and "quantity" in condition.fields:
-        why.append("the filter looks at the quantity of single events")
-    return why
 
 
 def _refuse_sealed(state: MeterState, meter: Meter, question: Question, plan: Plan) -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import polars as pl
 
-from lake.query.answer import instant, make_plan
+from lake.query.plan import make_plan
 from lake.query.question import Question, adds_levels
 from lake.query.ratios import fraction
-from lake.query.time_buckets import UTC, buckets, zone_of
+from lake.query.time_buckets import UTC, buckets, instant, zone_of
 from schemas.errors import BadInputError
 from schemas.meter import Meter
 

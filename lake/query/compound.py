@@ -13,9 +13,10 @@ from lake import paths
 from lake.calendar import days_before
 from lake.consistent_read import of_one_moment
 from lake.meters import load_meter
-from lake.query.answer import RANK, Explanation, Plan, answer, explain, make_plan
+from lake.query.answer import RANK, Explanation, answer, explain
 from lake.query.compare import BEFORE, CHANGE, COMPARED, before_question, history_questions, with_before
 from lake.query.over import OVER_COLUMNS, check_ratios, over_question, with_over
+from lake.query.plan import Plan, make_plan
 from lake.query.question import Compare, Question
 from lake.query.ratios import exact_quantity
 from lake.query.share import SHARE, total_question, with_share

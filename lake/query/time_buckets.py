@@ -38,6 +38,21 @@ def zone_of(name: str) -> dt.tzinfo:
         ) from None
 
 
+def instant(moment: dt.date | dt.datetime, zone: str = UTC) -> dt.datetime:
+    """A date's midnight in the zone, or a time, which is in the zone where it names none itself.
+
+    Raises BadInputError for an unknown zone, and for the first and last years of the calendar, where a zone's clocks
+    may leave it.
+    """
+    if not 1 < moment.year < 9999:
+        raise BadInputError("a time out of range", expected="a year from 2 to 9998", found=moment.isoformat())
+    if not isinstance(moment, dt.datetime):
+        moment = dt.datetime.combine(moment, dt.time())
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone_of(zone))
+    return moment.astimezone(dt.UTC)
+
+
 def buckets(size: Size, since: dt.datetime, until: dt.datetime, zone: str) -> pl.DataFrame:
     """All buckets that overlap since <= time < until: their key, `bucket_start` and `bucket_end`, in order.
 

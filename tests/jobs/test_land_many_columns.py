@@ -24,7 +24,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds at which some dozen rows are too many for memory, and for one batch."""
     monkeypatch.setattr("jobs.land.waiting_rows.MAX_CELLS", 1_000)
     monkeypatch.setattr("jobs.land.waiting_rows.COLUMN_CELLS", 1)
-    monkeypatch.setattr("jobs.land.parse.wide.MAX_CELLS", 20 * 7)
+    monkeypatch.setattr("jobs.land.wide.MAX_CELLS", 20 * 7)
     monkeypatch.setattr("lake.checksums.ROW_GROUP_CELLS", 20 * 50)
 
 

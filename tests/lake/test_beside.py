@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lake import Lake
-from lake.query.answer import instant
 from lake.query.compound import explain_parts, run_query
 from lake.query.question import Question
+from lake.query.time_buckets import instant
 from schemas.errors import BadInputError, RefusedError
 from support import DAY, a_lake, aggregated, define, event, put, retained
 

@@ -15,8 +15,10 @@ from polars.testing import assert_frame_equal
 
 from lake import Lake
 from lake.meters import save_meter
-from lake.query.answer import explain, instant, make_plan
+from lake.query.answer import explain
+from lake.query.plan import make_plan
 from lake.query.question import Question
+from lake.query.time_buckets import instant
 from oracle.activity import FIRST, ActivityOracle, activity, body, drop_events
 from oracle.generate import write_lake
 from schemas.errors import BadInputError, RefusedError

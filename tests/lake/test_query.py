@@ -20,8 +20,10 @@ from jobs.aggregate.job import aggregate
 from jobs.run_report import reported
 from lake import Lake
 from lake.meters import save_meter
-from lake.query.answer import explain, instant, make_plan
+from lake.query.answer import explain
+from lake.query.plan import make_plan
 from lake.query.question import Question
+from lake.query.time_buckets import instant
 from oracle.generate import AGGREGATIONS, UNIQUE, Spec, generate, meter_body, write_lake
 from oracle.tables import QUANTITY, UNPACKED, Oracle
 from schemas.errors import BadInputError, RefusedError

@@ -21,8 +21,7 @@ from jobs.export.verify import verify_exports
 from jobs.run_report import reported
 from lake import Lake, paths
 from lake.meters import save_meter
-from lake.query.answer import instant
-from lake.query.time_buckets import Size, buckets
+from lake.query.time_buckets import Size, buckets, instant
 from oracle.generate import write_lake
 from oracle.levels import DATES, FIRST, NAMES, Levels, Row, billionths, body, snapshots
 from schemas.meter import parse_meter
