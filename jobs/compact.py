@@ -15,7 +15,7 @@ from jobs.aggregate.job import aggregate
 from jobs.clock import check_as_of
 from jobs.land.job import decode_landed
 from jobs.progress import track
-from jobs.run_report import LOG, PartitionReport, Report, now
+from jobs.run_report import LOG, PartitionReport, RunReport, now
 from lake import Lake, paths
 from lake.calendar import days_before
 from lake.checksums import KEY, UNSTAMPED, stamp
@@ -54,7 +54,7 @@ class _Due(NamedTuple):
 
 def compact(  # noqa: PLR0913 - what to compact, and how
     lake: Lake,
-    report: Report,
+    report: RunReport,
     *,
     meter: str | None = None,
     as_of: dt.date | None = None,
@@ -78,11 +78,11 @@ def compact(  # noqa: PLR0913 - what to compact, and how
             due = _due(lake.storage, view, until, target_bytes, report)
             if dry_run:
                 for each in due:
-                    report.did(_said(each))
+                    report.add_partition(_said(each))
             else:
                 _compact_meter(lake, view, due, report)
 
-    report.keep_going(report.each("plan", survey(lake.storage, meter, report.problem)), work)
+    report.keep_going(report.each("plan", survey(lake.storage, meter, report.add_error)), work)
     if not dry_run:
         lake.storage.sweep()
 
@@ -106,7 +106,7 @@ def small_files(files: Iterable[StoredFile], target_bytes: int) -> list[list[Sto
     return [group for group in groups if len(group) > 1]
 
 
-def _compact_meter(lake: Lake, view: MeterView, due: Iterable[_Due], report: Report) -> None:
+def _compact_meter(lake: Lake, view: MeterView, due: Iterable[_Due], report: RunReport) -> None:
     with report.stage("drop"):
         remove_replaced(lake.storage, view.replaced, now())
     merged = False
@@ -120,16 +120,16 @@ def _compact_meter(lake: Lake, view: MeterView, due: Iterable[_Due], report: Rep
         except FilesChangedError as error:
             _passed_over(error)
         except (BadInputError, BrokenLakeError) as error:
-            report.problem(error)
+            report.add_error(error)
         else:
-            report.did(done)
+            report.add_partition(done)
     if merged:
         # The same rows lie in other files now, which the records and the index are to know.
         aggregate(lake, report, meter=view.meter.name)
 
 
 def _due(
-    storage: Storage, view: MeterView, until: dt.date, target_bytes: int, report: Report
+    storage: Storage, view: MeterView, until: dt.date, target_bytes: int, report: RunReport
 ) -> Iterator[_Due]:
     """The closed partitions with files that are worth merging, by date."""
     changed = changes(view.files, view.state, view.meter.version, view.meter.earlier_version)
@@ -141,7 +141,7 @@ def _due(
         files = [file for file in view.files[date] if file_name(file) in counted]
         if small_files(files, target_bytes):
             if fixed := why_fixed(view.files[date]):
-                report.problem(_behind_link(paths.events(view.meter.name, date), fixed))
+                report.add_error(_behind_link(paths.events(view.meter.name, date), fixed))
             else:
                 candidates[date] = files
     landing = _still_landing(storage, [file for files in candidates.values() for file in files])

@@ -30,13 +30,13 @@ def decimal_text(number: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def harmless(name: str) -> pl.Expr:
+def escape_formula(name: str) -> pl.Expr:
     """Text that begins like a formula with an apostrophe before it."""
     text = pl.col(name)
     return pl.when(text.str.contains(FORMULA)).then(pl.lit("'") + text).otherwise(text).alias(name)
 
 
-def as_texts(lf: pl.LazyFrame, *, full: bool = False, safe: bool = False) -> pl.LazyFrame:
+def format_columns(lf: pl.LazyFrame, *, full: bool = False, safe: bool = False) -> pl.LazyFrame:
     """Every column as text, null staying null; whole numbers stay numbers.
 
     Decimals are short, or with `full` have all their nine places. With `safe`, text that a spreadsheet would take
@@ -49,7 +49,7 @@ def _text(name: str, dtype: pl.DataType, *, full: bool, safe: bool) -> pl.Expr:
     if isinstance(dtype, pl.Datetime):
         return instant_text(name)
     if dtype == pl.String():
-        return harmless(name) if safe else pl.col(name)
+        return escape_formula(name) if safe else pl.col(name)
     if dtype.is_integer():
         return pl.col(name)
     exact = isinstance(dtype, pl.Decimal) and full

@@ -14,7 +14,7 @@ from jobs.export.billing import Period, month_of
 from jobs.export.job import export
 from jobs.export.listing import ExportListing
 from jobs.retain import retain
-from jobs.run_report import Report
+from jobs.run_report import RunReport
 from lake import Lake, paths
 from lake.meters import meter_names
 from lake.state.changes import changes
@@ -25,7 +25,9 @@ from schemas.errors import LeaseLostError, MeterlakeError
 LOG = logging.getLogger("meterlake")
 
 
-def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None, trust_clock: bool = False) -> None:
+def nightly(
+    lake: Lake, report: RunReport, *, as_of: dt.date | None = None, trust_clock: bool = False
+) -> None:
     """Aggregate, export, retain; all meters each.
 
     Exported are the month of `as_of` (default today, UTC), the one before, and every earlier one whose rows differ
@@ -58,7 +60,7 @@ def nightly(lake: Lake, report: Report, *, as_of: dt.date | None = None, trust_c
 
 
 def _retain_each(
-    lake: Lake, report: Report, views: dict[str, MeterView | None], as_of: dt.date | None
+    lake: Lake, report: RunReport, views: dict[str, MeterView | None], as_of: dt.date | None
 ) -> None:
     for meter, view in views.items():
         with _reporting(report, f"retain of meter {meter!r}"):
@@ -67,7 +69,7 @@ def _retain_each(
 
 
 def _export_months(
-    lake: Lake, report: Report, views: dict[str, MeterView | None], this_month: Period
+    lake: Lake, report: RunReport, views: dict[str, MeterView | None], this_month: Period
 ) -> None:
     listing: ExportListing | None = None
     with _reporting(report, "listing of exports"), report.stage("plan"):
@@ -89,14 +91,14 @@ def _export_months(
     report.exports = [each for each in report.exports if each.is_news or each.form in usual]
 
 
-def _export_recent(lake: Lake, report: Report, meter: str, this_month: Period) -> None:
+def _export_recent(lake: Lake, report: RunReport, meter: str, this_month: Period) -> None:
     """Export this month and the last of a meter of which the night knows nothing more."""
     for period in recent_months(this_month):
         with _reporting(report, f"export {period} of meter {meter!r}"):
             export(lake, report, period, meter=meter, on_request=False)
 
 
-def _export_meter(lake: Lake, report: Report, exports: MeterExports, this_month: Period) -> None:
+def _export_meter(lake: Lake, report: RunReport, exports: MeterExports, this_month: Period) -> None:
     """Export those months of a meter of which the night can't tell that nothing would come of it."""
     name, recent, forms = exports.meter.name, exports.recent, exports.forms(this_month)
     for form in forms:
@@ -116,7 +118,7 @@ def _export_meter(lake: Lake, report: Report, exports: MeterExports, this_month:
     exports.forget_others(forms, this_month)
 
 
-def _views(lake: Lake, report: Report) -> dict[str, MeterView | None]:
+def _views(lake: Lake, report: RunReport) -> dict[str, MeterView | None]:
     """All meters as they are, by name, without those that are broken, which is reported."""
     broken: list[MeterlakeError] = []
     try:
@@ -130,12 +132,12 @@ def _views(lake: Lake, report: Report) -> dict[str, MeterView | None]:
             with _reporting(report, f"meter {name!r}"):
                 views += survey(lake.storage, name)
     for error in broken:
-        report.problem(error)
+        report.add_error(error)
     return {view.meter.name: view for view in views}
 
 
 @contextmanager
-def _reporting(report: Report, step: str) -> Iterator[None]:
+def _reporting(report: RunReport, step: str) -> Iterator[None]:
     """Report what fails in the body, and go on; only an interruption from outside or a lost lease ends the run."""
     try:
         with storage_failures(step):
@@ -143,7 +145,7 @@ def _reporting(report: Report, step: str) -> Iterator[None]:
     except LeaseLostError:
         raise
     except MeterlakeError as error:
-        report.problem(error)
+        report.add_error(error)
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:

@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from jobs.exact_text import as_texts
+from jobs.exact_text import format_columns
 from lake import Lake
 from lake.aggregates.ambiguity import ambiguity_note
+from lake.query import compound
 from lake.query.answer import Explanation
-from lake.query.compound import Parts, explain_parts, run_query
+from lake.query.compound import Parts
 from lake.query.question import Question
 from lake.storage.changed_files import asked_again
 from schemas.meter import Meter
 
 
-class Answered(NamedTuple):
+class Answer(NamedTuple):
     """A question, its answer's rows, and what they were made from."""
 
     parts: Parts
@@ -102,18 +103,18 @@ class Answered(NamedTuple):
         return {"for": name, "meter": meter.name, "from": question.since, "to": question.until}
 
 
-def ask(lake: Lake, meter: str, question: Question) -> Answered:
+def run_query(lake: Lake, meter: str, question: Question) -> Answer:
     """Answer one question. Raises what `lake.query` does."""
-    return asked_again(lambda: _ask(lake, meter, question))
+    return asked_again(lambda: _run_once(lake, meter, question))
 
 
-def _ask(lake: Lake, meter: str, question: Question) -> Answered:
-    rows, parts = run_query(lake.storage, lake.meter(meter), question)
-    return Answered(parts, rows, explain_parts(lake.storage, parts))
+def _run_once(lake: Lake, meter: str, question: Question) -> Answer:
+    rows, parts = compound.run_query(lake.storage, lake.meter(meter), question)
+    return Answer(parts, rows, compound.explain_parts(lake.storage, parts))
 
 
 def _json_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
     """Rows with decimals and times as text, doubles and booleans as such."""
-    texts = as_texts(rows.lazy()).collect()
+    texts = format_columns(rows.lazy()).collect()
     plain = [name for name, dtype in rows.schema.items() if dtype in (pl.Float64, pl.Boolean)]
     return texts.with_columns(rows[name] for name in plain).to_dicts()

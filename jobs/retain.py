@@ -10,7 +10,7 @@ import polars as pl
 
 from jobs.aggregate.tables import partial_usage, usage_tables
 from jobs.clock import check_as_of, check_clock
-from jobs.run_report import PartitionReport, Report, now
+from jobs.run_report import PartitionReport, RunReport, now
 from lake import Lake, paths
 from lake.aggregates.first_last import Moments
 from lake.aggregates.publish import publish_partition, read_partition, read_records, table_checksums
@@ -37,7 +37,7 @@ Listing = Mapping[dt.date, list[StoredFile]]
 
 def retain(  # noqa: PLR0913 - what to retain, and how
     lake: Lake,
-    report: Report,
+    report: RunReport,
     *,
     meter: str | None = None,
     as_of: dt.date | None = None,
@@ -61,7 +61,7 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     # A date that somebody names is shown, whatever the clock.
     if not is_checked and not (dry_run and as_of):
         check_clock(lake.storage, report.started_at, as_of, trust=trust_clock, dry_run=dry_run)
-    found = survey(lake.storage, meter, report.problem) if views is None else views
+    found = survey(lake.storage, meter, report.add_error) if views is None else views
 
     def work(view: MeterView) -> None:
         until = days_before(as_of or report.started_at.date(), view.meter.event_retention_days)
@@ -109,7 +109,7 @@ def _listed_again(storage: Storage, view: MeterView, until: dt.date) -> Listing:
     return listing
 
 
-def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: bool) -> None:
+def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_run: bool) -> None:
     changed = changes(lake.listing, lake.state, lake.meter.version, lake.meter.earlier_version)
     expired = [date for date in sorted(lake.listing.keys() | lake.state.partitions.keys()) if date < until]
     doomed = []
@@ -118,7 +118,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: 
             continue
         error = _objection(lake, date, changed.get(date))
         if error:
-            report.problem(error)
+            report.add_error(error)
         else:
             doomed.append(date)
     if doomed and not dry_run:
@@ -127,7 +127,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: 
     leftover = []
     for date in sorted(lake.state.sealed.difference(doomed)) if lake.view.stored else []:
         if fixed := why_fixed(lake.partition(date).files):
-            report.problem(_refused(lake, date, fixed, LINK_HINT))
+            report.add_error(_refused(lake, date, fixed, LINK_HINT))
         elif lake.partition(date).files:
             leftover.append(date)
     for date in sorted({*doomed, *leftover}):
@@ -141,7 +141,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: Report, *, dry_run: 
         if not dry_run:
             with report.stage("drop"):
                 _drop(partition, lake.state)
-        report.did(done)
+        report.add_partition(done)
 
 
 def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> RefusedError | None:

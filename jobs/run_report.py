@@ -78,7 +78,7 @@ class ExportReport(msgspec.Struct, kw_only=True):
         )
 
 
-class Report(msgspec.Struct, kw_only=True):
+class RunReport(msgspec.Struct, kw_only=True):
     """Everything a run tells. Counts are of this run alone; `seconds` are by stage, of the wall clock."""
 
     job: str
@@ -124,7 +124,7 @@ class Report(msgspec.Struct, kw_only=True):
                 return
             yield found.pop()
 
-    def did(self, partition: PartitionReport) -> None:
+    def add_partition(self, partition: PartitionReport) -> None:
         """Note a partition, and add its counts to the run's."""
         self.partitions.append(partition)
         self.duplicates += partition.duplicates
@@ -133,11 +133,11 @@ class Report(msgspec.Struct, kw_only=True):
         self.bytes_written += partition.bytes_written
 
     def mark(self) -> Mark:
-        """Return how far the report is, for `back_to`."""
+        """Return how far the report is, for `rewind`."""
         counts = (self.duplicates, self.conflicts, self.rows_written, self.bytes_written, self.events_read)
         return len(self.partitions), counts
 
-    def back_to(self, mark: Mark) -> None:
+    def rewind(self, mark: Mark) -> None:
         """Forget the partitions since a mark, and their counts: they are done once more. What is in quarantine stays."""
         done, counts = mark
         del self.partitions[done:]
@@ -149,7 +149,7 @@ class Report(msgspec.Struct, kw_only=True):
         if any(counts.values()):
             self.exit_code = max(self.exit_code, 1)
 
-    def problem(self, error: MeterlakeError) -> None:
+    def add_error(self, error: MeterlakeError) -> None:
         """Note something that could not be done while the rest went on."""
         self.problems.append(error.to_dict())
         self.exit_code = max(self.exit_code, error.exit_code)
@@ -178,7 +178,7 @@ class Report(msgspec.Struct, kw_only=True):
             except MeterlakeError as error:
                 failed.append(error)
         for each in failed if done else failed[1:]:
-            self.problem(each)
+            self.add_error(each)
         if failed and not done:
             raise failed[0]
 
@@ -194,15 +194,15 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 @contextmanager
-def reported(lake: Lake, job: str, *, dry_run: bool = False) -> Iterator[Report]:
+def reported(lake: Lake, job: str, *, dry_run: bool = False) -> Iterator[RunReport]:
     """Run a job with a report that is kept in `runs/` however the job ends; a dry run keeps none."""
-    report = Report(job=job, started_at=now(), dry_run=dry_run)
+    report = RunReport(job=job, started_at=now(), dry_run=dry_run)
     try:
         with storage_failures(lake.url):
             yield report
     except BaseException as error:
         if isinstance(error, MeterlakeError):
-            report.problem(error)
+            report.add_error(error)
             report.exit_code = error.exit_code
         else:
             report.fail(error)
@@ -215,7 +215,7 @@ def reported(lake: Lake, job: str, *, dry_run: bool = False) -> Iterator[Report]
     _keep(lake, report)
 
 
-def _keep(lake: Lake, report: Report) -> None:
+def _keep(lake: Lake, report: RunReport) -> None:
     report.finished_at = now()
     if not report.dry_run:
         lake.storage.publish(paths.run(report.started_at, report.job), report.to_json())

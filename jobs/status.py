@@ -17,7 +17,7 @@ from jobs.export.again import MeterExports
 from jobs.export.billing import month_of
 from jobs.export.due import MonthDue, months_due
 from jobs.export.listing import ExportListing
-from jobs.run_report import Report, now
+from jobs.run_report import RunReport, now
 from lake import Lake, paths
 from lake.aggregates.ambiguity import most_ambiguous
 from lake.decoding import decode
@@ -104,7 +104,7 @@ class Status(msgspec.Struct, kw_only=True):
         """The rejected files of every meter, then what could not be read."""
         return [said for each in self.meters for said in each.rejected_files] + self.problems
 
-    def problem(self, error: MeterlakeError) -> None:
+    def add_error(self, error: MeterlakeError) -> None:
         """Note something that could not be read."""
         self.problems.append(error.to_dict())
         self.exit_code = max(self.exit_code, error.exit_code)
@@ -133,7 +133,7 @@ def status_with_days(lake: Lake, runs: int) -> tuple[Status, dict[str, dict[dt.d
             daily[name] = {date: record.events for date, record in state.partitions.items()}
         except MeterlakeError as error:
             found.meters.append(MeterStatus(meter=name))
-            found.problem(error)
+            found.add_error(error)
         found.meters[-1].quarantined = _reasons(lake.storage, quarantine.pop(name, []), found)
     found.undefined = _undefined(lake.storage, names, quarantine, found)
     # Reports are listed by their paths, whose start sorts as text.
@@ -181,9 +181,9 @@ def _exports_due(
     try:
         of_meter = MeterExports(storage, meter, state, stale, exports.of(meter.name))
     except BrokenLakeError as error:
-        found.problem(error)
+        found.add_error(error)
         return []
-    return list(months_due(storage, of_meter, month_of(now().date()), found.problem))
+    return list(months_due(storage, of_meter, month_of(now().date()), found.add_error))
 
 
 def _working(storage: Storage, found: Status) -> None:
@@ -191,7 +191,7 @@ def _working(storage: Storage, found: Status) -> None:
         holder = current_holder(storage)
         found.working = str(holder) if holder else None
     except MeterlakeError as error:
-        found.problem(error)
+        found.add_error(error)
 
 
 def _late(dates: Iterable[Lateness]) -> Late | None:
@@ -221,9 +221,9 @@ def _reasons(storage: Storage, files: Sequence[StoredFile], found: Status) -> di
         try:
             counts.update(_count_reasons(storage, file))
         except BrokenLakeError as error:
-            found.problem(error)
+            found.add_error(error)
         except (pl.exceptions.PolarsError, OSError) as error:
-            found.problem(
+            found.add_error(
                 BrokenLakeError(
                     "unreadable quarantine file",
                     where=file.path,
@@ -263,7 +263,7 @@ def _undefined(
 def _run_status(storage: Storage, path: str, started_at: dt.datetime, job: str) -> RunStatus:
     (body,) = read_each(storage, [path])
     try:
-        report = decode(body_of(body) or b"", Report, "not a run report", where=path)
+        report = decode(body_of(body) or b"", RunReport, "not a run report", where=path)
     except (BrokenLakeError, StorageError):
         return RunStatus(file=path, started_at=started_at, job=job, outcome="unreadable report")
     seconds = (report.finished_at - report.started_at).total_seconds() if report.finished_at else None
@@ -278,7 +278,7 @@ def _run_status(storage: Storage, path: str, started_at: dt.datetime, job: str) 
     )
 
 
-def outcome(report: Report) -> str:
+def outcome(report: RunReport) -> str:
     """How a run ended, in a word; `incomplete` is done, but with rejected input or a refused step."""
     if report.exit_code == 0:
         return "done"

@@ -14,7 +14,7 @@ import pytest
 from jobs.aggregate.job import aggregate
 from jobs.land import job as land_module
 from jobs.retain import retain
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.meters import save_meter
 from schemas.columns import event_columns
@@ -68,21 +68,21 @@ def put(lake: Lake, meter: Meter, name: str, *events: dict[str, Any], day: dt.da
     return file
 
 
-def aggregated(lake: Lake, **options: Any) -> Report:
+def aggregated(lake: Lake, **options: Any) -> RunReport:
     """Run the aggregation; gives its report."""
     with reported(lake, "aggregate") as report:
         aggregate(lake, report, **options)
     return report
 
 
-def retained(lake: Lake, as_of: dt.date, *, dry_run: bool = False) -> Report:
+def retained(lake: Lake, as_of: dt.date, *, dry_run: bool = False) -> RunReport:
     """Run retention; gives its report."""
     with reported(lake, "retain", dry_run=dry_run) as report:
         retain(lake, report, as_of=as_of, dry_run=dry_run)
     return report
 
 
-def recomputed(report: Report) -> dict[dt.date, str]:
+def recomputed(report: RunReport) -> dict[dt.date, str]:
     """Why each partition was recomputed."""
     return {partition.date: partition.why for partition in report.partitions}
 

@@ -25,7 +25,7 @@ from schemas.event_rules import keeps, measured_rules, partition_rule, subject_r
 MAX_ROWS_IN_MEMORY = 2**21
 
 
-class Computed(NamedTuple):
+class PartitionResult(NamedTuple):
     """A partition's record without the counts of invalid rows, its tables, none where no event is left, and its rows."""
 
     record: PartitionState
@@ -33,7 +33,9 @@ class Computed(NamedTuple):
     rows: int
 
 
-def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[str, str]]) -> Computed:
+def compute_partition(
+    partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[str, str]]
+) -> PartitionResult:
     """Aggregate the events of a partition that count; nothing is published.
 
     Raises SumTooLargeError naming meter, date and keys of a sum that is too large.
@@ -71,7 +73,7 @@ def compute(partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[s
         else msgspec.UNSET,
         aggregated_at=now(),
     )
-    return Computed(record, tables, count)
+    return PartitionResult(record, tables, count)
 
 
 def _counting(partition: Partition, rows: pl.LazyFrame, lost: pl.DataFrame) -> pl.LazyFrame:

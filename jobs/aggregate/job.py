@@ -10,12 +10,12 @@ import msgspec
 import polars as pl
 
 from jobs.aggregate.ambiguous_gauges import count_ambiguous
-from jobs.aggregate.compute import Computed, compute, losers_fingerprint
+from jobs.aggregate.compute import PartitionResult, compute_partition, losers_fingerprint
 from jobs.aggregate.late_files import quarantine_late
 from jobs.aggregate.rejected_rows import quarantine_anew, quarantine_invalid
 from jobs.aggregate.sealed_quantities import recompute_sealed
 from jobs.progress import track
-from jobs.run_report import PartitionReport, Report
+from jobs.run_report import PartitionReport, RunReport
 from lake import Lake, paths
 from lake.aggregates.ambiguity import ambiguity_note, most_ambiguous
 from lake.aggregates.missing_tables import missing_tables
@@ -75,7 +75,7 @@ class Plan(NamedTuple):
 
 def aggregate(
     lake: Lake,
-    report: Report,
+    report: RunReport,
     *,
     meter: str | None = None,
     rebuild: bool = False,
@@ -88,7 +88,7 @@ def aggregate(
     meters as the run has found them, for a run of several steps.
     """
     lake.upgrade()
-    found = survey(lake.storage, meter, report.problem) if views is None else views
+    found = survey(lake.storage, meter, report.add_error) if views is None else views
 
     def work(view: MeterView) -> None:
         with storage_failures(lake.url):
@@ -98,9 +98,9 @@ def aggregate(
     lake.storage.sweep()
 
 
-def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> None:
+def _aggregate_meter(storage: Storage, view: MeterView, report: RunReport, *, rebuild: bool) -> None:
     for stray in view.strays:
-        report.problem(stray)
+        report.add_error(stray)
     for attempt in range(1, ATTEMPTS + 1):
         mark = report.mark()
         try:
@@ -110,16 +110,16 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: Report, *, rebui
             if attempt == ATTEMPTS:
                 raise
             # As after a run that broke off here: what was published is published again.
-            report.back_to(mark)
+            report.rewind(mark)
             view.refresh(storage)
     if subjects := most_ambiguous(view.meter, view.state):
         report.note(ambiguity_note(view.meter.name, subjects))
     for record in view.state.partitions.values():
         for said in record.rejected.values():
-            report.problem(BadInputError.from_dict(said))
+            report.add_error(BadInputError.from_dict(said))
 
 
-def _bring_up_to_date(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> None:
+def _bring_up_to_date(storage: Storage, view: MeterView, report: RunReport, *, rebuild: bool) -> None:
     incomplete: list[BrokenLakeError] = []
     with report.stage("aggregate"):
         recompute_sealed(storage, view, report)
@@ -137,7 +137,7 @@ def _bring_up_to_date(storage: Storage, view: MeterView, report: Report, *, rebu
     if index:
         index.tidy()
     for error in [*plan.too_large.values(), *incomplete]:
-        report.problem(error)
+        report.add_error(error)
 
 
 def _forget(storage: Storage, view: MeterView) -> list[BrokenLakeError]:
@@ -157,7 +157,7 @@ def _is_little(plan: Plan) -> bool:
     return not plan.compare_all and sum(file.size_bytes for file in files) <= SMALL_BYTES
 
 
-def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -> Plan:
+def _plan(storage: Storage, view: MeterView, report: RunReport, *, rebuild: bool) -> Plan:
     meter, listing, state = view.meter, view.files, view.state
     sealed = MeterState(partitions={date: state.partitions[date] for date in state.sealed})
     changed = changes(listing, sealed if rebuild else state, meter.version, meter.earlier_version)
@@ -181,7 +181,7 @@ def _plan(storage: Storage, view: MeterView, report: Report, *, rebuild: bool) -
     return Plan(changed, partitions, rejected, {}, compare_all)
 
 
-def _recompute(storage: Storage, view: MeterView, plan: Plan, report: Report) -> KeyIndex:
+def _recompute(storage: Storage, view: MeterView, plan: Plan, report: RunReport) -> KeyIndex:
     files = [file for partition in plan.partitions.values() for file in partition.files]
     with watching(storage, view.meter.name, files):
         while True:
@@ -210,7 +210,7 @@ def _cannot_aggregate(meter: Meter, plan: Plan, error: BaseException) -> BrokenL
     )
 
 
-def _publish_all(storage: Storage, view: MeterView, plan: Plan, report: Report) -> KeyIndex:
+def _publish_all(storage: Storage, view: MeterView, plan: Plan, report: RunReport) -> KeyIndex:
     meter, state = view.meter, view.state
     with report.stage("index"):
         index = KeyIndex(storage, meter.name, plan.partitions)
@@ -302,15 +302,17 @@ def _moved_keys(index: KeyIndex, plan: Plan, state: MeterState) -> pl.Series | N
     return pl.concat(found).unique()
 
 
-def _computed(due: _Due) -> Computed | SumTooLargeError:
+def _computed(due: _Due) -> PartitionResult | SumTooLargeError:
     try:
-        return compute(due.partition, due.lost, due.rejected)
+        return compute_partition(due.partition, due.lost, due.rejected)
     except SumTooLargeError as error:
         # Of this date alone: the others go on.
         return error
 
 
-def _publish(due: _Due, computed: Computed, before: PartitionState | None, report: Report) -> PartitionState:
+def _publish(
+    due: _Due, computed: PartitionResult, before: PartitionState | None, report: RunReport
+) -> PartitionState:
     """Publish a partition's tables, or withdraw them where no event is left; return its record.
 
     `before` is what was recorded of the partition, if anything.
@@ -338,5 +340,5 @@ def _publish(due: _Due, computed: Computed, before: PartitionState | None, repor
         done.action = "withdrawn"
         withdraw_partition(partition.storage, partition.meter.name, partition.date)
     report.events_read += computed.rows
-    report.did(done)
+    report.add_partition(done)
     return record

@@ -6,7 +6,7 @@ import datetime as dt
 
 import polars as pl
 
-from jobs.run_report import LOG, PartitionReport, Report, now
+from jobs.run_report import LOG, PartitionReport, RunReport, now
 from lake import paths
 from lake.events.partition import Partition, check_file
 from lake.events.quarantine import quarantine_rows
@@ -17,7 +17,9 @@ from schemas.errors import RefusedError
 from schemas.meter import Meter
 
 
-def quarantine_late(storage: Storage, meter: Meter, changed: dict[dt.date, Change], report: Report) -> None:
+def quarantine_late(
+    storage: Storage, meter: Meter, changed: dict[dt.date, Change], report: RunReport
+) -> None:
     """Move every row of the late files to quarantine (`sealed_partition`), and take these dates out of `changed`.
 
     A file that can't be read is reported and left where it is.
@@ -27,7 +29,7 @@ def quarantine_late(storage: Storage, meter: Meter, changed: dict[dt.date, Chang
         del changed[date]
         for file in change.added:
             if file.linked:
-                report.problem(_behind_link(file))
+                report.add_error(_behind_link(file))
                 continue
             try:
                 with watching(storage, meter.name, [file]):
@@ -37,12 +39,14 @@ def quarantine_late(storage: Storage, meter: Meter, changed: dict[dt.date, Chang
                 LOG.info("passed over, since it is not there any more as it was listed: %s", file.path)
 
 
-def _quarantine_one(storage: Storage, meter: Meter, date: dt.date, file: StoredFile, report: Report) -> None:
+def _quarantine_one(
+    storage: Storage, meter: Meter, date: dt.date, file: StoredFile, report: RunReport
+) -> None:
     check = check_file(storage, meter, file)
     if check.error:
         if changed_files(storage, paths.events(meter.name, date), [file]):
             raise files_changed(file)
-        report.problem(check.error)
+        report.add_error(check.error)
         return
     converted = frozenset({file_name(file)} if check.converted else ())
     partition = Partition(storage, meter, date, (file,), converted)
@@ -50,7 +54,9 @@ def _quarantine_one(storage: Storage, meter: Meter, date: dt.date, file: StoredF
     rows = partition.as_given().with_columns(reason=pl.lit("sealed_partition"), detail=said)
     report.quarantine(quarantine_rows(partition, file, rows, now()))
     storage.delete(file.path)
-    report.did(PartitionReport(meter=meter.name, date=date, action="quarantined", why=LATE_IN_SEALED))
+    report.add_partition(
+        PartitionReport(meter=meter.name, date=date, action="quarantined", why=LATE_IN_SEALED)
+    )
 
 
 def _behind_link(file: StoredFile) -> RefusedError:

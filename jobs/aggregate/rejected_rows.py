@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.run_report import Report, now
+from jobs.run_report import RunReport, now
 from lake.events.listing import compacted, is_compacted
 from lake.events.partition import Partition
 from lake.events.quarantine import quarantine_rows, requarantine_rows
@@ -10,7 +10,7 @@ from lake.state.changes import file_name
 from lake.state.records import PartitionState
 
 
-def quarantine_anew(partition: Partition, before: PartitionState, report: Report) -> None:
+def quarantine_anew(partition: Partition, before: PartitionState, report: RunReport) -> None:
     """Keep the rows that break a rule today in the place of those that broke one of the earlier rules."""
     for file in partition.files:
         earlier = dict(compacted(partition.storage, file).replaces) if is_compacted(file) else {}
@@ -22,7 +22,7 @@ def quarantine_anew(partition: Partition, before: PartitionState, report: Report
         report.quarantine(requarantine_rows(only, file, only.invalid(), earlier, now()))
 
 
-def quarantine_invalid(partition: Partition, report: Report) -> dict[str, int]:
+def quarantine_invalid(partition: Partition, report: RunReport) -> dict[str, int]:
     """Keep the rows that break a rule, once a file; gives all of the partition by reason.
 
     Those of a compacted file are kept already: only what has been aggregated is compacted.

@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 
 from jobs.aggregate.tables import with_quantities
-from jobs.run_report import PartitionReport, Report
+from jobs.run_report import PartitionReport, RunReport
 from lake import paths
 from lake.aggregates.measures import billed
 from lake.aggregates.publish import publish_partition, published_files, table_checksums
@@ -26,7 +26,7 @@ ACTION, WHY = "recomputed", "another rule of quantity"
 Tables = Mapping[str, pl.DataFrame]
 
 
-def recompute_sealed(storage: Storage, view: MeterView, report: Report) -> None:
+def recompute_sealed(storage: Storage, view: MeterView, report: RunReport) -> None:
     """Publish the tables of every sealed date of a meter whose `quantity` is by another rule than today's.
 
     Only rows that are those that were published are taken, by their checksums; a date that has others is reported and
@@ -41,7 +41,7 @@ def recompute_sealed(storage: Storage, view: MeterView, report: Report) -> None:
         try:
             tables = _recomputed(storage, view.meter, date, record)
         except (BrokenLakeError, SumTooLargeError) as error:
-            report.problem(error)
+            report.add_error(error)
             continue
         # Without a state the footers of the tables tell that not all are by one rule.
         if view.stored and not is_begun:
@@ -67,7 +67,7 @@ def _recomputed(
 
 
 def _publish(  # noqa: PLR0913, PLR0917 - what is published, and where
-    storage: Storage, meter: Meter, date: dt.date, tables: Tables, record: PartitionState, report: Report
+    storage: Storage, meter: Meter, date: dt.date, tables: Tables, record: PartitionState, report: RunReport
 ) -> PartitionState:
     record = msgspec.structs.replace(
         record,
@@ -79,7 +79,7 @@ def _publish(  # noqa: PLR0913, PLR0917 - what is published, and where
     done = PartitionReport(meter=meter.name, date=date, action=ACTION, why=WHY, events=record.events)
     done.rows_written = sum(rows.height for rows in tables.values())
     done.bytes_written = publish_partition(storage, meter.name, date, tables, record)
-    report.did(done)
+    report.add_partition(done)
     return record
 
 

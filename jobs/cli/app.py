@@ -145,7 +145,7 @@ def _wrong_usage(session: Session, error: typer.TyperException) -> int:
         said["hint"] = (
             f"--lake, --storage-option and --debug stand before the command: {PROGRAM} --lake URL COMMAND"
         )
-    return session.refuse(line, said, EXIT_USAGE)
+    return session.exit_with(line, said, EXIT_USAGE)
 
 
 def _help_command(error: typer.TyperException) -> str:

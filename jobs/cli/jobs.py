@@ -26,7 +26,7 @@ from jobs.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from jobs.run_report import Report
+    from jobs.run_report import RunReport
     from lake import Lake
 
 jobs_app = typer.Typer(**PLAIN)
@@ -47,7 +47,7 @@ def land(
 ) -> int:
     """Land events from files. Landing the same input twice adds nothing."""
 
-    def work(lake: Lake, report: Report) -> None:
+    def work(lake: Lake, report: RunReport) -> None:
         from jobs.land.job import land as job
 
         job(lake, files, report, file_format)
@@ -69,7 +69,7 @@ def aggregate(  # noqa: PLR0913, PLR0917 - what to aggregate, and how
 ) -> int:
     """Deduplicate, and bring the aggregate tables up to date."""
 
-    def work(lake: Lake, report: Report) -> None:
+    def work(lake: Lake, report: RunReport) -> None:
         from jobs.aggregate.job import aggregate as job
 
         job(lake, report, meter=meter, rebuild=rebuild)
@@ -90,7 +90,7 @@ def retain(  # noqa: PLR0913, PLR0917 - what to retain, and how
 ) -> int:
     """Drop expired raw events. Their aggregates stay."""
 
-    def work(lake: Lake, report: Report) -> None:
+    def work(lake: Lake, report: RunReport) -> None:
         from jobs.retain import retain as job
 
         job(lake, report, as_of=as_of, dry_run=dry_run, trust_clock=trust_clock)
@@ -136,7 +136,7 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
     if period is None:
         raise typer.BadParameter("a month is missing, like 2026-06", param_hint="--period")
 
-    def work(lake: Lake, report: Report) -> None:
+    def work(lake: Lake, report: RunReport) -> None:
         from jobs.export.billing import parse_period
         from jobs.export.job import export as job
         from jobs.export.month import Options
@@ -164,7 +164,7 @@ def nightly(  # noqa: PLR0913, PLR0917 - what may keep it from its work
     Exports this month, the last, and every earlier one that changed. What fails is reported, and keeps no other meter, month or step from its work.
     """
 
-    def work(lake: Lake, report: Report) -> None:
+    def work(lake: Lake, report: RunReport) -> None:
         from jobs.nightly import nightly as job
 
         job(lake, report, as_of=as_of, trust_clock=trust_clock)
@@ -188,7 +188,7 @@ def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
     Of dates before yesterday, where the aggregates are up to date; no number changes. The merged files stop counting at once, and a later run removes them: compact or nightly, an hour on.
     """
 
-    def work(lake: Lake, report: Report) -> None:
+    def work(lake: Lake, report: RunReport) -> None:
         from jobs.compact import compact as job
 
         job(lake, report, meter=meter, as_of=as_of, dry_run=dry_run)
@@ -212,7 +212,7 @@ def verify(
     Derives it once more, names each difference, and changes nothing. Of sealed partitions the checksum counts that was taken when they were sealed.
     """
 
-    def work(lake: Lake, report: Report) -> None:
+    def work(lake: Lake, report: RunReport) -> None:
         from jobs.verify.job import verify as job
 
         job(lake, report, meter=meter)
@@ -223,7 +223,7 @@ def verify(
 def _run_job(  # noqa: PLR0913 - a job, and how it takes the lease
     context: typer.Context,
     job: str,
-    work: Callable[[Lake, Report], None],
+    work: Callable[[Lake, RunReport], None],
     *,
     dry_run: bool = False,
     wait: bool | None = None,
@@ -249,10 +249,10 @@ def _run_job(  # noqa: PLR0913 - a job, and how it takes the lease
         else:
             work(lake, report)
     document = msgspec.to_builtins(report) | {"report_file": session.report_file}
-    session.answer(
+    session.print_result(
         document, lambda console: run.report(console, report, session.report_file), report.problems
     )
-    session.note(report.notes, AMBIGUITY_HINT)
+    session.print_notes(report.notes, AMBIGUITY_HINT)
     return report.exit_code
 
 
@@ -265,5 +265,5 @@ def _verify_export(context: typer.Context, folder: Path, *others: object) -> int
 
     found = verify_exports(folder)
     problems = [problem for revision in found for problem in revision.problems]
-    session.answer({"revisions": found}, lambda console: humanize.verified(console, found), problems)
+    session.print_result({"revisions": found}, lambda console: humanize.verified(console, found), problems)
     return 1 if problems else 0

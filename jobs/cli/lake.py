@@ -31,7 +31,7 @@ def init(context: typer.Context, _json: Json = False) -> int:
     made = not open_storage(session.url, session.storage_options).exists(paths.MARKER)
     lake = Lake.init(session.url, session.storage_options)
     said = f"{'made a lake' if made else 'there is a lake already'}: {lake.url}"
-    session.answer(
+    session.print_result(
         {"lake": lake.url, "made": made}, lambda console: console.print(plain(said), soft_wrap=True)
     )
     return 0
@@ -54,7 +54,7 @@ def demo(
     # People watch the demo as it goes; with --json that is progress, and belongs on stderr.
     answers = job(folder, console_on(sys.stderr if session.as_json else sys.stdout))
     if session.as_json:
-        session.answer(answers, lambda _: None)
+        session.print_result(answers, lambda _: None)
     return 0
 
 
@@ -77,7 +77,7 @@ def status(
     from jobs.status import status_with_days
 
     found, daily = status_with_days(lake, runs)
-    session.answer(found, lambda console: status.status(console, found, daily), found.all_problems)
+    session.print_result(found, lambda console: status.status(console, found, daily), found.all_problems)
     return found.exit_code
 
 

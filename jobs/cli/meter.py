@@ -37,8 +37,8 @@ def meter_add(
 
     found = define(lake, files)
     refused = [definition.error for definition in found if definition.error]
-    session.answer({"meters": found}, lambda console: humanize.definitions(console, found), refused)
-    session.note([each.note for each in found if each.note], HINT)
+    session.print_result({"meters": found}, lambda console: humanize.definitions(console, found), refused)
+    session.print_notes([each.note for each in found if each.note], HINT)
     return max(definition.exit_code for definition in found)
 
 
@@ -52,7 +52,7 @@ def meter_list(context: typer.Context, _json: Json = False) -> int:
 
     problems = [error.to_dict() for error in broken]
     document = {"meters": found} | ({"problems": problems} if problems else {})
-    session.answer(document, lambda console: humanize.meters(console, found), problems)
+    session.print_result(document, lambda console: humanize.meters(console, found), problems)
     return max((error.exit_code for error in broken), default=0)
 
 
@@ -74,5 +74,5 @@ def meter_show(
     found = session.lake().meter(name)
     from jobs.screen import humanize
 
-    session.answer(found, lambda console: humanize.meter(console, found))
+    session.print_result(found, lambda console: humanize.meter(console, found))
     return 0

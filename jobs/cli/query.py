@@ -11,10 +11,10 @@ import typer
 
 from jobs.cli import question_options as options
 from jobs.cli.options import PLAIN, Json, TheMeter, examples, listed, session_of
-from jobs.cli.session import Session, complain
+from jobs.cli.session import Session, print_error
 
 if TYPE_CHECKING:
-    from jobs.query import Answered
+    from jobs.query import Answer
 
 # Of many, the newest are those that people look for.
 MAX_STALE_DATES = 3
@@ -63,7 +63,7 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     session = session_of(context)
     chosen = _format_of(session, answer_format, output)
     lake = session.lake()
-    from jobs.query import ask
+    from jobs.query import run_query
     from lake.query.question import Question
     from lake.query.time_buckets import instant
 
@@ -83,9 +83,9 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
         distinct=distinct,
         rolling=rolling,
     )
-    found = ask(lake, meter, question)
-    _tell(session, found, explain=explain)
-    _write(session, found, chosen, output)
+    answer = run_query(lake, meter, question)
+    _print_notes(session, answer, explain=explain)
+    _write(session, answer, chosen, output)
     return 0
 
 
@@ -115,7 +115,7 @@ def values(
 
     found = asked_again(lambda: lake.values(meter, dimension, since, until).collect())
     document = {"meter": meter, "dimension": dimension, "values": found.to_dicts()}
-    session.answer(document, lambda console: humanize.values(console, dimension, found))
+    session.print_result(document, lambda console: humanize.values(console, dimension, found))
     return 0
 
 
@@ -135,33 +135,32 @@ def _format_of(
     return asked
 
 
-def _write(session: Session, found: Answered, form: str, output: Path | None) -> None:
-    from jobs.screen.answer import print_answer, save_answer
+def _write(session: Session, answer: Answer, form: str, output: Path | None) -> None:
+    from jobs.screen.answer import write_result
     from jobs.screen.table import line
 
+    write_result(answer, form, output)
     if output is None:
-        print_answer(found, form)
         return
-    save_answer(found, form, output)
-    document = {"file": str(output), "format": form, "rows": found.rows.height}
-    session.answer(document, lambda console: line(console, f"{found.rows.height:,} rows in {output}"))
+    document = {"file": str(output), "format": form, "rows": answer.rows.height}
+    session.print_result(document, lambda console: line(console, f"{answer.rows.height:,} rows in {output}"))
 
 
-def _tell(session: Session, found: Answered, *, explain: bool) -> None:
-    """On stderr, what the answer is from where that was asked for, and always what makes it incomplete."""
+def _print_notes(session: Session, answer: Answer, *, explain: bool) -> None:
+    """Print to stderr what the answer was made from, with `explain`, and which dates are out of date."""
     if explain:
-        for line in found.explained():
-            complain(line, kind="explain")
-    for meter, stale in found.stale_dates().items():
+        for line in answer.explained():
+            print_error(line, kind="explain")
+    for meter, stale in answer.stale_dates().items():
         dates = ", ".join(f"{date} ({why})" for date, why in list(stale.items())[-MAX_STALE_DATES:])
         few = len(stale) <= MAX_STALE_DATES
-        place = "this range" if len(found.parts) == 1 else f"meter {meter!r}"
+        place = "this range" if len(answer.parts) == 1 else f"meter {meter!r}"
         are = f"1 date of {place} is" if len(stale) == 1 else f"{len(stale):,} dates of {place} are"
-        complain(
+        print_error(
             f"{are} out of date{'' if few else ', the last of them'}: {dates}",
             "the answer is as of the last aggregation; for newer events run: meterlake aggregate",
             "note",
         )
     from lake.aggregates.ambiguity import HINT
 
-    session.note(found.notes(), HINT)
+    session.print_notes(answer.notes(), HINT)

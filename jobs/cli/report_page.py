@@ -58,7 +58,7 @@ def report(
     if out is not None:
         _write(page, out, session)
     if session.as_json or out != STDOUT:
-        session.answer(page, lambda console: line(console, f"wrote {out}"), page.status.all_problems)
+        session.print_result(page, lambda console: line(console, f"wrote {out}"), page.status.all_problems)
     return page.status.exit_code
 
 

@@ -42,7 +42,7 @@ class Session:
 
         return Lake(self.url, self.storage_options)
 
-    def answer(
+    def print_result(
         self, document: Any, show: Callable[[Console], None], problems: Sequence[Mapping[str, str]] = ()
     ) -> None:
         """Write the answer to stdout: the document as JSON, or what `show` prints for people.
@@ -54,12 +54,12 @@ class Session:
         else:
             write(for_people(show))
         if not self.as_json:
-            complain_of_all(problems)
+            print_errors(problems)
 
-    def note(self, notes: Sequence[str], hint: str) -> None:
+    def print_notes(self, notes: Sequence[str], hint: str) -> None:
         """Tell people on stderr what they should decide; a document has it itself."""
         for number, text in enumerate([] if self.as_json else notes, 1):
-            complain(text, hint if number == len(notes) else "", "note")
+            print_error(text, hint if number == len(notes) else "", "note")
 
     def fail(self, error: BaseException) -> int:
         """Tell a failure, the traceback only where asked for; gives the exit code."""
@@ -76,11 +76,11 @@ class Session:
             line = redacted(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": "))
             said, exit_code = {"kind": "unexpected", "what": line}, EXIT_FAILED
             said |= {} if self.debug else {"hint": "run again with --debug, and report what it prints"}
-        return self.refuse(line, said, exit_code)
+        return self.exit_with(line, said, exit_code)
 
-    def refuse(self, line: str, said: dict[str, str], exit_code: int) -> int:
+    def exit_with(self, line: str, said: dict[str, str], exit_code: int) -> int:
         """Tell on stderr why the command ends, and on stdout too where JSON was asked for."""
-        complain(line, said.get("hint", ""))
+        print_error(line, said.get("hint", ""))
         if self.report_file:
             print(f"report: {plain(self.report_file)}", file=sys.stderr)
         if self.as_json:
@@ -88,27 +88,27 @@ class Session:
             try:
                 write_json({"error": said} | report)
             except StorageError as error:
-                complain(str(error))
+                print_error(str(error))
         return exit_code
 
 
-def complain(line: str, hint: str = "", kind: str = "error") -> None:
+def print_error(line: str, hint: str = "", kind: str = "error") -> None:
     """One error line on stderr, and one for the hint."""
     print(f"{kind}: {plain(redacted(line))}", file=sys.stderr)
     if hint:
         print(f"hint: {plain(redacted(hint))}", file=sys.stderr)
 
 
-def complain_of_all(problems: Sequence[Mapping[str, str]]) -> None:
+def print_errors(problems: Sequence[Mapping[str, str]]) -> None:
     """The problems on stderr, each as a line; a hint that the next one has too is told only there."""
     shown = problems[:MAX_LINES]
     for number, said in enumerate(shown, 1):
         parts = {part: said.get(part, "") for part in ("what", "where", "expected", "found")}
         hint = said.get("hint", "")
         again = number < len(shown) and shown[number].get("hint", "") == hint
-        complain(str(MeterlakeError(**parts)), "" if again else hint)
+        print_error(str(MeterlakeError(**parts)), "" if again else hint)
     if len(problems) > MAX_LINES:
-        complain(f"… and {len(problems) - MAX_LINES:,} more errors; --json has all")
+        print_error(f"… and {len(problems) - MAX_LINES:,} more errors; --json has all")
 
 
 def log_to_stderr() -> None:

@@ -14,7 +14,7 @@ from jobs.demo.data import TODAY, Inputs, write_inputs
 from jobs.demo.questions import active_customers, ranked, to_bill
 from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.screen.table import Share, Table, heading, line, prose, shares
 from lake import Lake
 from lake.meters import save_meter
@@ -87,19 +87,19 @@ def _run(lake: Lake, inputs: Inputs, console: Console) -> dict[str, Any]:
     }
 
 
-def _land(lake: Lake, files: list[Path]) -> Report:
+def _land(lake: Lake, files: list[Path]) -> RunReport:
     with reported(lake, "land") as report:
         land(lake, [str(file) for file in files], report)
     return report
 
 
-def _nightly(lake: Lake) -> Report:
+def _nightly(lake: Lake) -> RunReport:
     with reported(lake, "nightly") as report:
         nightly(lake, report, as_of=TODAY)
     return report
 
 
-def _done(report: Report, action: str) -> list[Any]:
+def _done(report: RunReport, action: str) -> list[Any]:
     return [partition for partition in report.partitions if partition.action == action]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from jobs.exact_text import as_texts, decimal_text
+from jobs.exact_text import decimal_text, format_columns
 from lake.aggregates.sums import exact_totals
 from lake.revisions import ExportedFile
 from lake.storage import Storage
@@ -49,8 +49,8 @@ class Drafts:
         return scan_file(local)
 
     def csv(self, name: str, rows: pl.LazyFrame, *, full: bool, safe: bool) -> None:
-        """Write the rows as RFC 4180 has it, a part at a time; `full` and `safe` as for `as_texts`."""
-        texts = as_texts(rows, full=full, safe=safe)
+        """Write the rows as RFC 4180 has it, a part at a time; `full` and `safe` as for `format_columns`."""
+        texts = format_columns(rows, full=full, safe=safe)
         local = self._add(name, rows, ".csv")
         with writing(local):
             texts.sink_csv(local, line_terminator="\r\n", engine="streaming")

@@ -8,7 +8,7 @@ from jobs.export.billing import Period, check_columns
 from jobs.export.month import MAX_DATES, MonthExport, Options, Seen, out_of_date
 from jobs.export.revision import revise
 from jobs.export.rows import billed_rows
-from jobs.run_report import ExportReport, Report, now
+from jobs.run_report import ExportReport, RunReport, now
 from lake import Lake
 from lake.aggregates.ambiguity import HINT, ambiguity_note, most_ambiguous
 from lake.aggregates.sums import sum_too_large
@@ -22,7 +22,7 @@ from schemas.meter import Meter
 
 def export(  # noqa: PLR0913 - what to export, and how
     lake: Lake,
-    report: Report,
+    report: RunReport,
     period: Period,
     *,
     meter: str | None = None,
@@ -54,17 +54,17 @@ def export(  # noqa: PLR0913 - what to export, and how
                 done = _export(month, close=close)
             report.exports.append(done)
             if done.left_out:
-                report.problem(sum_too_large(f"meter {each.name!r}, {period}", done.left_out))
+                report.add_error(sum_too_large(f"meter {each.name!r}, {period}", done.left_out))
         except LeaseLostError:
             raise
         except MeterlakeError as error:
-            report.problem(error)
+            report.add_error(error)
 
 
-def _meters(lake: Lake, report: Report, meter: str | None, seen: Seen | None) -> Sequence[Meter]:
+def _meters(lake: Lake, report: RunReport, meter: str | None, seen: Seen | None) -> Sequence[Meter]:
     if seen:
         return [seen.meter]
-    return [lake.meter(meter)] if meter else lake.meters(report.problem)
+    return [lake.meter(meter)] if meter else lake.meters(report.add_error)
 
 
 def _export(export: MonthExport, *, close: bool) -> ExportReport:

@@ -20,11 +20,11 @@ from jobs.land.parse.parsed import LINE, Parsed, Rejected
 from jobs.land.read.byte_values import count_line_ends
 from jobs.land.read.inputs import Input, open_input
 from jobs.land.read.line_batches import Batch
-from jobs.land.validate import judge
+from jobs.land.validate import validate
 from jobs.land.waiting_rows import DatedRows, Waiting
 from jobs.land.wide import cut_wide
 from jobs.progress import track
-from jobs.run_report import Report, now
+from jobs.run_report import RunReport, now
 from lake import Lake, paths
 from lake.catalog import MeterCatalog
 from lake.checksums import write_stamped
@@ -65,7 +65,7 @@ class LandedInput(msgspec.Struct, kw_only=True):
             self.bounds = self.bounds or 1
 
 
-def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | None = None) -> None:
+def land(lake: Lake, inputs: Sequence[str], report: RunReport, file_format: str | None = None) -> None:
     """Land each input, a path or `-` for standard input; one that can't be read does not stop the others.
 
     An input that was landed before adds nothing. One that was interrupted is gone on with: names of files and the
@@ -84,10 +84,10 @@ def land(lake: Lake, inputs: Sequence[str], report: Report, file_format: str | N
                 _land_input(lake.storage, opened, meters, report)
         except MeterlakeError as error:
             report.inputs.append({"source": redacted(source), "status": "rejected"})
-            report.problem(error)
+            report.add_error(error)
 
 
-def _land_input(storage: Storage, source: Input, meters: MeterCatalog, report: Report) -> None:
+def _land_input(storage: Storage, source: Input, meters: MeterCatalog, report: RunReport) -> None:
     record, is_new = _begun(storage, source)
     said = {"source": source.name, "sha256": source.sha256, "format": source.file_format}
     # An input of which nothing could be landed is tried again: its meter may be defined by now.
@@ -125,7 +125,7 @@ def _land_input(storage: Storage, source: Input, meters: MeterCatalog, report: R
     status = "landed in part" if landing.unreadable else "landed"
     report.inputs.append(said | {"status": status, "events": landing.events, "quarantined": quarantined})
     for name in sorted(landing.unreadable):
-        report.problem(_unread_meter(name, source, meters.broken[name]))
+        report.add_error(_unread_meter(name, source, meters.broken[name]))
     report.events_landed += landing.events
     report.quarantine(landing.reasons)
 
@@ -189,7 +189,7 @@ def _read_batch(batch: Batch, meters: MeterCatalog, landed_at: dt.datetime, earl
     events, rejected = [], [pl.DataFrame(refused, schema=schema, orient="row")]
     for meter, df in parsed.events:
         state = meters.states[meter.name]
-        judged = judge(df, meter, landed_at, state.sealed - earlier.dates(meter.name, state))
+        judged = validate(df, meter, landed_at, state.sealed - earlier.dates(meter.name, state))
         events.append((meter.name, judged.events.drop(LINE)))
         rejected.append(judged.rejected.with_columns(meter=pl.lit(meter.name)))
     return _Read(batch, lines, events, pl.concat(rejected, how="diagonal"))
@@ -205,7 +205,7 @@ def _has_short_lines(batch: Batch) -> bool:
     return not batch.has_long_line
 
 
-def _waited_for(batches: Iterator[tuple[Batch, _Read]], report: Report) -> Iterator[_Read]:
+def _waited_for(batches: Iterator[tuple[Batch, _Read]], report: RunReport) -> Iterator[_Read]:
     """The same batches, with the time until each is there as that of parsing."""
     while True:
         with report.stage("parse"):
@@ -224,7 +224,7 @@ class _Landing:
         source: Input,
         meters: MeterCatalog,
         record: LandedInput,
-        report: Report,
+        report: RunReport,
         earlier: Earlier,
     ) -> None:
         self.storage, self.source, self.meters = storage, source, meters

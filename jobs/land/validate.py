@@ -20,14 +20,16 @@ _YEAR_0 = "0000-"
 _GIVEN, _UNREAD = "#given_", "#unread_"
 
 
-class Judged(NamedTuple):
+class Validated(NamedTuple):
     """Events in the columns of the meter's files with `#line`, and rejected lines with `reason` and `detail`."""
 
     events: pl.DataFrame
     rejected: pl.DataFrame
 
 
-def judge(parsed: pl.DataFrame, meter: Meter, landed_at: dt.datetime, sealed: Collection[dt.date]) -> Judged:
+def validate(
+    parsed: pl.DataFrame, meter: Meter, landed_at: dt.datetime, sealed: Collection[dt.date]
+) -> Validated:
     """Hold parsed events to the rules. An absent received_at is the landing time; order of rows is kept."""
     times = ("timestamp", "received_at")
     given = parsed.with_columns(pl.col(name).alias(_GIVEN + name) for name in times)
@@ -43,11 +45,11 @@ def judge(parsed: pl.DataFrame, meter: Meter, landed_at: dt.datetime, sealed: Co
     neat = whole.with_columns(normalised(meter))
     if neat.select(keeps(rules).all()).item():
         # The usual case, for which no reason has to be found.
-        return Judged(neat.select(LINE, *event_columns(meter)), _nothing_rejected())
+        return Validated(neat.select(LINE, *event_columns(meter)), _nothing_rejected())
     said = neat.with_columns(reason(rules), detail(rules))
     events = said.filter(pl.col("reason").is_null()).select(LINE, *event_columns(meter))
     rejected = said.filter(pl.col("reason").is_not_null()).select(LINE, "reason", "detail")
-    return Judged(events, rejected)
+    return Validated(events, rejected)
 
 
 def _nothing_rejected() -> pl.DataFrame:

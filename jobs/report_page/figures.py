@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import msgspec
 import polars as pl
 
-from jobs.exact_text import as_texts
+from jobs.exact_text import format_columns
 from jobs.status import MeterStatus, Status, status
 from lake import Lake, paths
 from lake.aggregates.sums import check_sums, exact_count
@@ -114,11 +114,11 @@ def gather(lake: Lake, until: dt.date, days: int) -> Page:
             fill = partial(_fill, figures, lake, lake.meter(each.meter), (since, until), found)
             asked_again(fill)
         except MeterlakeError as error:
-            found.problem(error)
+            found.add_error(error)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             said = str(error).splitlines()[0]
             hint = "run: meterlake verify"
-            found.problem(
+            found.add_error(
                 BrokenLakeError(
                     "the aggregates can't be read", where=f"meter {each.meter!r}", found=said, hint=hint
                 )
@@ -140,7 +140,7 @@ def _fill(
         figures.quantity = NOT_COMPUTABLE
         with _without_sum(found):
             total = lake.totals(meter.name, (), *dates)
-            figures.quantity = as_texts(total.select("quantity")).collect().item()
+            figures.quantity = format_columns(total.select("quantity")).collect().item()
         with _without_sum(found):
             daily = lake.query(meter.name, *dates, bucket="day").collect()
             named = pl.col("bucket_start").dt.date().cast(pl.String).alias("name")
@@ -159,7 +159,7 @@ def _without_sum(found: Status) -> Iterator[None]:
     try:
         yield
     except SumTooLargeError as error:
-        found.problem(error)
+        found.add_error(error)
 
 
 def bands(counts: dict[int, int]) -> dict[str, int]:
@@ -178,7 +178,7 @@ def _ranking(lake: Lake, meter: Meter, name: str, dates: tuple[dt.date, dt.date]
     else:
         table = lake.usage_by_dimension(meter.name, *dates).filter(pl.col("dimension") == name)
         seen = table.select(pl.col("value").n_unique())
-    texts = as_texts(rows.lazy().select(pl.col(name).alias("name"))).collect()
+    texts = format_columns(rows.lazy().select(pl.col(name).alias("name"))).collect()
     named = rows.with_columns(texts["name"].cast(pl.String))
     return Ranking(field=name, bars=_bars(named), values=seen.collect(engine="streaming").item())
 
@@ -187,7 +187,7 @@ def _bars(rows: pl.DataFrame) -> list[Bar]:
     """A bar for each row with `name`, `quantity` and `events`."""
     lengths = rows["quantity"].cast(pl.Float64)
     longest = lengths.max() or 1.0
-    texts = as_texts(rows.lazy().select("quantity")).collect()["quantity"]
+    texts = format_columns(rows.lazy().select("quantity")).collect()["quantity"]
     parts = zip(rows["name"], texts, rows["events"], (lengths / longest).to_list(), strict=True)
     return [
         Bar(name=name, quantity=said, events=events, length=length) for name, said, events, length in parts
@@ -213,7 +213,7 @@ def _exports(storage: Storage, found: Status) -> list[ExportFigures]:
             try:
                 manifest = parse_manifest(storage.read(path) or b"", path)
             except MeterlakeError as error:
-                found.problem(error)
+                found.add_error(error)
                 continue
             figures.append(_export(manifest, form, closed=(meter, form, period) in closed))
     return figures

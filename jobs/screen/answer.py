@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
-from jobs.exact_text import as_texts
-from jobs.query import Answered
+from jobs.exact_text import format_columns
+from jobs.query import Answer
 from jobs.screen.console import as_json, for_people, write, write_bytes
 from jobs.screen.humanize import counted
 from jobs.screen.table import Table, prose, shares
@@ -25,15 +25,15 @@ MAX_ROWS = 1_000
 CRLF = "\r\n"
 
 
-def print_answer(found: Answered, form: str) -> None:
-    """Write an answer to stdout. Raises StorageError for a full disk."""
-    content = _content(found, form, on_screen=True)
-    write_bytes(content) if isinstance(content, bytes) else write(content)
+def write_result(answer: Answer, form: str, output: Path | None = None) -> None:
+    """Write an answer as table, CSV, JSON or Parquet to a file, or to stdout; a file is replaced at once and whole.
 
-
-def save_answer(found: Answered, form: str, output: Path) -> None:
-    """Write an answer to a file, which appears at once and whole. Raises StorageError where that fails."""
-    content = _content(found, form, on_screen=False)
+    Raises StorageError where it can't be written, for a full disk for instance.
+    """
+    content = _content(answer, form, on_screen=output is None)
+    if output is None:
+        write_bytes(content) if isinstance(content, bytes) else write(content)
+        return
     try:
         temporary = output.with_name(f".{output.name}.part")
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -44,12 +44,12 @@ def save_answer(found: Answered, form: str, output: Path) -> None:
         ) from error
 
 
-def _content(found: Answered, form: str, *, on_screen: bool) -> str | bytes:
+def _content(found: Answer, form: str, *, on_screen: bool) -> str | bytes:
     if form == "json":
         return as_json(found.document()).encode()
     if form == "csv":
         # As bytes, so that no text stream translates the ends of lines.
-        return as_texts(found.rows.lazy()).collect().write_csv(line_terminator=CRLF).encode()
+        return format_columns(found.rows.lazy()).collect().write_csv(line_terminator=CRLF).encode()
     if form == "parquet":
         buffer = io.BytesIO()
         found.rows.write_parquet(buffer, compression="zstd")
@@ -57,7 +57,7 @@ def _content(found: Answered, form: str, *, on_screen: bool) -> str | bytes:
     return for_people(lambda console: _show(console, found), on_screen=on_screen)
 
 
-def _show(console: Console, found: Answered) -> None:
+def _show(console: Console, found: Answer) -> None:
     asked, shown = found.question, found.rows.head(MAX_ROWS)
     in_time = asked.bucket != "none"
     texts = _texts(shown, asked)
@@ -94,7 +94,7 @@ def _title(part: Part) -> str:
 
 def _texts(rows: pl.DataFrame, asked: Question) -> pl.DataFrame:
     """The cells of a table, without the bounds of buckets; shares in percent."""
-    texts = as_texts(rows.lazy().drop("bucket_start", "bucket_end")).collect()
+    texts = format_columns(rows.lazy().drop("bucket_start", "bucket_end")).collect()
     percent = pl.format("{} %", (rows[SHARE].cast(pl.Float64) * 100).round(1)) if asked.share else None
     return texts if percent is None else texts.with_columns(percent.alias(SHARE))
 

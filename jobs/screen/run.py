@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 
-from jobs.run_report import ExportReport, PartitionReport, Report
+from jobs.run_report import ExportReport, PartitionReport, RunReport
 from jobs.screen.console import MAX_LINES
 from jobs.screen.humanize import counted, number, reasons, size
 from jobs.screen.table import Table, line, prose
 from jobs.status import outcome
 
 
-def report(console: Console, run: Report, file: str | None) -> None:
+def report(console: Console, run: RunReport, file: str | None) -> None:
     """What a run did, then its totals, and where the report is."""
     if run.job == "nightly":
         _steps(console, run)
@@ -29,7 +29,7 @@ def report(console: Console, run: Report, file: str | None) -> None:
         line(console, f"report: {file}")
 
 
-def _steps(console: Console, run: Report) -> None:
+def _steps(console: Console, run: RunReport) -> None:
     """The steps of a night, each with what it did."""
     table = Table("=step", ">done", "=of", ">events", ">rows", ">size")
     actions = _by_action(run.partitions)
@@ -161,7 +161,7 @@ def _inputs(console: Console, inputs: Sequence[Mapping[str, object]]) -> None:
     console.print()
 
 
-def _totals(run: Report) -> Iterator[str]:
+def _totals(run: RunReport) -> Iterator[str]:
     took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
     note = ", nothing touched" if run.dry_run else ""
     would = "would be " if run.dry_run else ""

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping
 
 import polars as pl
 
-from jobs.aggregate.compute import compute, losers_fingerprint
+from jobs.aggregate.compute import compute_partition, losers_fingerprint
 from jobs.land.job import decode_landed
 from jobs.progress import track
-from jobs.run_report import Report
+from jobs.run_report import RunReport
 from jobs.verify.published import Published, check_published, check_stamp, difference, read_content
 from lake import Lake, paths
 from lake.dedupe.find_losers import find_losers, settled_winners
@@ -34,7 +34,7 @@ KEYS_AT_ONCE = 20_000_000
 Derived = dict[dt.date, list[DifferenceError]]
 
 
-def verify(lake: Lake, report: Report, *, meter: str | None = None) -> None:
+def verify(lake: Lake, report: RunReport, *, meter: str | None = None) -> None:
     """Name every difference between what a lake says and what its events give; nothing is changed.
 
     Open partitions are derived from raw events, without the index; of sealed ones the checksums count that were
@@ -47,17 +47,17 @@ def verify(lake: Lake, report: Report, *, meter: str | None = None) -> None:
 
     def work(name: str) -> None:
         for found in _of_meter(lake.storage, name, report):
-            report.problem(found)
+            report.add_error(found)
 
     report.keep_going(names, work)
     if meter is None:
         for found in _of_no_meter(lake.storage, names):
-            report.problem(found)
+            report.add_error(found)
         for stray in _outside_meters(lake.storage, names):
-            report.problem(stray)
+            report.add_error(stray)
 
 
-def _of_meter(storage: Storage, name: str, report: Report) -> list[MeterlakeError]:
+def _of_meter(storage: Storage, name: str, report: RunReport) -> list[MeterlakeError]:
     """What is wrong with a meter; looked at again where its event files changed meanwhile, which is no difference."""
     found: list[MeterlakeError] = []
     for attempt in range(1, ATTEMPTS + 1):
@@ -75,11 +75,11 @@ def _of_meter(storage: Storage, name: str, report: Report) -> list[MeterlakeErro
         except FilesChangedError:
             if attempt == ATTEMPTS:
                 raise
-        report.back_to(mark)
+        report.rewind(mark)
     return found
 
 
-def _of_view(storage: Storage, name: str, view: MeterView, report: Report) -> Iterator[MeterlakeError]:
+def _of_view(storage: Storage, name: str, view: MeterView, report: RunReport) -> Iterator[MeterlakeError]:
     if not view.stored and view.state.partitions:
         hint = "run: meterlake aggregate"
         yield difference("missing", paths.state(name), "a state", "none; the aggregates tell it", hint)
@@ -106,7 +106,11 @@ def _of_view(storage: Storage, name: str, view: MeterView, report: Report) -> It
 
 
 def _of_dates(
-    storage: Storage, view: MeterView, stale: Mapping[dt.date, Change], dates: list[dt.date], report: Report
+    storage: Storage,
+    view: MeterView,
+    stale: Mapping[dt.date, Change],
+    dates: list[dt.date],
+    report: RunReport,
 ) -> Iterator[DifferenceError]:
     """What is wrong with these partitions; their copies are looked for in all."""
     lost, partitions = None, _recorded(storage, view)
@@ -147,7 +151,7 @@ def _derived(
         )
         return
     try:
-        derived = compute(partition, lost, {})
+        derived = compute_partition(partition, lost, {})
     except SumTooLargeError as error:
         yield difference("not derived", where, error.expected, error.found, error.hint)
         return

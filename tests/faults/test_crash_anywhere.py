@@ -25,7 +25,7 @@ from jobs.compact import compact
 from jobs.land.job import land
 from jobs.nightly import nightly
 from jobs.retain import retain
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.meters import save_meter
 from lake.state.records import load_state
@@ -39,7 +39,7 @@ DAYS = [DAY + dt.timedelta(days=number) for number in range(4)]
 # DAYS[0] has been dropped before; on this day DAYS[1] has expired too.
 AS_OF = DAYS[1] + dt.timedelta(days=31)
 NAME = METER["name"]
-Job = Callable[[Lake, Report], None]
+Job = Callable[[Lake, RunReport], None]
 WAYS: dict[str, tuple[bool, type[BaseException]]] = {
     "fails before": (False, StorageError),
     "breaks off after": (True, BrokenOffError),
@@ -95,19 +95,19 @@ def prepare(folder: Path) -> None:
     (folder / "input.jsonl").write_text("".join(json.dumps(body | times) + "\n" for body in bodies))
 
 
-def _land(lake: Lake, report: Report) -> None:
+def _land(lake: Lake, report: RunReport) -> None:
     land(lake, [f"{lake.url}/input.jsonl"], report)
 
 
-def _retain(lake: Lake, report: Report) -> None:
+def _retain(lake: Lake, report: RunReport) -> None:
     retain(lake, report, as_of=AS_OF)
 
 
-def _nightly(lake: Lake, report: Report) -> None:
+def _nightly(lake: Lake, report: RunReport) -> None:
     nightly(lake, report, as_of=AS_OF)
 
 
-def _compact(lake: Lake, report: Report) -> None:
+def _compact(lake: Lake, report: RunReport) -> None:
     aggregate(lake, report)
     compact(lake, report, as_of=AS_OF)
 

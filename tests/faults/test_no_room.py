@@ -20,7 +20,7 @@ from jobs.export.billing import parse_period
 from jobs.export.job import export
 from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake
 from lake.storage.errors import writing
 from schemas.errors import MeterlakeError, StorageError
@@ -53,13 +53,13 @@ def events(file: Path, start: int) -> str:
     return str(file)
 
 
-def ran(lake: Lake, work: Callable[[Report], None]) -> Report:
+def ran(lake: Lake, work: Callable[[RunReport], None]) -> RunReport:
     with reported(lake, "test") as report:
         work(report)
     return report
 
 
-def failures(lake: Lake, work: Callable[[Report], None]) -> list[dict[str, str]]:
+def failures(lake: Lake, work: Callable[[RunReport], None]) -> list[dict[str, str]]:
     """What a run tells that meets the limit."""
     with small_files_only():
         try:
@@ -72,7 +72,7 @@ def test_every_job_names_the_file_and_ends_well_once_there_is_room(tmp_path: Pat
     lake, _ = a_lake(tmp_path / "lake", event_retention_days=3650)
     first, second = events(tmp_path / "a.jsonl", 0), events(tmp_path / "b.jsonl", 10_000)
     ran(lake, lambda report: land(lake, [second], report))
-    jobs: list[Callable[[Report], None]] = [
+    jobs: list[Callable[[RunReport], None]] = [
         lambda report: land(lake, [first], report),
         lambda report: aggregate(lake, report),
         lambda report: export(lake, report, parse_period("2026-06")),

@@ -17,7 +17,7 @@ from faults.test_crash_anywhere import AS_OF, DAYS, JOBS, NAME, Job, ended, link
 from jobs.export.billing import month_of
 from jobs.export.job import export
 from jobs.nightly import nightly
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.events import listing
 from lake.meters import save_meter
@@ -29,17 +29,17 @@ LOSSES = 100 if DEEP else 12
 GONE = DAYS[-1] + dt.timedelta(days=1)
 
 
-def add_meter(lake: Lake, _: Report) -> None:
+def add_meter(lake: Lake, _: RunReport) -> None:
     """Add a meter, and change the one that is there."""
     for change in ({"name": "another"}, {"description": "changed"}):
         save_meter(lake.storage, parse_meter(json.dumps(METER | change).encode(), "test"))
 
 
-def export_month(lake: Lake, report: Report) -> None:
+def export_month(lake: Lake, report: RunReport) -> None:
     export(lake, report, month_of(DAYS[1]))
 
 
-def night(lake: Lake, report: Report) -> None:
+def night(lake: Lake, report: RunReport) -> None:
     nightly(lake, report, as_of=AS_OF)
 
 

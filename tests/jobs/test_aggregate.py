@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 import pytest
 
-from jobs.run_report import Report
+from jobs.run_report import RunReport
 from lake import Lake, paths
 from lake.meters import save_meter
 from oracle.generate import AGGREGATIONS, Spec, generate, meter_body, write_lake
@@ -42,7 +42,7 @@ class Counted(NamedTuple):
 
     lake: Lake
     oracle: Oracle
-    report: Report
+    report: RunReport
 
 
 @pytest.fixture(scope="module", params=AGGREGATIONS)

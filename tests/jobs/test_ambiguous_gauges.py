@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from jobs.cli import app
-from jobs.run_report import Report
+from jobs.run_report import RunReport
 from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.state.records import load_state, save_state
@@ -118,7 +118,7 @@ def test_dates_of_an_earlier_version_are_counted_by_the_next_run(lake: Lake) -> 
     save_state(lake.storage, "seats", state)
     aggregated(lake)
     assert subjects(lake) == [2, 1]
-    report = Report(job="verify", started_at=dt.datetime.now(dt.UTC))
+    report = RunReport(job="verify", started_at=dt.datetime.now(dt.UTC))
     verify(lake, report)
     assert report.problems == []
     shutil.rmtree(Path(lake.url) / paths.STATE)

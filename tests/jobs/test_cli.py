@@ -16,7 +16,7 @@ import pytest
 from jobs import retain as retain_job
 from jobs.aggregate import job as aggregate_job
 from jobs.cli import app
-from jobs.run_report import PartitionReport, Report
+from jobs.run_report import PartitionReport, RunReport
 from lake import Lake
 from schemas.errors import BadInputError, RefusedError, StorageError
 
@@ -90,7 +90,7 @@ def definition(tmp_path: Path, **fields: Any) -> str:
     return path.name
 
 
-def job(monkeypatch: pytest.MonkeyPatch, does: Callable[[Lake, Report], None]) -> None:
+def job(monkeypatch: pytest.MonkeyPatch, does: Callable[[Lake, RunReport], None]) -> None:
     """Put something else in the place of the aggregate job."""
     monkeypatch.setattr(aggregate_job, "aggregate", lambda lake, report, **_: does(lake, report))
 
@@ -417,8 +417,10 @@ def test_options_reach_the_job(meterlake: Run, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("lake")
 def test_a_dry_run_says_what_would_be(meterlake: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def does(_lake: Lake, report: Report, **_: object) -> None:
-        report.did(PartitionReport(meter="m", date=dt.date(2026, 6, 19), action="dropped", why="expired"))
+    def does(_lake: Lake, report: RunReport, **_: object) -> None:
+        report.add_partition(
+            PartitionReport(meter="m", date=dt.date(2026, 6, 19), action="dropped", why="expired")
+        )
 
     monkeypatch.setattr(retain_job, "retain", does)
     lines = meterlake("retain", "--dry-run").out.splitlines()
@@ -444,15 +446,17 @@ def test_an_unknown_meter_of_a_job(meterlake: Run) -> None:
 
 @pytest.mark.usefixtures("lake")
 def test_what_people_see_of_a_run(meterlake: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def does(_: Lake, report: Report) -> None:
+    def does(_: Lake, report: RunReport) -> None:
         why: dict[str, Any] = {"action": "aggregated", "why": "files added", "duplicates": 2, "conflicts": 1}
-        report.did(PartitionReport(meter="seats", date=dt.date(2026, 6, 19), events=1234567, **why))
-        report.did(PartitionReport(meter="users", date=dt.date(2026, 6, 20), action="dropped", why="expired"))
+        report.add_partition(PartitionReport(meter="seats", date=dt.date(2026, 6, 19), events=1234567, **why))
+        report.add_partition(
+            PartitionReport(meter="users", date=dt.date(2026, 6, 20), action="dropped", why="expired")
+        )
         report.events_read, report.rows_written, report.bytes_written = 1234569, 1, 2_500_000
         report.quarantine({"subject_missing": 1, "quantity_invalid": 3})
         for name in "ab":
-            report.problem(BadInputError("unreadable file", where=f"{name}.parquet", hint="replace it"))
-        report.problem(RefusedError("not dropped", where="c"))
+            report.add_error(BadInputError("unreadable file", where=f"{name}.parquet", hint="replace it"))
+        report.add_error(RefusedError("not dropped", where="c"))
 
     job(monkeypatch, does)
     ran = meterlake("aggregate")
@@ -485,12 +489,12 @@ def test_what_people_see_of_a_run(meterlake: Run, monkeypatch: pytest.MonkeyPatc
 def test_long_lists_are_cut_for_people_and_whole_as_json(
     meterlake: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def does(_: Lake, report: Report) -> None:
+    def does(_: Lake, report: RunReport) -> None:
         for number in range(1, 31):
-            report.did(
+            report.add_partition(
                 PartitionReport(meter="m", date=dt.date(2026, 6, number), action="aggregated", why="new")
             )
-            report.problem(BadInputError("bad", where=f"{number}"))
+            report.add_error(BadInputError("bad", where=f"{number}"))
 
     job(monkeypatch, does)
     ran = meterlake("aggregate")
@@ -507,8 +511,8 @@ def test_long_lists_are_cut_for_people_and_whole_as_json(
 # Failures
 
 
-def raises(error: BaseException) -> Callable[[Lake, Report], NoReturn]:
-    def does(_lake: Lake, _report: Report) -> NoReturn:
+def raises(error: BaseException) -> Callable[[Lake, RunReport], NoReturn]:
+    def does(_lake: Lake, _report: RunReport) -> NoReturn:
         raise error
 
     return does

@@ -17,7 +17,7 @@ from jobs.cli import app
 from jobs.compact import compact
 from jobs.nightly import nightly
 from jobs.retain import retain
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.storage import LocalStorage
 from schemas.errors import RefusedError
@@ -70,7 +70,7 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-def night(lake: Lake, *, trust_clock: bool = False, as_of: dt.date | None = None) -> Report:
+def night(lake: Lake, *, trust_clock: bool = False, as_of: dt.date | None = None) -> RunReport:
     with reported(lake, "nightly") as done:
         nightly(lake, done, as_of=as_of, trust_clock=trust_clock)
     return done

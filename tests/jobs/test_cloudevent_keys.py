@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jobs.land.job import land
 from jobs.land.parse.cloudevents import earlier_key, key_of
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake
 from support import DAY, METER, a_lake, aggregated, event, put
 
@@ -42,7 +42,7 @@ def cloudevent(source: str, name: str, quantity: int, **changes: Any) -> dict[st
     return found | {"time": NOON.isoformat(), "data": {"quantity": quantity, "plan": "pro"}} | changes
 
 
-def landed(lake: Lake, folder: Path, *events: dict[str, Any]) -> Report:
+def landed(lake: Lake, folder: Path, *events: dict[str, Any]) -> RunReport:
     file = folder / "usage.jsonl"
     file.write_text("".join(json.dumps(each) + "\n" for each in events))
     with reported(lake, "land") as report:

@@ -19,7 +19,7 @@ from jobs.compact import compact, small_files
 from jobs.export.billing import parse_period
 from jobs.export.job import export
 from jobs.land.job import LandedInput
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.events import listing
@@ -37,13 +37,13 @@ CLOSED = DAY + dt.timedelta(days=3)
 EXPIRED = DAY + dt.timedelta(days=31)
 
 
-def compacted_now(lake: Lake, **options: Any) -> Report:
+def compacted_now(lake: Lake, **options: Any) -> RunReport:
     with reported(lake, "compact") as report:
         compact(lake, report, **{"as_of": CLOSED} | options)
     return report
 
 
-def merged(report: Report) -> dict[dt.date, str]:
+def merged(report: RunReport) -> dict[dt.date, str]:
     return {each.date: each.why for each in report.partitions if each.action == "compacted"}
 
 

@@ -21,7 +21,7 @@ from jobs.compact import compact
 from jobs.export.billing import month_of, parse_period
 from jobs.export.job import export
 from jobs.nightly import nightly
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.status import MeterStatus, status
 from jobs.verify.job import verify
 from lake import Lake, paths
@@ -283,7 +283,7 @@ def test_a_run_that_is_interrupted_is_done_again(tmp_path: Path) -> None:
     opened, meter = count_lake(tmp_path / "lake")
     with pytest.raises(KeyboardInterrupt):
         aggregated(opened.over(Failing(opened.url)))
-    report: Report = aggregated(opened)
+    report: RunReport = aggregated(opened)
     assert recomputed(report) == {DAY: CHANGED}
     assert usage(opened, meter) == [(DAY, "org_1", Decimal(3))]
     assert [reason for reason, _ in quarantined(opened)] == ["subject_invalid"]

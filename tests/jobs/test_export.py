@@ -26,7 +26,7 @@ from jobs.export.job import export
 from jobs.export.month import Options
 from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
-from jobs.run_report import ExportReport, Report, reported
+from jobs.run_report import ExportReport, RunReport, reported
 from lake import Lake, paths
 from lake.meters import save_meter
 from oracle.generate import AGGREGATIONS, Spec, generate, meter_body, write_lake
@@ -44,7 +44,7 @@ MEASURES = [
 ABOUT = ["period_start", "period_end", "meter", "unit", "aggregation"]
 
 
-def run(lake: Lake, period: str = "2026-06", **options: Any) -> Report:
+def run(lake: Lake, period: str = "2026-06", **options: Any) -> RunReport:
     """Run the export; gives its report."""
     chosen = {name: options.pop(name) for name in ("by", "columns", "csv_safe") if name in options}
     with reported(lake, "export") as report:
@@ -804,7 +804,7 @@ def test_there_must_be_something_to_verify(tmp_path: Path) -> None:
 # The whole night
 
 
-def night(lake: Lake, as_of: dt.date) -> Report:
+def night(lake: Lake, as_of: dt.date) -> RunReport:
     with reported(lake, "nightly") as report:
         nightly(lake, report, as_of=as_of)
     return report
@@ -844,7 +844,7 @@ def test_a_failing_step_loses_no_other_work(
     lake, _ = two_meters(tmp_path)
     working = getattr(nightly_job, step)
 
-    def broken(lake: Lake, report: Report, *arguments: Any, **options: Any) -> None:
+    def broken(lake: Lake, report: RunReport, *arguments: Any, **options: Any) -> None:
         if options["meter"] == "active_users":
             raise error
         working(lake, report, *arguments, **options)

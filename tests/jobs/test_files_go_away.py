@@ -16,9 +16,9 @@ import pytest
 from jobs.aggregate.job import aggregate
 from jobs.compact import compact
 from jobs.nightly import nightly
-from jobs.query import ask
+from jobs.query import run_query
 from jobs.retain import retain
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.status import status
 from jobs.verify.job import verify
 from lake import Lake, paths
@@ -71,7 +71,7 @@ def filled(folder: Path) -> tuple[Lake, Meter, Path]:
     return lake, meter, put(lake, meter, "new.parquet", event("k", quantity="0.5"), event("c"))
 
 
-def ran(lake: Lake, job: Callable[[Lake, Report], object]) -> Report:
+def ran(lake: Lake, job: Callable[[Lake, RunReport], object]) -> RunReport:
     with reported(lake, "test") as report:
         job(lake, report)
     return report
@@ -143,13 +143,13 @@ def test_no_job_fails_unexpectedly(tmp_path: Path, job: str, before: str) -> Non
             until=dt.datetime.combine(NEXT, dt.time(), dt.UTC),
             bucket="hour",
         )
-        jobs: dict[str, Callable[[Lake, Report], object]] = {
+        jobs: dict[str, Callable[[Lake, RunReport], object]] = {
             "verify": verify,
             "compact": compact,
             "retain": lambda lake, report: retain(lake, report, as_of=LATER),
             "nightly": lambda lake, report: nightly(lake, report, as_of=LATER),
             "status": lambda lake, _: status(lake, runs=1),
-            "query": lambda lake, _, meter=meter, question=question: ask(lake, meter.name, question),
+            "query": lambda lake, _, meter=meter, question=question: run_query(lake, meter.name, question),
             "events": lambda lake, _, meter=meter: lake.events(meter.name),
         }
         try:

@@ -18,7 +18,7 @@ from jobs.compact import compact
 from jobs.land.job import land
 from jobs.nightly import nightly
 from jobs.retain import retain
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.status import status
 from jobs.verify.job import verify
 from lake import Lake, paths
@@ -65,13 +65,13 @@ def a_link_to_a_pipe(path: Path) -> None:
 IRREGULAR = [a_pipe, a_dangling_link, a_looping_link, a_link_to_a_pipe]
 
 
-def ran(lake: Lake, job: str, work: Callable[[Lake, Report], None]) -> Report:
+def ran(lake: Lake, job: str, work: Callable[[Lake, RunReport], None]) -> RunReport:
     with reported(lake, job) as report:
         work(lake, report)
     return report
 
 
-def named(report: Report) -> list[str]:
+def named(report: RunReport) -> list[str]:
     return [said["where"] for said in report.problems]
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from jobs.land.job import land
 from jobs.land.read import json_stream, line_batches
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.storage import LocalStorage
 from schemas.columns import event_columns
@@ -36,7 +36,7 @@ BODY: dict[str, Any] = {
 }
 
 
-def landed(lake: Lake, *inputs: Path | str, file_format: str | None = None) -> Report:
+def landed(lake: Lake, *inputs: Path | str, file_format: str | None = None) -> RunReport:
     with reported(lake, "land") as report:
         land(lake, [str(source) for source in inputs], report, file_format)
     return report

@@ -19,7 +19,7 @@ import pytest
 
 from jobs.land.job import land
 from jobs.land.read import inputs, line_batches
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from support import DAY, METER, a_lake, set_flush_bounds
 
@@ -74,10 +74,10 @@ def appended(file: Path) -> None:
 
 
 @pytest.fixture
-def landed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lake, Path, Callable[[], None]], Report]:
+def landed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lake, Path, Callable[[], None]], RunReport]:
     """Land a file to which something happens once it has been read through."""
 
-    def run(lake: Lake, file: Path, change: Callable[[], None]) -> Report:
+    def run(lake: Lake, file: Path, change: Callable[[], None]) -> RunReport:
         read_through = inputs._read_through
 
         def changed(*about: Any) -> inputs.Input:
@@ -100,7 +100,7 @@ def subjects(lake: Lake) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", FORMS)
 def test_a_file_that_is_renamed_over_it_is_another_input(
-    tmp_path: Path, name: str, landed_after: Callable[..., Report]
+    tmp_path: Path, name: str, landed_after: Callable[..., RunReport]
 ) -> None:
     lake, _ = a_lake(tmp_path / "lake")
     file, form = tmp_path / name, FORMS[name]
@@ -115,7 +115,7 @@ def test_a_file_that_is_renamed_over_it_is_another_input(
 
 @pytest.mark.parametrize("name", FORMS)
 def test_nothing_counts_of_bytes_that_were_not_hashed(
-    tmp_path: Path, name: str, landed_after: Callable[..., Report]
+    tmp_path: Path, name: str, landed_after: Callable[..., RunReport]
 ) -> None:
     lake, _ = a_lake(tmp_path / "lake")
     file, form = tmp_path / name, FORMS[name]
@@ -137,7 +137,7 @@ def test_nothing_counts_of_bytes_that_were_not_hashed(
 
 @pytest.mark.parametrize("name", FORMS)
 def test_a_file_that_is_still_written_is_refused_whole(
-    tmp_path: Path, name: str, landed_after: Callable[..., Report]
+    tmp_path: Path, name: str, landed_after: Callable[..., RunReport]
 ) -> None:
     lake, _ = a_lake(tmp_path / "lake")
     file, form = tmp_path / name, FORMS[name]
@@ -149,7 +149,7 @@ def test_a_file_that_is_still_written_is_refused_whole(
 
 
 def test_what_was_written_before_a_change_is_seen_is_what_was_hashed(
-    tmp_path: Path, landed_after: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, landed_after: Callable[..., RunReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_flush_bounds(monkeypatch, lines=10_000)
     monkeypatch.setattr(line_batches, "BATCH_BYTES", 2**20)

@@ -20,7 +20,7 @@ from jobs.land.job import land
 from jobs.land.read import csv_records, csv_rows
 from jobs.land.read.conflicts import find_conflicts
 from jobs.land.read.csv_records import Record, csv_chunks, field_texts, take_apart
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from schemas.meter import parse_meter
 from support import a_lake
@@ -37,7 +37,7 @@ def row(key: str, quantity: int = 1, plan: str = "Team") -> str:
     return f"org_1,calls,{quantity},2026-06-19T10:00:00Z,{key},{plan}"
 
 
-def land_text(folder: Path, text: str | bytes, name: str = "usage.csv") -> tuple[Lake, Report]:
+def land_text(folder: Path, text: str | bytes, name: str = "usage.csv") -> tuple[Lake, RunReport]:
     new = not (folder / "lake").exists()
     lake = (
         a_lake(folder / "lake", name="calls", dimensions=DIMENSIONS)[0] if new else Lake(str(folder / "lake"))

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.land.job import land
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from schemas.encodings import other_encoding
 from schemas.errors import BadInputError
@@ -42,7 +42,7 @@ def skippable(number: int, size_bytes: int) -> bytes:
     return struct.pack("<II", 0x184D2A50 + number, size_bytes) + bytes(size_bytes)
 
 
-def land_bytes(folder: Path, content: bytes, name: str = "usage") -> tuple[Lake, Report]:
+def land_bytes(folder: Path, content: bytes, name: str = "usage") -> tuple[Lake, RunReport]:
     lake, _ = a_lake(folder / "lake")
     (folder / name).write_bytes(content)
     with reported(lake, "land") as report:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from jobs.land.job import land
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from support import a_lake, define, set_flush_bounds
 
@@ -45,7 +45,7 @@ def lines(count: int = 200) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def landed(folder: Path, file: Path, *, new: bool = True) -> tuple[Lake, Report]:
+def landed(folder: Path, file: Path, *, new: bool = True) -> tuple[Lake, RunReport]:
     lake = a_lake(folder, dimensions=DIMENSIONS)[0] if new else Lake(str(folder))
     if new:
         define(lake, name="calls", dimensions=DIMENSIONS)

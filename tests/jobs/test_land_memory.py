@@ -16,7 +16,7 @@ import pytest
 
 from jobs.land import job as land_module
 from jobs.land.flush_bounds import VERSIONS
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from support import a_lake
 
@@ -41,7 +41,7 @@ def written(folder: Path, *lines: str) -> Path:
     return file
 
 
-def landed(lake: Lake, file: Path) -> Report:
+def landed(lake: Lake, file: Path) -> RunReport:
     with reported(lake, "land") as report:
         land_module.land(lake, [str(file)], report)
     return report

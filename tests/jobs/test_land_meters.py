@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from jobs.land.job import land
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.meters import save_meter
 from lake.storage import LocalStorage
@@ -83,7 +83,7 @@ def lake(tmp_path: Path) -> Lake:
     return opened
 
 
-def landed(lake: Lake, *files: Path) -> Report:
+def landed(lake: Lake, *files: Path) -> RunReport:
     with reported(lake, "land") as report:
         land(lake, list(map(str, files)), report)
     return report

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.land.parse import choose as parse_module
-from jobs.land.parse.by_column import parse_fast
-from jobs.land.parse.by_line import parse_exact
+from jobs.land.parse.by_column import parse_by_column
+from jobs.land.parse.by_line import parse_by_line
 from jobs.land.parse.choose import parse
 from jobs.land.parse.parsed import LINE, Parsed
 from jobs.land.parse.rest import parse_rest
@@ -62,7 +62,7 @@ def test_the_usual_line_goes_the_fast_way() -> None:
         line({"region": "eu"}, meter="other"),
         line(meter="bare", received_at="2026-06-19T10:00:00Z", idempotency_key=None),
     ]
-    assert parse_fast("\n".join(lines).encode(), METERS) is not None
+    assert parse_by_column("\n".join(lines).encode(), METERS) is not None
 
 
 values = st.one_of(
@@ -116,9 +116,9 @@ def assert_same(found: Parsed, exact: Parsed) -> None:
 
 
 def assert_every_way_gives_the_same(lines: bytes) -> None:
-    exact = parse_exact(lines, METERS)
+    exact = parse_by_line(lines, METERS)
     assert {said.reason for said in exact.rejected} <= REASONS.keys()
-    for found in (parse_fast(lines, METERS), parse_rest(lines, METERS), parse(lines, METERS)):
+    for found in (parse_by_column(lines, METERS), parse_rest(lines, METERS), parse(lines, METERS)):
         if found is not None:
             assert_same(found, exact)
 
@@ -197,13 +197,13 @@ def test_what_stands_in_other_lines_changes_no_metadata(meter: str, metadata: st
 
 def test_undeclared_metadata_is_read_without_the_careful_way(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = line({"plan": "pro", "trace": "x", "n": 7, "on": True, "off": None}).encode()
-    exact, given_to_it = parse_exact(lines, METERS), list[bytes]()
+    exact, given_to_it = parse_by_line(lines, METERS), list[bytes]()
 
     def noted(lines: bytes, meters: Any) -> Parsed:
         given_to_it.append(lines)
-        return parse_exact(lines, meters)
+        return parse_by_line(lines, meters)
 
-    monkeypatch.setattr("jobs.land.parse.rest.parse_exact", noted)
+    monkeypatch.setattr("jobs.land.parse.rest.parse_by_line", noted)
     found = parse_rest(lines, METERS)
     assert found is not None
     assert_same(found, exact)
@@ -220,15 +220,15 @@ def test_plain_undeclared_metadata_goes_the_fast_way() -> None:
         '{"subject":"s","meter":"bare","quantity":1}',
     )
     plain = "\n".join(lines[1:]).encode()
-    found = parse_fast(plain, METERS)
+    found = parse_by_column(plain, METERS)
     assert found is not None
-    assert_same(found, parse_exact(plain, METERS))
+    assert_same(found, parse_by_line(plain, METERS))
     assert [df["metadata"].to_list() for _, df in found.events] == [
         ['{"n":10e-1,"on":false}', None, None],
         ['{"trace":"é}","n":1.10}'],
     ]
     # An escape is written another way than it was read.
-    assert parse_fast("\n".join(lines).encode(), METERS) is None
+    assert parse_by_column("\n".join(lines).encode(), METERS) is None
 
 
 NOT_ALIKE = {
@@ -315,8 +315,8 @@ def test_flat_members_are_read_without_the_careful_way(monkeypatch: pytest.Monke
     lines[3] = line({"extra": 1.5}, meter="other", trace="x", region="eu")
     lines[4] = line({"region": "eu"}, meter="other")
     text = "\n".join(lines).encode()
-    exact = parse_exact(text, METERS)
-    monkeypatch.setattr(parse_module, "parse_exact", lambda *_: pytest.fail("the careful way was taken"))
+    exact = parse_by_line(text, METERS)
+    monkeypatch.setattr(parse_module, "parse_by_line", lambda *_: pytest.fail("the careful way was taken"))
     assert_same(parse(text, METERS), exact)
     assert exact.rejected == []
 
@@ -363,7 +363,7 @@ def test_a_member_that_is_no_field_is_metadata_or_names_what_was_meant(
 ) -> None:
     text = line(**changes).encode()
     assert_every_way_gives_the_same(text)
-    parsed = parse_exact(text, METERS)
+    parsed = parse_by_line(text, METERS)
     if reason is None:
         assert parsed.events[0][1]["metadata"].to_list() == [found]
     else:
@@ -379,7 +379,7 @@ def test_a_dimension_may_have_almost_the_name_of_a_field() -> None:
 
 
 def test_blank_lines_keep_no_others_from_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parse_module, "parse_exact", lambda *_: pytest.fail("the careful way was taken"))
+    monkeypatch.setattr(parse_module, "parse_by_line", lambda *_: pytest.fail("the careful way was taken"))
     parsed = parse(f"\n{line()}\n\n\n{line()}\n \n{line()}".encode(), METERS)
     assert parsed.events[0][1][LINE].to_list() == [1, 4, 6]
     assert parse(b"\n\n", METERS) == Parsed([], [])
@@ -416,9 +416,9 @@ def test_every_way_reads_undeclared_metadata_alike(text: str, changes: list[tupl
 def test_a_meter_that_only_late_lines_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.land.parse.by_column.START_BYTES", 100)
     lines = [line(meter="bare")] * 3 + [line({"region": "eu"}, meter="other")]
-    found = parse_fast("\n".join(lines).encode(), METERS)
+    found = parse_by_column("\n".join(lines).encode(), METERS)
     assert found is not None
-    assert_same(found, parse_exact("\n".join(lines).encode(), METERS))
+    assert_same(found, parse_by_line("\n".join(lines).encode(), METERS))
 
 
 def test_one_bad_line_keeps_few_others_from_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,9 +426,9 @@ def test_one_bad_line_keeps_few_others_from_the_fast_way(monkeypatch: pytest.Mon
 
     def counted(lines: bytes, meters: Any) -> Parsed:
         seen.append(lines.count(b"\n") + 1)
-        return parse_exact(lines, meters)
+        return parse_by_line(lines, meters)
 
-    monkeypatch.setattr(parse_module, "parse_exact", counted)
+    monkeypatch.setattr(parse_module, "parse_by_line", counted)
     lines = [line(idempotency_key=f"k{number}") for number in range(1000)]
     lines[700] = line(quantity="many")
     found = parse("\n".join(lines).encode(), METERS)
@@ -443,7 +443,7 @@ def test_one_bad_line_keeps_few_others_from_the_fast_way(monkeypatch: pytest.Mon
     | st.text(alphabet='{}[]":,0123456789.eE+-ntrufalsm\\ \n\t', max_size=80).map(str.encode)
 )
 def test_any_bytes_are_parsed_or_rejected(lines: bytes) -> None:
-    exact = parse_exact(lines, METERS)
+    exact = parse_by_line(lines, METERS)
     assert_every_way_gives_the_same(lines)
     found = len(exact.rejected) + sum(df.height for _, df in exact.events)
     assert found == sum(1 for text in lines.split(b"\n") if text.strip())
@@ -492,8 +492,8 @@ REFUSED = {
 @pytest.mark.parametrize(("text", "reason"), REFUSED.values(), ids=REFUSED)
 def test_a_line_that_is_no_event_has_its_reason(text: str, reason: str) -> None:
     lines = text.encode(errors="surrogatepass")
-    assert parse_fast(lines, METERS) is None
-    (said,) = parse_exact(lines, METERS).rejected
+    assert parse_by_column(lines, METERS) is None
+    (said,) = parse_by_line(lines, METERS).rejected
     assert said.reason == reason
     assert said.detail
 
@@ -515,7 +515,7 @@ QUANTITIES = {
 @pytest.mark.parametrize(("written", "expected"), QUANTITIES.items(), ids=QUANTITIES)
 def test_a_quantity_is_its_decimal_text_to_nine_places_half_even(written: str, expected: str) -> None:
     lines = line().replace('"quantity": 1', f'"quantity": {written}').encode()
-    for parsed in (parse_fast(lines, METERS), parse_exact(lines, METERS)):
+    for parsed in (parse_by_column(lines, METERS), parse_by_line(lines, METERS)):
         if parsed is not None:
             assert parsed.events[0][1]["quantity"].to_list() == [Decimal(expected)]
 
@@ -539,7 +539,7 @@ REST = {
 def test_undeclared_metadata_is_kept_as_it_was_written(given_metadata: Any, expected: str | None) -> None:
     text = given_metadata if isinstance(given_metadata, str) else json.dumps(given_metadata)
     lines = line().replace("}", f', "metadata": {text}}}').encode()
-    ((_, df),) = parse_exact(lines, METERS).events
+    ((_, df),) = parse_by_line(lines, METERS).events
     assert df["metadata"].to_list() == [expected]
 
 
@@ -555,21 +555,21 @@ DOTTED = {
 @pytest.mark.parametrize(("given_metadata", "expected"), DOTTED.values(), ids=DOTTED)
 def test_a_dotted_dimension_is_a_nested_path_or_a_flat_key(given_metadata: Any, expected: str | None) -> None:
     lines = line(given_metadata).encode()
-    for parsed in (parse_fast(lines, METERS), parse_exact(lines, METERS)):
+    for parsed in (parse_by_column(lines, METERS), parse_by_line(lines, METERS)):
         if parsed is not None:
             assert parsed.events[0][1]["service.tier"].to_list() == [expected]
 
 
 def test_a_dimension_that_is_the_parent_of_another_is_text_or_a_conflict() -> None:
     meters = {"m": _meter("m", ("service", "string"), ("service.tier", "string"))}
-    ((_, df),) = parse_exact(line({"service": "api", "service.tier": "gold"}).encode(), meters).events
+    ((_, df),) = parse_by_line(line({"service": "api", "service.tier": "gold"}).encode(), meters).events
     assert df.select("service", "service.tier").rows() == [("api", "gold")]
-    (said,) = parse_exact(line({"service": {"tier": "gold"}}).encode(), meters).rejected
+    (said,) = parse_by_line(line({"service": {"tier": "gold"}}).encode(), meters).rejected
     assert said.reason == "metadata_conflict"
 
 
 def test_line_numbers_count_blank_lines() -> None:
-    parsed = parse_exact(f"\n{line()}\n\nx\n".encode(), METERS)
+    parsed = parse_by_line(f"\n{line()}\n\nx\n".encode(), METERS)
     assert parsed.events[0][1][LINE].to_list() == [1]
     assert [said.line for said in parsed.rejected] == [3]
 
@@ -583,7 +583,7 @@ def test_cloudevents_are_usage_bodies() -> None:
         "subject": "s",
         "time": "2026-06-19T10:00:00Z",
     }
-    parsed = parse_exact(
+    parsed = parse_by_line(
         json.dumps(event | {"data": {"quantity": 2, "plan": "pro"}, "region": "eu"}).encode(), METERS
     )
     ((_, df),) = parsed.events
@@ -596,9 +596,9 @@ def test_cloudevents_are_usage_bodies() -> None:
     }
     assert df.select(expected.keys()).row(0, named=True) == expected
     nested = json.dumps(event | {"data": {"quantity": 2, "metadata": {"plan": "pro"}}}).encode()
-    assert parse_exact(nested, METERS).events[0][1]["plan"].to_list() == ["pro"]
+    assert parse_by_line(nested, METERS).events[0][1]["plan"].to_list() == ["pro"]
     assert isinstance(df, pl.DataFrame)
     no_id = json.dumps(event | {"id": " ", "data": {"quantity": 2}}).encode()
-    assert parse_exact(no_id, METERS).events[0][1]["idempotency_key"].str.strip_chars().to_list() == [""]
+    assert parse_by_line(no_id, METERS).events[0][1]["idempotency_key"].str.strip_chars().to_list() == [""]
     text = json.dumps(event | {"data": {"quantity": 2, "metadata": "plan"}}).encode()
-    assert parse_exact(text, METERS).rejected[0].reason == "metadata_invalid"
+    assert parse_by_line(text, METERS).rejected[0].reason == "metadata_invalid"

@@ -18,7 +18,7 @@ from depth import evenly
 from faults.storage import BrokenOffError, FaultyStorage
 from jobs.compact import compact
 from jobs.land.job import land
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.state.records import load_state
 from lake.storage import LocalStorage
@@ -49,7 +49,7 @@ LINES = [
 ]
 
 
-def run(lake: Lake, job: Callable[[Lake, Report], None]) -> Report:
+def run(lake: Lake, job: Callable[[Lake, RunReport], None]) -> RunReport:
     with reported(lake, "job") as report:
         job(lake, report)
     return report

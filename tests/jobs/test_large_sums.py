@@ -19,7 +19,7 @@ from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
 from jobs.report_page.figures import gather
 from jobs.report_page.html import document
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake
 from schemas import event_rules
@@ -199,7 +199,7 @@ def test_verify_names_a_date_that_can_no_longer_be_derived(lake: Lake) -> None:
     assert {problem["what"] for problem in verified(lake).problems} == {"out of date"}
 
 
-def exported(lake: Lake, **options: Any) -> Report:
+def exported(lake: Lake, **options: Any) -> RunReport:
     with reported(lake, "export") as report:
         export(lake, report, month_of(DAY), meter="active_users", **options)
     return report
@@ -249,7 +249,7 @@ def test_an_export_by_dimension_leaves_out_the_row_alone(lake: Lake) -> None:
 def test_who_is_left_out_keeps_what_was_billed_until_there_is_a_number(tmp_path: Path, nights: bool) -> None:
     lake, meter = a_lake(tmp_path)
 
-    def revise() -> Report:
+    def revise() -> RunReport:
         if not nights:
             aggregated(lake)
             return exported(lake)
@@ -303,7 +303,7 @@ def test_the_total_of_an_export_has_any_size(tmp_path: Path) -> None:
     assert checked(lake) == []
 
 
-def verified(lake: Lake) -> Report:
+def verified(lake: Lake) -> RunReport:
     with reported(lake, "verify") as report:
         verify(lake, report)
     return report

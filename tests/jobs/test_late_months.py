@@ -20,7 +20,7 @@ from jobs.export.month import Options
 from jobs.nightly import nightly
 from jobs.report_page.figures import gather
 from jobs.report_page.html import document
-from jobs.run_report import ExportReport, Report, reported
+from jobs.run_report import ExportReport, RunReport, reported
 from jobs.status import status
 from lake import Lake, paths
 from lake.state.records import load_state
@@ -38,7 +38,7 @@ FORMS = {
 }
 
 
-def night(lake: Lake, as_of: dt.date = NOVEMBER) -> Report:
+def night(lake: Lake, as_of: dt.date = NOVEMBER) -> RunReport:
     with reported(lake, "nightly") as report:
         nightly(lake, report, as_of=as_of)
     return report

@@ -20,7 +20,7 @@ from jobs.export.job import export
 from jobs.export.month import Options
 from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.state.records import load_state
 from lake.storage import LocalStorage, StoredFile
@@ -34,7 +34,7 @@ FOLDER = paths.exports(NAME, "2026-06")
 FORM = paths.exports(NAME, "2026-06", "by=plan")
 
 
-def night(lake: Lake, as_of: dt.date = AS_OF) -> Report:
+def night(lake: Lake, as_of: dt.date = AS_OF) -> RunReport:
     with reported(lake, "nightly") as report:
         nightly(lake, report, as_of=as_of)
     return report

@@ -12,7 +12,7 @@ import pytest
 
 from faults.storage import BrokenOffError, DyingStorage
 from jobs.compact import compact
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.state.records import PUBLISH_ORDER, load_state
 from schemas.meter import Meter
@@ -223,13 +223,13 @@ def test_half_published_tables_go_where_no_file_can_be_counted(tmp_path: Path) -
 # Sealing
 
 
-def dies(lake: Lake, job: Callable[[Lake], Report], before: str, survives: int = 0) -> None:
+def dies(lake: Lake, job: Callable[[Lake], RunReport], before: str, survives: int = 0) -> None:
     """Run a job that is killed before it changes something below a folder, or after so many changes there."""
     with pytest.raises(BrokenOffError):
         job(lake.over(DyingStorage(lake.url, before, survives)))
 
 
-def retained_then(lake: Lake) -> Report:
+def retained_then(lake: Lake) -> RunReport:
     """Retention on the day on which the first date expires."""
     return retained(lake, EXPIRED)
 

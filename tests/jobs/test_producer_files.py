@@ -23,7 +23,7 @@ import pytest
 
 from jobs.compact import compact
 from jobs.land.job import land
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths
 from schemas.meter import Meter
@@ -470,7 +470,7 @@ def test_text_that_is_not_utf_8_is_a_damaged_file(tmp_path: Path) -> None:
 # The same files, landed
 
 
-def landed_table(lake: Lake, folder: Path, table: pa.Table) -> Report:
+def landed_table(lake: Lake, folder: Path, table: pa.Table) -> RunReport:
     """Land a table that names its meter."""
     file = folder / "usage.parquet"
     pq.write_table(table.append_column("meter", pa.array([METER["name"]] * table.num_rows)), file)

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from jobs.land.job import land
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake
 from support import DAY, a_lake, aggregated, event, put, usage
 
@@ -20,7 +20,7 @@ TOO_LARGE = ["100000000000000000000", "1e20", "-1e20", "99999999999999999999.999
 ROUNDED = "99999999999999999999.9999999985"
 
 
-def landed(lake: Lake, file: Path) -> Report:
+def landed(lake: Lake, file: Path) -> RunReport:
     with reported(lake, "land") as report:
         land(lake, [str(file)], report)
     return report

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from depth import DEEP
 from in_memory import FOLDER
 from jobs.nightly import nightly
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths, recent
 from lake.checksums import write_stamped
@@ -34,7 +34,7 @@ RECENT = paths.recent(NAME)
 EXAMPLES = 200 if DEEP else 30
 
 
-def night(lake: Lake, as_of: dt.date = AS_OF) -> Report:
+def night(lake: Lake, as_of: dt.date = AS_OF) -> RunReport:
     with reported(lake, "nightly") as report:
         nightly(lake, report, as_of=as_of)
     return report

@@ -14,7 +14,7 @@ import pytest
 
 from faults.storage import BrokenOffError, DyingStorage, FaultyStorage
 from jobs.aggregate.job import aggregate
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.recent import TABLE, RecentRows
@@ -71,12 +71,12 @@ def same(lake: Lake, expected: dict[str, pl.DataFrame]) -> bool:
 
 
 def verified(lake: Lake) -> list[dict[str, str]]:
-    report = Report(job="verify", started_at=dt.datetime.now(dt.UTC))
+    report = RunReport(job="verify", started_at=dt.datetime.now(dt.UTC))
     verify(lake, report)
     return report.problems
 
 
-def ran(lake: Lake) -> Report:
+def ran(lake: Lake) -> RunReport:
     with reported(lake, "aggregate") as report:
         aggregate(lake, report)
     return report

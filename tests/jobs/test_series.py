@@ -17,7 +17,7 @@ from jobs.export.billing import parse_period
 from jobs.export.job import export
 from jobs.export.month import Options
 from jobs.export.verify import verify_exports
-from jobs.run_report import ExportReport, Report, reported
+from jobs.run_report import ExportReport, RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths
 from schemas.meter import Meter
@@ -180,7 +180,7 @@ def test_incremental_is_rebuild_and_verify_agrees(tmp_path: Path) -> None:
         getattr(lake, table)("seats").collect().equals(rows)
         for table, rows in zip(paths.TABLES, tables, strict=True)
     )
-    report = Report(job="verify", started_at=dt.datetime.now(dt.UTC))
+    report = RunReport(job="verify", started_at=dt.datetime.now(dt.UTC))
     verify(lake, report)
     assert report.problems == []
 

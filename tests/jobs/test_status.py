@@ -10,7 +10,7 @@ import pytest
 
 from jobs.cli import app
 from jobs.export.due import MonthDue
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.screen.humanize import duration
 from jobs.status import Late, MeterStatus, RunStatus, Undefined, meter_status, outcome, status
 from lake import Lake, paths
@@ -205,7 +205,7 @@ def run_at(lake: Lake, minute: int, **fields: Any) -> str:
     start = NOW + dt.timedelta(minutes=minute)
     fields = {"job": "aggregate", "finished_at": start + dt.timedelta(seconds=2.5), **fields}
     path = paths.run(start, fields["job"])
-    lake.storage.publish(path, Report(started_at=start, **fields).to_json())
+    lake.storage.publish(path, RunReport(started_at=start, **fields).to_json())
     return path
 
 
@@ -253,7 +253,7 @@ def test_a_real_run_is_shown(lake: Lake) -> None:
 
 @pytest.mark.parametrize(("exit_code", "said"), [(0, "done"), (1, "incomplete"), (3, "failed")])
 def test_outcomes(exit_code: int, said: str) -> None:
-    assert outcome(Report(job="x", started_at=NOW, exit_code=exit_code)) == said
+    assert outcome(RunReport(job="x", started_at=NOW, exit_code=exit_code)) == said
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from jobs.land.job import land
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.verify import job as verify_module
 from jobs.verify.job import verify
 from lake import Lake, paths
@@ -46,7 +46,7 @@ def whole(tmp_path: Path) -> tuple[Lake, Meter, Path]:
     return lake, meter, tmp_path
 
 
-def verified(lake: Lake) -> Report:
+def verified(lake: Lake) -> RunReport:
     with reported(lake, "verify") as report:
         verify(lake, report)
     return report

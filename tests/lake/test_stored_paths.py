@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from jobs.land.job import land
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.state.records import load_state
@@ -32,7 +32,7 @@ def test_names_of_files() -> None:
     paths.check_stored_names(["a.parquet", "ü b.parquet", "..a"])
 
 
-def landed(lake: Lake, source: Path) -> Report:
+def landed(lake: Lake, source: Path) -> RunReport:
     with reported(lake, "land") as report:
         land(lake, [str(source)], report)
     return report

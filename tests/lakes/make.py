@@ -30,7 +30,7 @@ from jobs.export.billing import parse_period
 from jobs.export.job import Options, export
 from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.run_report import Report, now, reported
+from jobs.run_report import RunReport, now, reported
 from lake import Lake, paths
 from lake.meters import save_meter
 from schemas.columns import event_columns
@@ -269,7 +269,7 @@ def fill(lake: Lake, folder: Path) -> None:
 
     with mock.patch.object(lake.storage, "publish_file", dies):
         try:
-            land(lake, [str(folder / "interrupted.jsonl")], Report(job="land", started_at=now()))
+            land(lake, [str(folder / "interrupted.jsonl")], RunReport(job="land", started_at=now()))
         except Dies:
             print("interrupted")
 

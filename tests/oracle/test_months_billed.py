@@ -22,7 +22,7 @@ from jobs.export.job import export
 from jobs.export.month import Options
 from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from jobs.status import status
 from lake import Lake, paths
 from support import METER, a_lake, event, put
@@ -61,7 +61,7 @@ steps = st.one_of(
 )
 
 
-def night(lake: Lake, as_of: dt.date) -> Report:
+def night(lake: Lake, as_of: dt.date) -> RunReport:
     with reported(lake, "nightly") as report:
         nightly(lake, report, as_of=as_of)
     assert report.problems == []

@@ -13,7 +13,7 @@ import polars as pl
 from moto.s3.models import s3_backends
 
 from jobs.nightly import nightly
-from jobs.run_report import Report, reported
+from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.meters import save_meter
 from lake.state.records import load_state
@@ -53,12 +53,12 @@ def fill(lake: Lake, contents: dict[str, bytes]) -> None:
         s3_backends[ACCOUNT]["aws"].put_object(bucket, f"{prefix}/{path}", body)
 
 
-def night(lake: Lake, as_of: dt.date) -> Report:
+def night(lake: Lake, as_of: dt.date) -> RunReport:
     """Run the nightly job."""
     return ran(lake, lambda report: nightly(lake, report, as_of=as_of))
 
 
-def ran(lake: Lake, work: Callable[[Report], None]) -> Report:
+def ran(lake: Lake, work: Callable[[RunReport], None]) -> RunReport:
     """Run a job with a report."""
     with reported(lake, "test") as report:
         work(report)

@@ -18,7 +18,7 @@ from depth import DEEP
 from jobs.aggregate.job import aggregate
 from jobs.compact import compact
 from jobs.land.job import land
-from jobs.run_report import Report
+from jobs.run_report import RunReport
 from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.events import listing
@@ -47,7 +47,7 @@ def lake(url: str) -> Lake:
     return Lake.init(url)
 
 
-def aggregated(lake: Lake) -> Report:
+def aggregated(lake: Lake) -> RunReport:
     return ran(lake, lambda report: aggregate(lake, report))
 
 

@@ -37,7 +37,7 @@ class Table(NamedTuple):
     undeclared: dict[str, pa.DataType]
 
 
-def parse_fast(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
+def parse_by_column(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
     """The events of the lines with their dimensions; None if any line is not plainly right, or needs a closer look."""
     table = read_typed(lines, meters, "error", likely_metadata(lines))
     return None if table is None or _hides_null(lines, table) else _settled(table, lines)

@@ -48,7 +48,7 @@ class NotAnEvent(Exception):  # noqa: N818 - it is no error, but the answer for 
         self.reason, self.detail = reason, detail[: MAX_FOUND_CHARS * 3]
 
 
-def parse_exact(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
+def parse_by_line(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
     """The events of the lines by meter, and every other line with its reason; blank lines are passed over."""
     rows: dict[str, list[dict[str, Any]]] = {}
     rejected: list[Rejected] = []

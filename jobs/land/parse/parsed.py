@@ -38,7 +38,7 @@ def parsed_columns(meter: Meter) -> dict[str, pl.DataType]:
     return {**first, **times, **meter.dimension_dtypes, "metadata": text}
 
 
-def moved(parsed: Parsed, lines: int) -> Parsed:
+def shift_lines(parsed: Parsed, lines: int) -> Parsed:
     """The same, further down in the batch by this many lines."""
     events = [
         (meter, df.with_columns(pl.col(LINE) + pl.lit(lines, pl.UInt32))) for meter, df in parsed.events
@@ -55,7 +55,7 @@ def at_lines(parsed: Parsed, numbers: Sequence[int]) -> Parsed:
     return Parsed(events, [line._replace(line=numbers[line.line]) for line in parsed.rejected])
 
 
-def combined(parts: Sequence[Parsed]) -> Parsed:
+def concat(parts: Sequence[Parsed]) -> Parsed:
     """All of these as one, each meter once, meters by name and rows by line."""
     frames: dict[str, tuple[Meter, list[pl.DataFrame]]] = {}
     for meter, df in (event for part in parts for event in part.events):

@@ -11,8 +11,8 @@ import msgspec
 import polars as pl
 
 from jobs.land.parse.by_column import Table, columns, odd_values, read_typed
-from jobs.land.parse.by_line import parse_exact
-from jobs.land.parse.parsed import LINE, Parsed, at_lines, combined
+from jobs.land.parse.by_line import parse_by_line
+from jobs.land.parse.parsed import LINE, Parsed, at_lines, concat
 from schemas.meter import Meter
 
 _REST = "#rest"
@@ -60,7 +60,7 @@ def parse_rest(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
     if odd:
         taken = taken.filter(~pl.col(LINE).is_in(pl.Series(odd, dtype=pl.UInt32).implode()))
     plain = _plain(taken, table)
-    return None if plain is None else combined([plain, careful])
+    return None if plain is None else concat([plain, careful])
 
 
 def _rests(texts: list[bytes], bodies: list[_Body], present: list[Meter]) -> list[str | bool | None]:
@@ -113,7 +113,7 @@ def _members(body: _Body) -> int:
 
 
 def _careful(texts: list[bytes], numbers: list[int], meters: Mapping[str, Meter]) -> Parsed:
-    return at_lines(parse_exact(b"\n".join(texts[number] for number in numbers), meters), numbers)
+    return at_lines(parse_by_line(b"\n".join(texts[number] for number in numbers), meters), numbers)
 
 
 def _plain(taken: pl.DataFrame, table: Table) -> Parsed | None:

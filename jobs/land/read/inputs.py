@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from jobs.land.read.compression import decompressed
 from jobs.land.read.csv_rows import csv_batches
-from jobs.land.read.json_stream import elements
+from jobs.land.read.json_stream import json_elements
 from jobs.land.read.line_batches import BYTE_ORDER_MARK, Batch, cut, joined
 from jobs.land.read.parquet_rows import parquet_batches
 from jobs.land.read.recognition import check_form
@@ -51,7 +51,7 @@ class Input(NamedTuple):
             if self.file_format == "csv":
                 yield from csv_batches(stream, self.name, meters)
             elif self.file_format == "json":
-                yield from joined(elements(stream))
+                yield from joined(json_elements(stream))
             else:
                 yield from cut(stream)
 

@@ -27,7 +27,7 @@ _BETWEEN = re.compile(r"[ \t\r\n,]*")
 _DECODER = json.JSONDecoder(parse_int=str)
 
 
-def elements(stream: ByteStream) -> Iterator[bytes | Refused]:
+def json_elements(stream: ByteStream) -> Iterator[bytes | Refused]:
     """Each element's own text, with line ends made spaces, in bounded memory.
 
     Where the text stops being JSON, the rest of the document is one last, refused element, cut to 16 Mi characters;
