@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 
 from jobs.export.again import MeterExports
-from jobs.export.billing import month_of
+from jobs.export.billing import Period, month_of
 from jobs.export.due import MonthDue, months_due
 from jobs.export.listing import ExportListing
 from jobs.run_report import RunReport, now
@@ -115,8 +115,14 @@ def status(lake: Lake, runs: int) -> Status:
     return status_with_days(lake, runs)[0]
 
 
-def status_with_days(lake: Lake, runs: int) -> tuple[Status, dict[str, dict[dt.date, int]]]:
-    """What `status` gives, and each meter's counted events by date."""
+def status_with_days(
+    lake: Lake, runs: int, as_of: dt.date | None = None
+) -> tuple[Status, dict[str, dict[dt.date, int]]]:
+    """Return what `status` returns, and each meter's counted events by date.
+
+    No month after that of `as_of` (default today, UTC) is due for export.
+    """
+    last_month = month_of(as_of or now().date())
     found = Status(lake=lake.url)
     daily: dict[str, dict[dt.date, int]] = {}
     _working(lake.storage, found)
@@ -129,7 +135,9 @@ def status_with_days(lake: Lake, runs: int) -> tuple[Status, dict[str, dict[dt.d
             state = load_state(lake.storage, name)
             listed = list_events(lake.storage, name, state)
             found.meters.append(meter_status(meter, listed.files, state, listed.strays))
-            found.meters[-1].exports_due = _exports_due(lake.storage, meter, state, exports, found)
+            found.meters[-1].exports_due = _exports_due(
+                lake.storage, meter, state, exports, last_month, found
+            )
             daily[name] = {date: record.events for date, record in state.partitions.items()}
         except MeterlakeError as error:
             found.meters.append(MeterStatus(meter=name))
@@ -174,8 +182,13 @@ def meter_status(
     )
 
 
-def _exports_due(
-    storage: Storage, meter: Meter, state: MeterState, exports: ExportListing, found: Status
+def _exports_due(  # noqa: PLR0913, PLR0917 - what is known of the meter, and what of the lake
+    storage: Storage,
+    meter: Meter,
+    state: MeterState,
+    exports: ExportListing,
+    last_month: Period,
+    found: Status,
 ) -> list[MonthDue]:
     stale = found.meters[-1].out_of_date
     try:
@@ -183,7 +196,7 @@ def _exports_due(
     except BrokenLakeError as error:
         found.add_error(error)
         return []
-    return list(months_due(storage, of_meter, month_of(now().date()), found.add_error))
+    return list(months_due(storage, of_meter, last_month, found.add_error))
 
 
 def _working(storage: Storage, found: Status) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.cli.help import Command
 from jobs.cli.options import (
     PLAIN,
     AsOf,
@@ -33,15 +34,16 @@ jobs_app = typer.Typer(**PLAIN)
 
 
 @jobs_app.command(
+    cls=Command,
     epilog=examples(
         "meterlake land usage.jsonl more.parquet", "gzip -dc usage.jsonl.gz | meterlake land - --format jsonl"
-    )
+    ),
 )
 def land(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files of events; - reads stdin.")],
     file_format: Annotated[
-        Format | None, typer.Option("--format", help="What the files are, whatever their names say.")
+        Format | None, typer.Option("--format", help="The format of the files, whatever their names say.")
     ] = None,
     _json: Json = False,
 ) -> int:
@@ -56,12 +58,12 @@ def land(
 
 
 @jobs_app.command(
-    epilog=examples("meterlake aggregate", "meterlake aggregate --meter active_users --rebuild")
+    cls=Command, epilog=examples("meterlake aggregate", "meterlake aggregate --meter active_users --rebuild")
 )
 def aggregate(  # noqa: PLR0913, PLR0917 - what to aggregate, and how
     context: typer.Context,
     meter: OneMeter = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every open partition anew.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every open partition again.")] = False,
     wait: Wait = False,
     no_lease: NoLease = False,
     take_lease: TakeLease = False,
@@ -77,7 +79,9 @@ def aggregate(  # noqa: PLR0913, PLR0917 - what to aggregate, and how
     return _run_job(context, "aggregate", work, wait=None if no_lease else wait, take=take_lease)
 
 
-@jobs_app.command(epilog=examples("meterlake retain --dry-run --as-of 2026-12-31", "meterlake retain"))
+@jobs_app.command(
+    cls=Command, epilog=examples("meterlake retain --dry-run --as-of 2026-12-31", "meterlake retain")
+)
 def retain(  # noqa: PLR0913, PLR0917 - what to retain, and how
     context: typer.Context,
     dry_run: DryRun = False,
@@ -88,7 +92,7 @@ def retain(  # noqa: PLR0913, PLR0917 - what to retain, and how
     take_lease: TakeLease = False,
     _json: Json = False,
 ) -> int:
-    """Drop expired raw events. Their aggregates stay."""
+    """Drop raw events that have expired. Their aggregates stay."""
 
     def work(lake: Lake, report: RunReport) -> None:
         from jobs.retain import retain as job
@@ -101,29 +105,36 @@ def retain(  # noqa: PLR0913, PLR0917 - what to retain, and how
 
 
 @jobs_app.command(
+    cls=Command,
     epilog=examples(
         "meterlake export --period 2026-06",
         "meterlake export --period 2026-06 --meter active_users --group-by plan",
         "meterlake export --verify usage-lake/exports",
-    )
+    ),
 )
 def export(  # noqa: PLR0913, PLR0917 - what to export, and how
     context: typer.Context,
-    period: Annotated[str | None, typer.Option("--period", metavar="YYYY-MM", help="The month, UTC.")] = None,
+    period: Annotated[
+        str | None, typer.Option("--period", metavar="YYYY-MM", help="The month to export (UTC).")
+    ] = None,
     meter: OneMeter = None,
     group_by: Annotated[
         list[str] | None,
         typer.Option(
-            "--group-by", metavar="D", help="A dimension beside the subject; again, or with commas."
+            "--group-by", metavar="D", help="A dimension to add to the subject; repeat it, or use commas."
         ),
     ] = None,
-    columns: Annotated[ColumnSet, typer.Option("--columns", help="Columns of usage.csv.")] = "default",
+    columns: Annotated[ColumnSet, typer.Option("--columns", help="The columns of usage.csv.")] = "default",
     csv_safe: Annotated[
-        bool, typer.Option("--csv-safe", help="An apostrophe before text that begins like a formula.")
+        bool,
+        typer.Option(
+            "--csv-safe", help="Put an apostrophe before text that a spreadsheet takes for a formula."
+        ),
     ] = False,
-    close: Annotated[bool, typer.Option("--close", help="Make the period final.")] = False,
+    close: Annotated[bool, typer.Option("--close", help="Make the month final.")] = False,
     verify: Annotated[
-        Path | None, typer.Option("--verify", metavar="DIR", help="Check a delivered folder; needs no lake.")
+        Path | None,
+        typer.Option("--verify", metavar="DIR", help="Check a delivered folder of revisions; needs no lake."),
     ] = None,
     wait: Wait = False,
     no_lease: NoLease = False,
@@ -148,7 +159,8 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
 
 
 @jobs_app.command(
-    epilog=examples("meterlake nightly", "meterlake --lake /srv/usage-lake nightly --wait --json")
+    cls=Command,
+    epilog=examples("meterlake nightly", "meterlake --lake /srv/usage-lake nightly --wait --json"),
 )
 def nightly(  # noqa: PLR0913, PLR0917 - what may keep it from its work
     context: typer.Context,
@@ -159,9 +171,9 @@ def nightly(  # noqa: PLR0913, PLR0917 - what may keep it from its work
     take_lease: TakeLease = False,
     _json: Json = False,
 ) -> int:
-    """Aggregate, export, retain: what cron calls.
+    """Aggregate, export and retain: the command for cron.
 
-    Exports this month, the last, and every earlier one that changed. What fails is reported, and keeps no other meter, month or step from its work.
+    Exports this month, the last one, and every earlier month that changed. A failure is reported, and does not stop other meters, months or steps.
     """
 
     def work(lake: Lake, report: RunReport) -> None:
@@ -172,7 +184,9 @@ def nightly(  # noqa: PLR0913, PLR0917 - what may keep it from its work
     return _run_job(context, "nightly", work, wait=None if no_lease else wait, take=take_lease)
 
 
-@jobs_app.command(epilog=examples("meterlake compact --dry-run", "meterlake compact --meter active_users"))
+@jobs_app.command(
+    cls=Command, epilog=examples("meterlake compact --dry-run", "meterlake compact --meter active_users")
+)
 def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
     context: typer.Context,
     meter: OneMeter = None,
@@ -185,7 +199,7 @@ def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
 ) -> int:
     """Merge small event files into files of about 128 MB.
 
-    Of dates before yesterday, where the aggregates are up to date; no number changes. The merged files stop counting at once, and a later run removes them: compact or nightly, an hour on.
+    Merges the files of dates before yesterday whose aggregates are up to date. No number changes. A later run of compact or nightly removes the merged files, an hour later at the soonest.
     """
 
     def work(lake: Lake, report: RunReport) -> None:
@@ -198,7 +212,7 @@ def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
     )
 
 
-@jobs_app.command(epilog=examples("meterlake verify", "meterlake verify --meter active_users"))
+@jobs_app.command(cls=Command, epilog=examples("meterlake verify", "meterlake verify --meter active_users"))
 def verify(
     context: typer.Context,
     meter: OneMeter = None,
@@ -207,9 +221,9 @@ def verify(
     take_lease: TakeLease = False,
     _json: Json = False,
 ) -> int:
-    """Hold what is published against the raw events.
+    """Check the aggregates against the raw events.
 
-    Derives it once more, names each difference, and changes nothing. Of sealed partitions the checksum counts that was taken when they were sealed.
+    Computes them again, names each difference, and changes nothing. Sealed partitions are checked by the checksums that were taken when they were sealed.
     """
 
     def work(lake: Lake, report: RunReport) -> None:

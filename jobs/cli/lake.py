@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import PLAIN, PROGRAM, Json, examples, session_of
+from jobs.cli.help import Command, whole_number
+from jobs.cli.options import PLAIN, PROGRAM, AsOf, Json, date_or_today, examples, session_of
 from jobs.screen.console import console_on, plain
 from schemas.errors import RefusedError
 
@@ -21,9 +23,9 @@ DEMO_MARKER = "meterlake-demo"
 lake_app = typer.Typer(**PLAIN)
 
 
-@lake_app.command(epilog=examples("meterlake init", "meterlake --lake usage-lake init"))
+@lake_app.command(cls=Command, epilog=examples("meterlake init", "meterlake --lake usage-lake init"))
 def init(context: typer.Context, _json: Json = False) -> int:
-    """Make an empty lake. One that is there already stays as it is."""
+    """Make an empty lake. An existing lake stays as it is."""
     from lake import Lake, paths
     from lake.storage import open_storage
 
@@ -37,33 +39,39 @@ def init(context: typer.Context, _json: Json = False) -> int:
     return 0
 
 
-@lake_app.command(epilog=examples("meterlake demo", "meterlake demo /tmp/try-meterlake"))
+@lake_app.command(cls=Command, epilog=examples("meterlake demo", "meterlake demo /tmp/try-meterlake"))
 def demo(
     context: typer.Context,
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where to make the lake.")] = DEMO_FOLDER,
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Where to make the lake; default demo-lake.")
+    ] = DEMO_FOLDER,
     _json: Json = False,
 ) -> int:
-    """Make a small lake, and run the whole thing on it.
+    """Make a small lake of active users, and run everything on it.
 
-    It is of the active-users use case. The lake of an earlier demo is replaced; --lake is not looked at.
+    Replaces the lake of an earlier demo. Ignores --lake.
     """
     from jobs.demo.job import demo as job
 
     session = session_of(context)
     _fresh_demo_folder(Path(folder))
     # People watch the demo as it goes; with --json that is progress, and belongs on stderr.
-    answers = job(folder, console_on(sys.stderr if session.as_json else sys.stdout))
+    answers = job(folder, console_on(sys.stderr if session.as_json else sys.stdout), _called())
     if session.as_json:
         session.print_result(answers, lambda _: None)
     return 0
 
 
-@lake_app.command(epilog=examples("meterlake status", "meterlake status --runs 20 --json"))
+@lake_app.command(cls=Command, epilog=examples("meterlake status", "meterlake status --runs 20 --json"))
 def status(
     context: typer.Context,
     runs: Annotated[
-        int, typer.Option("--runs", min=0, metavar="N", help="How many of the last runs.")
+        int,
+        typer.Option(
+            "--runs", parser=whole_number(0), metavar="N", help="How many of the last runs to show."
+        ),
     ] = DEFAULT_RUNS,
+    as_of: AsOf = None,
     _json: Json = False,
 ) -> int:
     """Show what is fresh, late or rejected.
@@ -76,9 +84,21 @@ def status(
     from jobs.screen import status
     from jobs.status import status_with_days
 
-    found, daily = status_with_days(lake, runs)
+    found, daily = status_with_days(lake, runs, date_or_today(as_of))
     session.print_result(found, lambda console: status.status(console, found, daily), found.all_problems)
     return found.exit_code
+
+
+def _called() -> str:
+    """How this program can be called again in the shell that called it."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m jobs.cli"
+    on_path = shutil.which(PROGRAM)
+    if on_path and Path(on_path).resolve() == program.resolve():
+        return PROGRAM
+    here = Path.cwd()
+    return shlex.quote(str(program.relative_to(here) if program.is_relative_to(here) else program))
 
 
 def _fresh_demo_folder(folder: Path) -> None:

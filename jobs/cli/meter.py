@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.cli.completion import complete_meter
+from jobs.cli.help import Command
 from jobs.cli.options import PLAIN, Json, examples, help_if_bare, session_of
 from schemas.errors import MeterlakeError
 
@@ -22,7 +23,7 @@ def _meter_options(context: typer.Context) -> int | None:
     return help_if_bare(context)
 
 
-@meter_app.command("add", epilog=examples("meterlake meter add active_users.json seats.json"))
+@meter_app.command("add", cls=Command, epilog=examples("meterlake meter add active_users.json seats.json"))
 def meter_add(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="JSON definitions; - reads stdin.")],
@@ -42,7 +43,9 @@ def meter_add(
     return max(definition.exit_code for definition in found)
 
 
-@meter_app.command("list", epilog=examples("meterlake meter list", "meterlake meter list --json"))
+@meter_app.command(
+    "list", cls=Command, epilog=examples("meterlake meter list", "meterlake meter list --json")
+)
 def meter_list(context: typer.Context, _json: Json = False) -> int:
     """List the meters of the lake."""
     session = session_of(context)
@@ -58,6 +61,7 @@ def meter_list(context: typer.Context, _json: Json = False) -> int:
 
 @meter_app.command(
     "show",
+    cls=Command,
     epilog=examples(
         "meterlake meter show active_users", "meterlake meter show active_users --json > active_users.json"
     ),
@@ -69,7 +73,7 @@ def meter_show(
     ],
     _json: Json = False,
 ) -> int:
-    """Show one meter. With --json it is a definition that `meter add` takes."""
+    """Show one meter. With --json it is a definition for `meter add`."""
     session = session_of(context)
     found = session.lake().meter(name)
     from jobs.screen import humanize

@@ -9,9 +9,12 @@ import typer
 
 from jobs.cli.completion import complete_meter
 from jobs.cli.session import Session
+from schemas.errors import BadInputError
 
 PROGRAM = "meterlake"
 EXIT_USAGE = 2
+# What is counted from a date lies within the years that there are.
+FIRST_DATE, LAST_DATE = dt.date(2, 1, 1), dt.date(9998, 12, 30)
 # Plain help: it fits 80 columns, needs no rich, and starts fast.
 PLAIN: dict[str, Any] = {"rich_markup_mode": None}
 
@@ -33,7 +36,7 @@ def _date(text: str) -> dt.date:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 Format = Literal["json", "jsonl", "csv", "parquet"]
 Wait = Annotated[
-    bool, typer.Option("--wait", help="Wait while another job works on this lake, rather than end.")
+    bool, typer.Option("--wait", help="Wait while another job works on this lake, instead of ending.")
 ]
 OneMeter = Annotated[
     str | None,
@@ -43,29 +46,38 @@ TheMeter = Annotated[
     str, typer.Option("--meter", metavar="M", help="The meter's name.", autocompletion=complete_meter)
 ]
 ColumnSet = Literal["default", "open-spanner", "focus"]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the same plan, and touch nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")]
 TrustClock = Annotated[
     bool,
     typer.Option(
-        "--trust-clock", help="This machine's clock is right, though all in the lake is much older."
+        "--trust-clock", help="Go on though this machine's clock is far ahead of everything in the lake."
     ),
 ]
 NoLease = Annotated[
     bool,
     typer.Option(
-        "--no-lease", help="Take no lease: nothing keeps another job from working at the same time."
+        "--no-lease", help="Take no lease: make sure yourself that no other job runs at the same time."
     ),
 ]
 TakeLease = Annotated[
     bool,
     typer.Option(
-        "--take-lease", help="Take over a lease that can't be read, or that ends later than any can."
+        "--take-lease", help="Take over a lease that is unreadable, or that ends later than a lease can."
     ),
 ]
 AsOf = Annotated[
     dt.date | None,
-    typer.Option("--as-of", parser=_date, metavar="DATE", help="The date to count from; default today, UTC."),
+    typer.Option("--as-of", parser=_date, metavar="DATE", help="Count from this date; default today (UTC)."),
 ]
+
+
+def date_or_today(as_of: dt.date | None) -> dt.date:
+    """Return the date of --as-of, default today, UTC. Raises BadInputError where days cannot be counted from it."""
+    last = as_of or dt.datetime.now(dt.UTC).date()
+    if not FIRST_DATE <= last <= LAST_DATE:
+        expected = f"{FIRST_DATE} to {LAST_DATE}"
+        raise BadInputError("a date out of range", where="--as-of", expected=expected, found=str(last))
+    return last
 
 
 def listed(given: list[str] | None) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.cli import question_options as options
+from jobs.cli.help import Command
 from jobs.cli.options import PLAIN, Json, TheMeter, examples, listed, session_of
 from jobs.cli.session import Session, print_error
 
@@ -23,6 +24,7 @@ query_app = typer.Typer(**PLAIN)
 
 
 @query_app.command(
+    cls=Command,
     epilog=examples(
         "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01",
         "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
@@ -31,7 +33,7 @@ query_app = typer.Typer(**PLAIN)
         "    --distinct workspace --rolling 28",
         "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
         "    --bucket month --group-by subject --share --compare previous",
-    )
+    ),
 )
 def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     context: typer.Context,
@@ -57,8 +59,8 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
 ) -> int:
     """Answer how much was used.
 
-    From the aggregates where they can answer, else from deduplicated events: hours, days of a zone, filters on
-    quantity.
+    Answers come from the aggregates where these suffice, else from the deduplicated events: hours, days of a time
+    zone, filters on quantity.
     """
     session = session_of(context)
     chosen = _format_of(session, answer_format, output)
@@ -89,7 +91,7 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     return 0
 
 
-@query_app.command(epilog=examples("meterlake values --meter active_users --dimension plan"))
+@query_app.command(cls=Command, epilog=examples("meterlake values --meter active_users --dimension plan"))
 def values(
     context: typer.Context,
     meter: TheMeter,
@@ -100,11 +102,13 @@ def values(
     ] = None,
     until: Annotated[
         dt.date | None,
-        typer.Option("--to", parser=options.parse_moment, metavar="DATE", help="Date after the last."),
+        typer.Option(
+            "--to", parser=options.parse_moment, metavar="DATE", help="End of the dates (exclusive)."
+        ),
     ] = None,
     _json: Json = False,
 ) -> int:
-    """List a dimension's observed values with their events."""
+    """List the values of a dimension, and how many events have each."""
     for option, given in (("--from", since), ("--to", until)):
         if isinstance(given, dt.datetime):
             raise typer.BadParameter("expected a date like 2026-06-19, found a time", param_hint=option)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from jobs.cli.completion import complete_meter
+from jobs.cli.help import whole_number
 
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})?)?")
 
@@ -31,52 +32,74 @@ AnswerFormatName = Literal["table", "csv", "json", "parquet"]
 BucketName = Literal["hour", "day", "week", "month", "quarter", "year", "none"]
 
 Since = Annotated[
-    dt.date, typer.Option("--from", parser=parse_moment, metavar="T", help="First moment: a date or a time.")
+    dt.date,
+    typer.Option("--from", parser=parse_moment, metavar="T", help="Start of the range: a date or a time."),
 ]
 Until = Annotated[
     dt.date,
-    typer.Option("--to", parser=parse_moment, metavar="T", help="End of the range, not part of it."),
+    typer.Option(
+        "--to", parser=parse_moment, metavar="T", help="End of the range (exclusive): a date or a time."
+    ),
 ]
-Bucket = Annotated[BucketName, typer.Option("--bucket", help="Length of a row's time.")]
+Bucket = Annotated[BucketName, typer.Option("--bucket", help="The period of each row.")]
 GroupBy = Annotated[
     list[str] | None,
-    typer.Option("--group-by", metavar="F", help="subject or a dimension; several: again, or with commas."),
+    typer.Option("--group-by", metavar="F", help="subject or a dimension; repeat it, or use commas."),
 ]
 Where = Annotated[
-    str | None, typer.Option("--filter", metavar="EXPR", help="Like: plan = 'pro' and seats >= 10")
+    str | None,
+    typer.Option(
+        "--filter", metavar="EXPR", help="Only matching events, such as: plan = 'pro' and seats >= 10"
+    ),
 ]
 Top = Annotated[
-    int | None, typer.Option("--top", min=1, metavar="N", help="The N groups of greatest quantity or count.")
+    int | None,
+    typer.Option(
+        "--top",
+        parser=whole_number(1),
+        metavar="N",
+        help="Only the N groups with the greatest quantity or count.",
+    ),
 ]
 Zone = Annotated[
-    str, typer.Option("--tz", metavar="ZONE", help="IANA zone of dates, and of days and longer buckets.")
+    str,
+    typer.Option(
+        "--tz",
+        metavar="ZONE",
+        help="Time zone of dates and of buckets of a day or longer, such as Europe/Paris.",
+    ),
 ]
-Fill = Annotated[bool, typer.Option("--fill", help="Rows for empty buckets: 0, or a gauge's last value.")]
-Measures = Annotated[bool, typer.Option("--measures", help="All measures, not only the quantity.")]
+Fill = Annotated[bool, typer.Option("--fill", help="Add rows for empty buckets: 0, or a gauge's last level.")]
+Measures = Annotated[bool, typer.Option("--measures", help="Show all measures, not only the quantity.")]
 Distinct = Annotated[
     str | None,
-    typer.Option("--distinct", metavar="F", help="Count the distinct values of subject or a dimension."),
+    typer.Option("--distinct", metavar="F", help="Count distinct values of subject or of a dimension."),
 ]
 Rolling = Annotated[
     int | None,
     typer.Option(
-        "--rolling", min=1, max=366, metavar="N", help="Count those of the N days that end with each day."
+        "--rolling",
+        parser=whole_number(1, 366),
+        metavar="N",
+        help="With a distinct count: of the N days (1 to 366) that end with each day.",
     ),
 ]
-Share = Annotated[bool, typer.Option("--share", help="Each row's part of its bucket's total.")]
+Share = Annotated[bool, typer.Option("--share", help="Show each row's share of its bucket's total.")]
 Compare = Annotated[
     Literal["previous"] | None,
-    typer.Option("--compare", help="Usage of the bucket before, and which groups are new, returned or lost."),
+    typer.Option(
+        "--compare", help="Show the usage of the bucket before, and which groups are new, returned or lost."
+    ),
 ]
 Over = Annotated[
     str | None,
     typer.Option(
         "--over",
         metavar="METER",
-        help="The quantity of another meter, and the ratio to it.",
+        help="Show the quantity of another meter, and the ratio to it.",
         autocompletion=complete_meter,
     ),
 ]
-Explain = Annotated[bool, typer.Option("--explain", help="Say on stderr what the answer is from.")]
-AnswerFormat = Annotated[AnswerFormatName, typer.Option("--format", help="How to print the answer.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Say on stderr what the answer was computed from.")]
+AnswerFormat = Annotated[AnswerFormatName, typer.Option("--format", help="The format of the answer.")]
 Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the answer to a file.")]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.options import PLAIN, AsOf, Json, examples, session_of
-from schemas.errors import BadInputError, StorageError
+from jobs.cli.help import Command, whole_number
+from jobs.cli.options import PLAIN, AsOf, Json, date_or_today, examples, session_of
+from schemas.errors import StorageError
 
 if TYPE_CHECKING:
     from jobs.cli.session import Session
@@ -21,9 +22,10 @@ STDOUT = Path("-")
 
 
 @page_app.command(
+    cls=Command,
     epilog=examples(
         "meterlake report --out report.html", "meterlake report --out june.html --days 30 --as-of 2026-06-30"
-    )
+    ),
 )
 def report(
     context: typer.Context,
@@ -31,29 +33,31 @@ def report(
         Path | None, typer.Option("--out", metavar="FILE", help="Write the page to this file; - is stdout.")
     ] = None,
     days: Annotated[
-        int, typer.Option("--days", min=1, max=3660, metavar="N", help="How many dates, up to --as-of.")
+        int,
+        typer.Option(
+            "--days",
+            parser=whole_number(1, 3660),
+            metavar="N",
+            help="How many dates up to --as-of, 1 to 3660.",
+        ),
     ] = DEFAULT_DAYS,
     as_of: AsOf = None,
     _json: Json = False,
 ) -> int:
-    """Write a page of the lake to look at or print.
+    """Write a page about the lake for a browser or a printer.
 
-    Usage by day, who and what used most, what is late, rejected and exported.
+    Shows usage by day, who and what used most, what is late, rejected and exported.
 
-    One HTML file that needs nothing else, for a browser, a phone or a printer. With --json its figures. Reads no
-    event data.
+    The page is one HTML file that needs nothing else. With --json, prints its figures. Reads no event data.
     """
     session = session_of(context)
     if out is None and not session.as_json:
         raise typer.BadParameter("name a file for the page, or - for stdout", param_hint="--out")
     lake = session.lake()
-    from jobs.report_page.figures import FIRST_DATE, LAST_DATE, gather
+    from jobs.report_page.figures import gather
     from jobs.screen.table import line
 
-    last = as_of or dt.datetime.now(dt.UTC).date()
-    if not FIRST_DATE <= last <= LAST_DATE:
-        expected = f"{FIRST_DATE} to {LAST_DATE}"
-        raise BadInputError("a date out of range", where="--as-of", expected=expected, found=str(last))
+    last = date_or_today(as_of)
     page = gather(lake, last + dt.timedelta(days=1), days)
     if out is not None:
         _write(page, out, session)

@@ -23,7 +23,7 @@ from schemas.meter import parse_meter
 MONTH = TODAY.replace(day=1)
 
 
-def demo(folder: str, console: Console) -> dict[str, Any]:
+def demo(folder: str, console: Console, program: str = "meterlake") -> dict[str, Any]:
     """Make a lake in an empty folder, run everything on it, and print what happened; gives the same as a document."""
     lake = Lake.init(folder)
     inputs = write_inputs(Path(folder) / "input")
@@ -37,7 +37,7 @@ def demo(folder: str, console: Console) -> dict[str, Any]:
     happened = _run(lake, inputs, console)
     answers = _answers(lake)
     _show_answers(answers, console)
-    _show_next(folder, console)
+    _show_next(folder, program, console)
     return {
         "lake": lake.url,
         "today": TODAY,
@@ -150,10 +150,8 @@ def _titled(table: Table, title: str, console: Console) -> None:
     table.print(console)
 
 
-def _show_next(folder: str, console: Console) -> None:
+def _show_next(folder: str, program: str, console: Console) -> None:
     line(console)
     prose(console, "The lake is yours to look at:")
-    for command in ("status", "retain --dry-run --as-of 2026-12-31"):
-        line(console, f"  meterlake --lake {shlex.quote(folder)} {command}")
-    said = f"from lake import Lake; print(Lake({folder!r}).usage('seats').collect())"
-    line(console, f'  python -c "{said}"')
+    for command in ("status", "report --out report.html", "nightly"):
+        line(console, f"  {program} --lake {shlex.quote(folder)} {command} --as-of {TODAY}")

@@ -31,7 +31,7 @@ from schemas.meter import Meter
 
 TOP = 8
 # Those of which a question may be asked.
-FIRST_DATE, LAST_DATE = dt.date(2, 1, 1), dt.date(9998, 12, 30)
+FIRST_DATE = dt.date(2, 1, 1)
 RUNS = 12
 # Of each way to export a meter, the newest periods.
 PERIODS = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,13 +57,20 @@ def commands(script: str) -> list[str]:
     return [match[0] for match in found]
 
 
+def every_command() -> Iterator[tuple[str, Any]]:
+    """The program, its groups and commands, each with the words that call it, in the order of the help."""
+    root: Any = typer.main.get_command(app.app)
+    yield "", root
+    for name, command in root.commands.items():
+        yield name, command
+        for sub, of_group in getattr(command, "commands", {}).items():
+            yield f"{name} {sub}", of_group
+
+
 def of_help() -> list[str]:
     """The command lines below every `--help`."""
-    root: Any = typer.main.get_command(app.app)
-    found = [root, *root.commands.values()]
-    found += [sub for command in found[1:] for sub in getattr(command, "commands", {}).values()]
     lines = []
-    for command in found:
+    for _, command in every_command():
         first, *examples = command.epilog.removeprefix("\b\n").splitlines()
         assert first in {"Example:", "Examples:"}, command.name
         lines += commands("\n".join(line.removeprefix("  ") for line in examples))

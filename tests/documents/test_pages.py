@@ -63,6 +63,14 @@ def test_the_demo_prints_what_the_readme_shows(demo: Path) -> None:
         assert part in printed
 
 
+def test_the_commands_that_the_demo_prints_run_and_do_not_age(demo: Path, reader: Reader) -> None:
+    found = re.findall(r"(?m)^  (.+ --lake demo-lake .+)$", (demo / "printed").read_text())
+    assert len(found) == 3
+    for command in found:
+        assert command.endswith(" --as-of 2026-06-30")
+        assert "error" not in reader.paste("sh", command)
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.language in RUN for b in blocks(page))], ids=name_of
 )

@@ -643,7 +643,7 @@ def demo_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     class Stub:
         @staticmethod
-        def demo(folder: str, console: Any) -> dict[str, str]:
+        def demo(folder: str, console: Any, program: str) -> dict[str, str]:  # noqa: ARG004
             made.append(folder)
             console.print("the demo")
             return {"lake": Lake.init(folder).url}
@@ -683,7 +683,7 @@ def test_a_demo_whose_reader_has_left_is_made_to_its_end(tmp_path: Path) -> None
     code = """
 import sys, types
 from lake import Lake
-def demo(folder, console):
+def demo(folder, console, program):
     for number in range(20000):
         console.print(f"line {number}")
     return {"lake": Lake.init(folder).url}
