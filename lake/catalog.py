@@ -17,7 +17,7 @@ class MeterCatalog(Mapping[str, Meter]):
     """Definitions and states of meters, read when they are first asked for. Threads may share it.
 
     A meter whose definition or state can't be read is in `broken`, and not in the mapping, as one that is not defined.
-    Iterating gives the names of all that are listed, and reads none.
+    Iterating yields the names of all that are listed, and reads none.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -52,23 +52,23 @@ class MeterCatalog(Mapping[str, Meter]):
                 self._add(name, definitions.get(name), state)
 
     def __getitem__(self, name: str) -> Meter:
-        """The definition of a meter. Raises KeyError if it is not defined, or broken."""
+        """Return the definition of a meter. Raises KeyError if it is not defined, or broken."""
         if name not in self:
             raise KeyError(name)
         return self._pinned.get(name) or self._meters[name]
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is such a meter, and it can be read."""
+        """Return whether there is such a meter, and it can be read."""
         if isinstance(name, str) and name not in self.states:
             self.load([name])
         return name in self.states
 
     def __iter__(self) -> Iterator[str]:
-        """The names of all meters that are listed."""
+        """Return the names of all meters that are listed."""
         return iter(sorted(self._names))
 
     def __len__(self) -> int:
-        """How many meters are listed."""
+        """Return how many meters are listed."""
         return len(self._names)
 
     def _add(self, name: str, definition: Body, state: Body) -> None:

@@ -56,7 +56,7 @@ def stamp(local: Path) -> None:
 
 
 def stamp_of(content: bytes) -> tuple[str, str]:
-    """The checksum that a Parquet file says of itself, empty if none, and that of its content."""
+    """Return the checksum in a Parquet file's metadata, empty if there is none, and the one of its content now."""
     at = content.rfind(_MARK)
     if at < 0:
         return "", ""
@@ -69,7 +69,7 @@ def stamp_of(content: bytes) -> tuple[str, str]:
 
 
 def rows_checksum(df: pl.DataFrame) -> str:
-    """The SHA-256 of what rows say, in their order: names of columns, then column by column nulls and values."""
+    """Return the SHA-256 of the values of rows, in their order: names of columns, then column by column nulls and values."""
     digest = hashlib.sha256(f"{df.height}".encode())
     values = df.select(_value(name, dtype) for name, dtype in df.schema.items())
     for column in values.iter_columns():
@@ -86,12 +86,12 @@ def rows_checksum(df: pl.DataFrame) -> str:
 
 
 def _nulls(column: pl.Series) -> bytes | memoryview:
-    """For each value a byte: 1 where it is null."""
+    """Return a byte for each value: 1 where it is null."""
     return _bytes(column.is_null().cast(pl.UInt8)) if column.null_count() else bytes(len(column))
 
 
 def _value(name: str, dtype: pl.DataType) -> pl.Expr:
-    """A column without nulls, of text or of numbers of a fixed width."""
+    """Return a column without nulls, of text or of numbers of a fixed width."""
     if dtype == pl.String():
         return pl.col(name).fill_null("")
     # A decimal's own numbers are those of Arrow; of anything else those that Polars holds.
@@ -100,7 +100,7 @@ def _value(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _bytes(column: pl.Series) -> memoryview:
-    """Numbers of a fixed width as little-endian bytes."""
+    """Return numbers of a fixed width as little-endian bytes."""
     numbers = column.rechunk().to_arrow()
     width = numbers.type.bit_width // 8
     return memoryview(numbers.buffers()[1])[numbers.offset * width : (numbers.offset + len(numbers)) * width]

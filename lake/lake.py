@@ -51,7 +51,7 @@ class Lake:
 
     @classmethod
     def init(cls, url: str, storage_options: Mapping[str, str] | None = None) -> Lake:
-        """Make an empty lake, or open the one that is there already."""
+        """Make an empty lake, or open the one that exists, and return it."""
         storage = open_storage(url, storage_options)
         storage.create(paths.MARKER, _marker())
         return cls(url, storage=storage)
@@ -70,33 +70,33 @@ class Lake:
             self.format = FORMAT
 
     def over(self, storage: Storage) -> Lake:
-        """The same lake, written through another storage: one that holds a lease."""
+        """Return the same lake, written through another storage: one that holds a lease."""
         other = copy.copy(self)
         other.storage = storage
         return other
 
     def meters(self, problem: Callable[[MeterlakeError], None] | None = None) -> list[Meter]:
-        """All meter definitions, sorted by name.
+        """Return all meter definitions, sorted by name.
 
         One that can't be read is given to `problem`; without it, BrokenLakeError is raised.
         """
         return load_meters(self.storage, problem)
 
     def meter(self, name: str) -> Meter:
-        """One meter definition. Raises BadInputError listing the known names if there is none."""
+        """Return one meter definition. Raises BadInputError listing the known names if there is none."""
         return load_meter(self.storage, name)
 
     def raw_events(
         self, meter: str, since: dt.date | None = None, until: dt.date | None = None
     ) -> pl.LazyFrame:
-        """Every landed row of a meter with since <= date < until, copies and invalid rows of producers included.
+        """Return every landed row of a meter with since <= date < until, copies and invalid rows of producers included.
 
         `date`, then the columns of section "Events" of docs/reference/tables.md.
         """
         return readers.raw_events(self.storage, self.meter(meter), (since, until))
 
     def events(self, meter: str, since: dt.date | None = None, until: dt.date | None = None) -> pl.LazyFrame:
-        """The events that count: valid, and one for each idempotency key. Columns as `raw_events`.
+        """Return the events that count: valid, and one for each idempotency key. Columns as `raw_events`.
 
         Copies are looked for over all dates when the frame is made, whatever dates it is asked for, so it is right
         on a lake that has not been aggregated yet. Events of sealed partitions are gone.
@@ -106,26 +106,29 @@ class Lake:
     def duplicates(
         self, meter: str, since: dt.date | None = None, until: dt.date | None = None
     ) -> pl.LazyFrame:
-        """The copies that do not count, with what their winner says.
+        """Return the copies that do not count, with what their winner says.
 
         `conflict` marks those with another subject, quantity or dimension than the winner.
         """
         return readers.duplicates(self.storage, self.meter(meter), (since, until))
 
     def usage(self, meter: str, since: dt.date | None = None, until: dt.date | None = None) -> pl.LazyFrame:
-        """Daily usage by subject and all dimensions: `date`, the keys, the measures; sorted by date and keys."""
+        """Return daily usage by subject and all dimensions: `date`, the keys, the measures; sorted by date and keys."""
         return readers.aggregate_rows(self.storage, self.meter(meter), "usage", (since, until))
 
     def usage_by_subject(
         self, meter: str, since: dt.date | None = None, until: dt.date | None = None
     ) -> pl.LazyFrame:
-        """Daily usage by subject: `date`, `subject`, the measures; sorted by date and subject."""
+        """Return daily usage by subject: `date`, `subject`, the measures; sorted by date and subject."""
         return readers.aggregate_rows(self.storage, self.meter(meter), "usage_by_subject", (since, until))
 
     def usage_by_dimension(
         self, meter: str, since: dt.date | None = None, until: dt.date | None = None
     ) -> pl.LazyFrame:
-        """Daily usage by the values of each dimension: `date`, `dimension`, `value`, `subjects`, the measures."""
+        """Return daily usage by the values of each dimension: `date`, `dimension`, `value`, `subjects`, the measures.
+
+        Sorted by date, dimension and value.
+        """
         return readers.aggregate_rows(self.storage, self.meter(meter), "usage_by_dimension", (since, until))
 
     def totals(
@@ -135,7 +138,7 @@ class Lake:
         since: dt.date | None = None,
         until: dt.date | None = None,
     ) -> pl.LazyFrame:
-        """Usage over all the dates together by subject or dimensions, merged exactly from the daily rows.
+        """Return usage over all the dates together by subject or dimensions, merged exactly from the daily rows.
 
         The columns of `by`, then the measures, with `quantity` as the meter's aggregation has it: the month of a
         `max` meter is its greatest quantity. The bucket of a `rate` meter is all dates from the first to the last
@@ -162,7 +165,7 @@ class Lake:
         distinct: str | None = None,
         rolling: int | None = None,
     ) -> pl.LazyFrame:
-        """Usage of since <= time < until in buckets, by subject and dimensions.
+        """Return usage of since <= time < until in buckets, by subject and dimensions.
 
         Buckets are `hour`, `day`, `week`, `month`, `quarter`, `year` and `none`. Dates begin at midnight in `zone`, an
         IANA name, and so do buckets of a day and longer. `where` is a filter (see docs/reference/filters.md), `top` keeps the groups
@@ -197,7 +200,7 @@ class Lake:
     def values(
         self, meter: str, dimension: str, since: dt.date | None = None, until: dt.date | None = None
     ) -> pl.LazyFrame:
-        """The values of a dimension, or of `subject`, that have been seen, and how many events have each.
+        """Return the values of a dimension, or of `subject`, that have been seen, and how many events have each.
 
         `value` as text, null for events that have none, and `events`; the most frequent first, then by value.
         """

@@ -12,13 +12,13 @@ from schemas.meter import Meter, check_change, parse_meter
 
 
 def meter_names(storage: Storage) -> list[str]:
-    """The names of the lake's meters in order, from the listing alone."""
+    """Return the names of the lake's meters in order, from the listing alone."""
     names = (paths.meter_of_definition(file.path) for file in storage.list(paths.METERS))
     return sorted(name for name in names if name is not None)
 
 
 def load_meters(storage: Storage, problem: Callable[[MeterlakeError], None] | None = None) -> list[Meter]:
-    """All meters of the lake, sorted by name.
+    """Return all meters of the lake, sorted by name.
 
     A definition that can't be read is given to `problem`, and the others are loaded; without it, it is raised.
     """
@@ -34,7 +34,7 @@ def load_meters(storage: Storage, problem: Callable[[MeterlakeError], None] | No
 
 
 def load_meter(storage: Storage, name: str) -> Meter:
-    """One meter by its name.
+    """Return one meter by its name.
 
     Raises BadInputError listing the known names if there is none, BrokenLakeError if its file is no definition of it.
     """
@@ -50,7 +50,7 @@ def load_meter(storage: Storage, name: str) -> Meter:
 
 
 def stored_meter(body: bytes, name: str) -> Meter:
-    """The meter that the lake's file of this name defines. Raises BrokenLakeError if it defines none, or another."""
+    """Return the meter that the lake's file of this name defines. Raises BrokenLakeError if it defines none, or another."""
     path, hint = paths.meter_definition(name), "add the definition again: meterlake meter add FILE"
     try:
         meter = parse_meter(body, path)
@@ -70,7 +70,7 @@ def stored_meter(body: bytes, name: str) -> Meter:
 
 
 def save_meter(storage: Storage, meter: Meter) -> str:
-    """Add a meter or change its definition; gives `added`, `changed` or `unchanged`.
+    """Add a meter or change its definition; return `added`, `changed` or `unchanged`.
 
     Raises RefusedError if the meter has data that the change would contradict, BrokenLakeError if nothing tells what
     the definition of its data was.
@@ -90,7 +90,7 @@ def save_meter(storage: Storage, meter: Meter) -> str:
 
 
 def _before(storage: Storage, name: str, body: bytes) -> Meter:
-    """The meter as its data was made: as the file says or, where that is broken, as the last run has known it."""
+    """Return the meter as its data was made: as the file says or, where that is broken, as the last run has known it."""
     try:
         return stored_meter(body, name)
     except BrokenLakeError as error:

@@ -70,110 +70,110 @@ class ExportPlace(NamedTuple):
 
 
 def meter_definition(meter: str) -> str:
-    """`meters/<encoded name>.json`."""
+    """Return `meters/<encoded name>.json`."""
     return f"{METERS}{encode_name(meter)}.json"
 
 
 def events(meter: str, date: dt.date | None = None) -> str:
-    """The folder of a meter's raw events, or of one partition of them."""
+    """Return the folder of a meter's raw events, or of one partition of them."""
     return f"{EVENTS}{_folder(meter, date)}"
 
 
 def aggregates(table: str, meter: str, date: dt.date | None = None) -> str:
-    """The folder of a meter's rows in one aggregate table."""
+    """Return the folder of a meter's rows in one aggregate table."""
     return f"{AGGREGATES}{table}/{_folder(meter, date)}"
 
 
 def aggregate(table: str, meter: str, date: dt.date) -> str:
-    """The one file of a partition in one aggregate table."""
+    """Return the one file of a partition in one aggregate table."""
     return aggregates(table, meter, date) + PART
 
 
 def quarantine(meter: str | None, date: dt.date | None = None) -> str:
-    """The folder of rejected rows by landing date; `None` is for rows that name no meter."""
+    """Return the folder of rejected rows by landing date; `None` is for rows that name no meter."""
     if meter is None:
         return f"{QUARANTINE}meter={NO_METER}/" + (f"date={date.isoformat()}/" if date else "")
     return f"{QUARANTINE}{_folder(meter, date)}"
 
 
 def indexes(meter: str) -> str:
-    """The folder of a meter's key index."""
+    """Return the folder of a meter's key index."""
     return f"{INDEX}{_folder(meter, None)}"
 
 
 def index(meter: str, name: str) -> str:
-    """A segment of the hashed idempotency keys of a meter; it can always be rebuilt."""
+    """Return a segment of the hashed idempotency keys of a meter; it can always be rebuilt."""
     return f"{indexes(meter)}{name}.parquet"
 
 
 def settled(meter: str, date: dt.date | None = None) -> str:
-    """The folder, or with a date the file, of sealed winners that still have copies in open partitions."""
+    """Return the folder, or with a date the file, of sealed winners that still have copies in open partitions."""
     return f"{SETTLED}{_folder(meter, date)}" + (PART if date else "")
 
 
 def state(meter: str) -> str:
-    """What planning needs to know of one meter, rebuildable from the aggregates' own metadata."""
+    """Return what planning needs to know of one meter, rebuildable from the aggregates' own metadata."""
     return f"{STATE}{encode_name(meter)}.json"
 
 
 def recent(meter: str) -> str:
-    """A meter's rows of the dates that nights export, in one file; it can always be made again."""
+    """Return a meter's rows of the dates that nights export, in one file; it can always be made again."""
     return f"{RECENT}{encode_name(meter)}.parquet"
 
 
 def landed(sha256: str) -> str:
-    """The record of one landed input, by the hash of its content."""
+    """Return the record of one landed input, by the hash of its content."""
     return f"{LANDED}{sha256}.json"
 
 
 def landed_files(sha256: str) -> str:
-    """How the names of the files begin that one landed input was written to."""
+    """Return how the names of the files begin that one landed input was written to."""
     return f"land-{sha256[:16]}-"
 
 
 def run(start: dt.datetime, job: str) -> str:
-    """`runs/<start>-<job>.json`; the start sorts as text."""
+    """Return `runs/<start>-<job>.json`; the start sorts as text."""
     return f"{RUNS}{start:%Y%m%dT%H%M%S.%fZ}-{job}.json"
 
 
 def lease(number: int) -> str:
-    """The lease of this number; the highest number there is holds."""
+    """Return the lease of this number; the highest number there is holds."""
     return f"{LEASE}{number:012d}.json"
 
 
 def probed(server: str) -> str:
-    """The note that exclusive create was tried on this server; not a lease, and never one's number."""
+    """Return the note that exclusive create was tried on this server; not a lease, and never one's number."""
     return f"{LEASE}probed/{server}.txt"
 
 
 def lease_number(path: str) -> int:
-    """The number of a lease from its path; 0 for any other file."""
+    """Return the number of a lease from its path; 0 for any other file."""
     name = path.removeprefix(LEASE).removesuffix(".json")
     return int(name) if path.startswith(LEASE) and name.isdecimal() else 0
 
 
 def meter_exports(meter: str) -> str:
-    """The folder of a meter's exports."""
+    """Return the folder of a meter's exports."""
     return f"{EXPORTS}{encode_name(meter)}/"
 
 
 def exports(meter: str, period: str, *variant: str) -> str:
-    """The folder of a period's revisions; `variant` are the choices that make it another export than the usual one."""
+    """Return the folder of a period's revisions; `variant` are the choices that make it another export than the usual one."""
     return f"{meter_exports(meter)}period={period}/" + "".join(f"{part}/" for part in variant)
 
 
 def revision(folder: str, number: int) -> str:
-    """The folder of one revision below a folder of revisions."""
+    """Return the folder of one revision below a folder of revisions."""
     return f"{folder}revision={number:04d}/"
 
 
 def latest(folder: str) -> str:
-    """The file in a folder of revisions that names the last of them."""
+    """Return the file in a folder of revisions that names the last of them."""
     return f"{folder}{LATEST}"
 
 
 def revision_number(folder: str, path: str) -> int | None:
-    """The number of the revision that a file below a folder of revisions belongs to; None for any other file."""
+    """Return the number of the revision that a file below a folder of revisions belongs to; None for any other file."""
     match = _REVISION.fullmatch(path.removeprefix(folder).split("/")[0])
     return int(match["number"]) if match and path.startswith(folder) else None
 
@@ -215,12 +215,12 @@ def check_stored_paths(found: Iterable[str], root: str, start: str) -> None:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a name in the path begins with `.` or `_`: other programs' markers and unfinished output, as in Hive."""
+    """Return whether a name in the path begins with `.` or `_`: other programs' markers and unfinished output, as in Hive."""
     return path.startswith((".", "_")) or "/." in path or "/_" in path
 
 
 def split_run(path: str) -> tuple[dt.datetime, str] | None:
-    """The start and the job of a run report's path; None for any other file."""
+    """Return the start and the job of a run report's path; None for any other file."""
     match = _RUN.fullmatch(path)
     if not match:
         return None
@@ -232,7 +232,7 @@ def split_run(path: str) -> tuple[dt.datetime, str] | None:
 
 
 def meter_of_definition(path: str) -> str | None:
-    """The meter's name from the path of its definition; None for any other file."""
+    """Return the meter's name from the path of its definition; None for any other file."""
     name = path.removeprefix(METERS)
     return unquote(name.removesuffix(".json")) if name.endswith(".json") and "/" not in name else None
 

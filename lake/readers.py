@@ -29,7 +29,7 @@ Dates = tuple[dt.date | None, dt.date | None]
 
 
 def raw_events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
-    """Every row of the readable event files, valid or not, copies included: `date`, then the event columns."""
+    """Return every row of the readable event files, valid or not, copies included: `date`, then the event columns."""
 
     def rows(snapshot: Snapshot) -> pl.LazyFrame:
         chosen = _chosen(snapshot.partitions, dates).values()
@@ -40,7 +40,7 @@ def raw_events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
 
 
 def events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
-    """The events that count: `date`, then the event columns, in order of date and file.
+    """Return the events that count: `date`, then the event columns, in order of date and file.
 
     The lazy frame holds which copies lose; they are looked for when it is made, over all partitions of the meter.
     """
@@ -60,7 +60,7 @@ def deduplicated(snapshot: Snapshot, dates: Dates) -> pl.LazyFrame:
 
 
 def duplicates(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
-    """The copies that do not count: `date`, the event columns, `conflict`, and what the winner says.
+    """Return the copies that do not count: `date`, the event columns, `conflict`, and what the winner says.
 
     `conflict` is whether subject, quantity or a dimension differs from the winner's; `winner_subject`,
     `winner_quantity`, `winner_timestamp` and `winner_date` are the winner's. Sorted by date and file.
@@ -75,7 +75,7 @@ def duplicates(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
 
 
 def aggregate_rows(storage: Storage, meter: Meter, table: str, dates: Dates) -> pl.LazyFrame:
-    """The rows of one aggregate table: `date`, then its keys and measures, in order of date and keys."""
+    """Return the rows of one aggregate table: `date`, then its keys and measures, in order of date and keys."""
     return from_aggregates(storage, meter, table, dates, lambda rows, _: rows)
 
 
@@ -108,7 +108,7 @@ def from_aggregates(  # noqa: PLR0913 - which rows, and what to make of them
 
 
 def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.LazyFrame:
-    """The rows of all dates merged by some of the keys of `usage`: the keys, then the measures, sorted by keys.
+    """Return the rows of all dates merged by some of the keys of `usage`: the keys, then the measures, sorted by keys.
 
     They are computed now. Raises SumTooLargeError naming the keys of a sum that is too large.
     """
@@ -126,7 +126,7 @@ def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.La
 
 
 def values(storage: Storage, meter: Meter, name: str, dates: Dates) -> pl.LazyFrame:
-    """The values of a dimension or of `subject` as text: `value` and `events`, the most frequent first."""
+    """Return the values of a dimension or of `subject` as text: `value` and `events`, the most frequent first."""
     _check_fields(meter, [name])
     table = "usage_by_subject" if name == "subject" else "usage_by_dimension"
 
@@ -179,7 +179,7 @@ def _check_fields(meter: Meter, names: list[str]) -> None:
 
 
 def _length(held: Collection[dt.date], dates: Dates) -> dt.timedelta:
-    """The length of the bucket that the dates make up; an open end is the first or last date with rows."""
+    """Return the length of the bucket that the dates make up; an open end is the first or last date with rows."""
     if not held:
         return DAY
     since, until = dates

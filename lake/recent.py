@@ -42,7 +42,7 @@ class RecentRows:
         self._is_stored = False
 
     def of(self, records: Mapping[dt.date, PartitionState]) -> pl.DataFrame | None:
-        """The rows of these dates: `date`, then the table's columns, in order of date and subject.
+        """Return the rows of these dates: `date`, then the table's columns, in order of date and subject.
 
         None if there are more than `MAX_ROWS`, or a partition has no checksum or other columns: read them as they
         are then. Raises BrokenLakeError for a partition whose file is not the one that its record tells of.
@@ -63,7 +63,7 @@ class RecentRows:
         return pl.concat([self._none(), *frames])
 
     def before(self, since: dt.date, until: dt.date) -> pl.LazyFrame:
-        """The rows with since <= date < until as the file had them; nobody has compared them with anything."""
+        """Return the rows with since <= date < until as the file had them; nobody has compared them with anything."""
         self._load()
         stored = {date: rows for date, rows in self._stored.items() if since <= date < until}
         frames = [rows.select(pl.lit(date).alias(DATE), pl.all()) for date, rows in stored.items()]
@@ -113,7 +113,7 @@ class RecentRows:
         return True
 
     def _checked(self, body: bytes | None, place: str, record: PartitionState) -> pl.DataFrame:
-        """The rows of a partition's file, which are those that its record tells of."""
+        """Return the rows of a partition's file, which are those that its record tells of."""
         if body is None:
             raise _other(place, record, "no file")
         try:
@@ -146,7 +146,7 @@ class RecentRows:
         return self._rows
 
     def _decoded(self, body: bytes) -> dict[dt.date, pl.DataFrame]:
-        """The rows by date; none if they are not as they were written, so that they are read anew."""
+        """Return the rows by date; none if they are not as they were written, so that they are read anew."""
         said, is_now = stamp_of(body)
         if not said or said != is_now:
             return {}

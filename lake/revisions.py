@@ -68,7 +68,7 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True):
         return ["subject", *self.group_by]
 
     def to_json(self) -> bytes:
-        """The manifest as one indented JSON document."""
+        """Return the manifest as one indented JSON document."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
@@ -146,7 +146,7 @@ class Revisions:
         return self.folder + paths.CLOSED in self.files
 
     def manifest(self, number: int) -> Manifest:
-        """What a revision says of itself."""
+        """Return what a revision says of itself."""
         return parse_manifest(self._body(number), self._place(number) + paths.MANIFEST)
 
     def info(self, number: int) -> RevisionInfo:
@@ -164,17 +164,17 @@ class Revisions:
         )
 
     def left_out(self, number: int) -> list[dict[str, Any]]:
-        """The keys of the rows that a revision names and does not have; what is known of one is that it has all."""
+        """Return the keys of the rows that a revision names and does not have; what is known of one is that it has all."""
         if self._known and number == self.last:
             return []
         return list(self.manifest(number).left_out or [])
 
     def kind(self, number: int) -> str:
-        """The `kind` of a revision: only those after a close can be other than `usage`."""
+        """Return the `kind` of a revision: only those after a close can be other than `usage`."""
         return self.manifest(number).kind if self.is_closed else "usage"
 
     def scan(self, number: int, name: str) -> pl.LazyFrame:
-        """The rows of one Parquet file of a revision. Raises BrokenLakeError if it is not there."""
+        """Return the rows of one Parquet file of a revision. Raises BrokenLakeError if it is not there."""
         file = self.files.get(self._place(number) + name)
         if file is None:
             raise BrokenLakeError(
@@ -185,7 +185,7 @@ class Revisions:
         return self.storage.scan([file])
 
     def close(self) -> Close | None:
-        """With which revision the period was closed; None for one that is open."""
+        """Return with which revision the period was closed; None for one that is open."""
         return load_close(self.storage, self.folder) if self.is_closed else None
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
@@ -221,7 +221,7 @@ class Revisions:
 
 
 def load_close(storage: Storage, folder: str) -> Close | None:
-    """With which revision the period was closed; None for one that is open."""
+    """Return with which revision the period was closed; None for one that is open."""
     where = folder + paths.CLOSED
     body = storage.read(where)
     hint = "restore the file from a backup: the period is final, and it says with which revision it became so"
@@ -229,7 +229,7 @@ def load_close(storage: Storage, folder: str) -> Close | None:
 
 
 def save_close(storage: Storage, folder: str, close: Close) -> bool:
-    """Close a period; False, with nothing changed, if it is closed already."""
+    """Close a period; return False, with nothing changed, if it is closed already."""
     body = msgspec.json.format(msgspec.json.encode(close), indent=2) + b"\n"
     return storage.create(folder + paths.CLOSED, body) is not None
 

@@ -110,7 +110,7 @@ def survey(
 def out_of_date(
     storage: Storage, meter: Meter, state: MeterState, since: dt.date, until: dt.date
 ) -> dict[dt.date, str]:
-    """Why each partition with since <= date < until is out of date, by date. Lists files, and reads none."""
+    """Return why each partition with since <= date < until is out of date, by date. Lists files, and reads none."""
     files = list_events(storage, meter.name, state).files
     found = changes(files, state, meter.version, meter.earlier_version)
     return {date: change.why for date, change in found.items() if since <= date < until}
@@ -126,7 +126,7 @@ def _standing(storage: Storage, meter: str, listed: Sequence[StoredFile], state:
 def _definition_bodies(
     storage: Storage, states: Mapping[str, Body], identities: Mapping[str, str]
 ) -> dict[str, Body]:
-    """The files of those definitions that the state does not know as they are now."""
+    """Return the files of those definitions that the state does not know as they are now."""
     unknown = []
     for name, body in states.items():
         known = known_definition(body) if isinstance(body, bytes) else None

@@ -33,14 +33,14 @@ class MeterlakeError(Exception):
         return " ".join(f"{line}: {both}".split("\n")) if both else " ".join(line.split("\n"))
 
     def to_dict(self) -> dict[str, str]:
-        """The parts that are not empty, for run reports and `--json`."""
+        """Return the parts that are not empty, for run reports and `--json`."""
         parts = {"kind": self.kind, "what": self.what, "where": self.where}
         parts |= {"expected": self.expected, "found": self.found, "hint": self.hint}
         return {name: text for name, text in parts.items() if text}
 
     @classmethod
     def from_dict(cls, parts: dict[str, str]) -> Self:
-        """The error that `to_dict` gave these parts of; further parts are passed over."""
+        """Return the error of parts that `to_dict` returned; further parts are ignored."""
         names = ("where", "expected", "found", "hint")
         return cls(parts["what"], **{name: parts[name] for name in names if name in parts})
 
@@ -64,7 +64,7 @@ class SumTooLargeError(RefusedError):
 
 
 class DifferenceError(MeterlakeError):
-    """What a lake says is not what its events give."""
+    """Numbers in the lake differ from what its events add up to."""
 
     exit_code = 1
     kind = "difference"

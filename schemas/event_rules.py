@@ -59,12 +59,12 @@ class Rule(NamedTuple):
 
 
 def event_rules(meter: Meter) -> list[Rule]:
-    """The rules every event of a meter keeps, the first broken one being its reason. Columns: `Event`'s."""
+    """Return the rules of every event of a meter; the first broken one is the row's reason. Columns: `EVENT_TYPES`."""
     return [*subject_rules(), *measured_rules(meter)]
 
 
 def subject_rules() -> list[Rule]:
-    """The rules that every subject keeps: of those of an event, the ones that cost most."""
+    """Return the rules that every subject keeps: of those of an event, the ones that cost most."""
     subject = pl.col("subject")
     return [
         Rule("subject_missing", subject.fill_null("") == "", "a subject", pl.lit("none")),
@@ -78,7 +78,7 @@ def subject_rules() -> list[Rule]:
 
 
 def measured_rules(meter: Meter) -> list[Rule]:
-    """The rules that every event of a meter keeps beside those of its subject."""
+    """Return the rules that every event of a meter keeps beside those of its subject."""
     quantity = pl.col("quantity")
     timestamp, received_at = pl.col("timestamp"), pl.col("received_at")
     rules = [
@@ -98,7 +98,7 @@ def measured_rules(meter: Meter) -> list[Rule]:
 
 
 def partition_rule(date: dt.date) -> Rule:
-    """An event lies in the partition of its timestamp's UTC date."""
+    """Return the rule that an event lies in the partition of its timestamp's UTC date."""
     timestamp = pl.col("timestamp")
     # To compare moments costs a tenth of what the date of each does.
     first, last = (dt.datetime.combine(date, time, dt.UTC) for time in (dt.time.min, dt.time.max))
@@ -107,17 +107,17 @@ def partition_rule(date: dt.date) -> Rule:
 
 
 def keeps(rules: list[Rule]) -> pl.Expr:
-    """Whether a row keeps all rules: where `reason` is null, for much less work."""
+    """Return whether a row keeps all rules: where `reason` is null, for much less work."""
     return ~pl.any_horizontal(rule.broken for rule in rules).fill_null(value=False)
 
 
 def reason(rules: list[Rule]) -> pl.Expr:
-    """The code of the first broken rule as column `reason`; null where the row keeps them all."""
+    """Return the code of the first broken rule as column `reason`; null where the row keeps them all."""
     return pl.coalesce(pl.when(rule.broken).then(pl.lit(rule.reason)) for rule in rules).alias("reason")
 
 
 def detail(rules: list[Rule]) -> pl.Expr:
-    """What the first broken rule expected and what it found, as column `detail`."""
+    """Return what the first broken rule expected and what it found, as column `detail`."""
     said = [
         pl.when(rule.broken).then(
             pl.format(
@@ -132,7 +132,7 @@ def detail(rules: list[Rule]) -> pl.Expr:
 
 
 def normalised(meter: Meter) -> list[pl.Expr]:
-    """The columns of an event that have more than one way to say the same thing, each in its one form.
+    """Return the columns of an event that have more than one way to say the same thing, each in its one form.
 
     Key and subject are trimmed, an empty key is no key, and the rest as of `normalised_measured`.
     """
@@ -145,7 +145,7 @@ def normalised(meter: Meter) -> list[pl.Expr]:
 
 
 def normalised_measured(meter: Meter) -> list[pl.Expr]:
-    """Those of them that are no text: an absent timestamp is received_at, -0.0 is 0.0, an absent quantity may be 1."""
+    """Return the normalised columns other than text: an absent timestamp is received_at, -0.0 is 0.0, an absent quantity may be 1."""
     one = pl.col("quantity").fill_null(pl.lit(1).cast(QUANTITY))
     return [
         *([] if meter.needs_quantity else [one]),

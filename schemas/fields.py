@@ -41,7 +41,7 @@ def find_misnamed(names: Collection[str], declared: Collection[str] = ()) -> tup
 
 
 def is_likely_key(name: str) -> bool:
-    """Whether programs often give this name to what is the idempotency key here."""
+    """Return whether programs often give this name to what is the idempotency key here."""
     return _plain(name) in _KEYS
 
 

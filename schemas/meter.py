@@ -149,12 +149,12 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]
 
     def to_json(self) -> bytes:
-        """The JSON body of this meter, indented, as the lake stores it."""
+        """Return the JSON body of this meter, indented, as the lake stores it."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
 def parse_meter(body: bytes, where: str) -> Meter:
-    """Give the meter that a JSON body defines: trimmed, defaults filled in.
+    """Return the meter that a JSON body defines: trimmed, defaults filled in.
 
     Raises BadInputError naming `where` and the field, what was expected and what was found.
     """
@@ -192,7 +192,7 @@ def parse_meter(body: bytes, where: str) -> Meter:
 
 
 def check_meter(meter: Meter, where: str) -> None:
-    """Hold a definition to its rules. Raises BadInputError naming `where`, what was expected and what was found."""
+    """Check a definition. Raises BadInputError naming `where`, what was expected and what was found."""
     _check_texts(meter, where)
     _check_retention(meter.event_retention_days, where)
     _check_dimensions(meter, where)
@@ -225,7 +225,7 @@ def check_change(old: Meter, new: Meter) -> None:
 
 
 def encode_name(name: str) -> str:
-    """The meter's name as a part of a path: percent-encoded as Hive and Spark do; `unquote` decodes it.
+    """Return the meter's name as a part of a path: percent-encoded as Hive and Spark do; `unquote` decodes it.
 
     Encoded are the ASCII characters that Hive's `FileUtils.escapePathName` lists, and a leading dot, which
     would hide the file. Spaces and Unicode stay as they are.

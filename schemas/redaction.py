@@ -18,7 +18,7 @@ _MIN_SECRET_CHARS = 8
 
 
 def redacted(text: str) -> str:
-    """The text without credentials in URLs, and without the values of environment variables that are secrets by name."""
+    """Return the text without credentials in URLs, and without the values of environment variables that are secrets by name."""
     if "://" in text:
         text = _SIGNED.sub(rf"\1{STRUCK}", _USER.sub(f"{STRUCK}@", text))
     for name, value in os.environ.items():

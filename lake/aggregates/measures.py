@@ -20,7 +20,7 @@ _ANY_ENDS = Moments()
 
 
 def measure(events: pl.LazyFrame, keys: Sequence[str], ends: Ends = _ANY_ENDS) -> pl.LazyFrame:
-    """Measures of events by `keys`: the keys, then every measure but `quantity`. Row order is not defined.
+    """Return measures of events by `keys`: the keys, then every measure but `quantity`. Row order is not defined.
 
     With `ends` that suit the events it takes less time, and gives the same. A sum is an exact decimal, or null where
     it has more than 38 digits.
@@ -31,7 +31,7 @@ def measure(events: pl.LazyFrame, keys: Sequence[str], ends: Ends = _ANY_ENDS) -
 def merge(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFrame:
     """Merge aggregate rows of any dates into one row by `keys`, exactly as if measured from their events.
 
-    Gives the keys, the columns of `more` (further aggregations over the merged rows), then every measure but
+    Returns the keys, the columns of `more` (further aggregations over the merged rows), then every measure but
     `quantity`. Row order is not defined.
     """
     kept = rows.with_columns(_ANY_ENDS.kept(*OF_ROWS))
@@ -44,7 +44,7 @@ def merge_events(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.
 
 
 def partial(events: pl.LazyFrame, keys: Sequence[str], ends: Ends, sums: Sums = EXACT) -> pl.LazyFrame:
-    """Events grouped by `keys`, as `merge_partial` takes them and `told` tells them. `sums` are to suit the events."""
+    """Return events grouped by `keys`, as `merge_partial` takes them and `told` tells them. `sums` are to suit the events."""
     quantity = pl.col("quantity")
     measures = [
         pl.len().cast(pl.Int64).alias("events"),
@@ -58,7 +58,7 @@ def partial(events: pl.LazyFrame, keys: Sequence[str], ends: Ends, sums: Sums = 
 def merge_partial(
     rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr, ends: Ends, sums: Sums = EXACT
 ) -> pl.LazyFrame:
-    """Rows of `partial` merged into one by `keys`; `more` as for `merge`, `sums` to suit the events of all rows."""
+    """Return rows of `partial` merged into one by `keys`; `more` as for `merge`, `sums` to suit the events of all rows."""
     measures = [
         sums.counts("events"),
         sums.quantities("quantity_sum"),
@@ -69,7 +69,7 @@ def merge_partial(
 
 
 def told(rows: pl.LazyFrame, ends: Ends) -> pl.LazyFrame:
-    """The measures that rows of `partial` stand for, but `quantity`, after what else the rows have."""
+    """Return the measures that rows of `partial` stand for, but `quantity`, after what else the rows have."""
     said = rows.with_columns(ends.told())
     kept = [*MEASURES, *(expression.meta.output_name() for expression in ends.merged())]
     others = [name for name in rows.collect_schema().names() if name not in kept]
@@ -115,7 +115,7 @@ def rate_parts(length: dt.timedelta | pl.Expr) -> tuple[pl.Expr, pl.Expr]:
 
 
 def with_quantity(rows: pl.LazyFrame, meter: Meter, length: dt.timedelta = DAY) -> pl.LazyFrame:
-    """Put `quantity` before the other measures."""
+    """Return the rows with `quantity` before the other measures."""
     names = rows.collect_schema().names()
     others = [name for name in MEASURES if name != "quantity"]
     keys = [name for name in names if name not in MEASURES]
@@ -123,7 +123,7 @@ def with_quantity(rows: pl.LazyFrame, meter: Meter, length: dt.timedelta = DAY) 
 
 
 def dimension_text(meter: Meter, name: str) -> pl.Expr:
-    """A dimension's value as the text of `usage_by_dimension`: 1 not 1.0, true not True; null stays null."""
+    """Return a dimension's value as the text of `usage_by_dimension`: 1 not 1.0, true not True; null stays null."""
     text = pl.col(name).cast(pl.String)
     number = meter.dimension_dtypes[name] == pl.Float64()
     return text.str.strip_suffix(".0") if number else text

@@ -20,7 +20,7 @@ ZSTD_LEVEL = 1
 def publish_partition(
     storage: Storage, meter: str, date: dt.date, tables: Mapping[str, pl.DataFrame], record: PartitionState
 ) -> int:
-    """Replace the partition's rows in all tables; gives the bytes written. Rows are written in their order."""
+    """Replace the partition's rows in all tables; return the bytes written. Rows are written in their order."""
     stored = msgspec.json.encode(record).decode()
     size_bytes = 0
     for table in PUBLISH_ORDER:
@@ -33,7 +33,7 @@ def publish_partition(
 
 
 def table_checksums(tables: Mapping[str, pl.DataFrame]) -> dict[str, str]:
-    """The checksum of each table's rows, as a record holds them."""
+    """Return the checksum of each table's rows, as a record holds them."""
     return {table: rows_checksum(tables[table]) for table in sorted(tables)}
 
 
@@ -44,20 +44,20 @@ def withdraw_partition(storage: Storage, meter: str, date: dt.date) -> None:
 
 
 def read_partition(storage: Storage, meter: str, date: dt.date) -> dict[str, pl.DataFrame]:
-    """The partition's rows in all tables that have a file for it."""
+    """Return the partition's rows in all tables that have a file for it."""
     files = published_files(storage, meter, date)
     return {table: storage.scan([file]).collect() for table, file in files.items()}
 
 
 def read_records(storage: Storage, meter: str, date: dt.date) -> list[str]:
-    """The fingerprint in the record of each of the partition's three files; empty text where there is none."""
+    """Return the fingerprint in the record of each of the partition's three files; empty text where there is none."""
     files = published_files(storage, meter, date)
     records = [read_record(storage, files[table]) if table in files else None for table in PUBLISH_ORDER]
     return [record.fingerprint if record else "" for record in records]
 
 
 def published_files(storage: Storage, meter: str, date: dt.date) -> dict[str, StoredFile]:
-    """The partition's file in each table that has one."""
+    """Return the partition's file in each table that has one."""
     found = {}
     for table in PUBLISH_ORDER:
         for file in storage.list(paths.aggregates(table, meter, date)):

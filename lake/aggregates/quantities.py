@@ -32,7 +32,7 @@ def quantities(
 
 
 def _unique(usage: pl.LazyFrame, field: str, keys: Sequence[str], group: Merge) -> pl.LazyFrame:
-    """The keys, the measures that `group` merges, and the number of distinct values as `quantity`."""
+    """Return the keys, the measures that `group` merges, and the number of distinct values as `quantity`."""
     counted = count_distinct(by_value(usage, field, keys, group), keys, group)
     return counted.with_columns(pl.col(COUNT).cast(QUANTITY).alias("quantity"))
 

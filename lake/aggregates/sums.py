@@ -34,7 +34,7 @@ class Totals(NamedTuple):
 
 
 def exact_sum(column: str) -> pl.Expr:
-    """The sum of a column of quantities as decimal(38, 9), by group or of all; null if it has more than 38 digits.
+    """Return the sum of a column of quantities as decimal(38, 9), by group or of all; null if it has more than 38 digits.
 
     Null too if one of the quantities is, which then is such a sum itself. The same on every engine.
     """
@@ -48,13 +48,13 @@ def exact_sum(column: str) -> pl.Expr:
 
 
 def exact_count(column: str) -> pl.Expr:
-    """The sum of a column of counts as a bigint; null if it has more than 63 bits, or one of the counts is null."""
+    """Return the sum of a column of counts as a bigint; null if it has more than 63 bits, or one of the counts is null."""
     total = pl.col(column).cast(pl.Int128).fill_null(_wide(_HIGH)).sum()
     return total.cast(pl.Int64, strict=False).alias(column)
 
 
 def small_count(column: str) -> pl.Expr:
-    """The sum of a column of counts as a bigint, by group or of all; null from 2^53 on, or if one of the counts is null.
+    """Return the sum of a column of counts as a bigint, by group or of all; null from 2^53 on, or if one of the counts is null.
 
     Where `exact_count` is needed for more, this one takes less time.
     """
@@ -84,7 +84,7 @@ def sums_of(rows: int, largest: int | None) -> Sums:
 
 
 def exact_totals(rows: pl.LazyFrame, columns: Iterable[str]) -> Totals:
-    """The number of rows, and the sums of columns of quantities, counts or their text, of any size; null counts as 0."""
+    """Return the number of rows, and the sums of columns of quantities, counts or their text, of any size; null counts as 0."""
     names = list(columns)
     numbers = rows.with_columns(pl.col(name).cast(QUANTITY).fill_null(0) for name in names)
     found = numbers.select(pl.len().alias("#rows"), *map(exact_sum, names)).collect(engine="streaming")
@@ -94,19 +94,19 @@ def exact_totals(rows: pl.LazyFrame, columns: Iterable[str]) -> Totals:
 
 
 def has_no_sum(columns: Iterable[str]) -> pl.Expr:
-    """Whether one of these columns of sums is missing in a row, since it is too large."""
+    """Return whether one of these columns of sums is missing in a row, since it is too large."""
     return pl.any_horizontal(pl.col(name).is_null() for name in columns)
 
 
 def lacks_quantity() -> pl.Expr:
-    """Whether a row has no number, since a sum is too large: its quantity, or a sum of its events if it has any."""
+    """Return whether a row has no number, since a sum is too large: its quantity, or a sum of its events if it has any."""
     return has_no_sum(["quantity", "events"]) | ((pl.col("events") != 0) & has_no_sum(SUMS))
 
 
 def check_sums(
     rows: pl.DataFrame, where: str, keys: Sequence[str], lacking: pl.Expr | None = None
 ) -> pl.DataFrame:
-    """The rows. Raises SumTooLargeError if one is `lacking` a sum (default of `SUMS`), naming `where` and its keys."""
+    """Return the rows. Raises SumTooLargeError if one is `lacking` a sum (default of `SUMS`), naming `where` and its keys."""
     found = rows.filter(has_no_sum(SUMS) if lacking is None else lacking)
     if found.height:
         raise sum_too_large(where, found.select(keys).head(_MAX_NAMED).to_dicts(), found.height)
@@ -116,7 +116,7 @@ def check_sums(
 def sum_too_large(
     where: str, groups: Sequence[Mapping[str, Any]], count: int | None = None
 ) -> SumTooLargeError:
-    """The error of groups that have no sum; `count` is how many there are, if more than are named."""
+    """Return the error of groups that have no sum; `count` is how many there are, if more than are named."""
     named = "; ".join(filter(None, map(_group, groups[:_MAX_NAMED])))
     more = (count or len(groups)) - _MAX_NAMED
     return SumTooLargeError(
@@ -130,7 +130,7 @@ def sum_too_large(
 
 
 def _sums_of_any_size(numbers: pl.LazyFrame, names: Sequence[str]) -> dict[str, Decimal]:
-    """The sums of quantities added up in two parts, each so small that its sum fits 128 bits."""
+    """Return the sums of quantities added up in two parts, each so small that its sum fits 128 bits."""
     if not names:
         return {}
     parts = []

@@ -41,7 +41,7 @@ def find_losers(  # noqa: PLR0913, PLR0917 - where copies may lie has this many 
     index: KeyIndex,
     keep: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """The losing copies of every key that occurs in a partition of `focus`, wherever they lie.
+    """Return the losing copies of every key that occurs in a partition of `focus`, wherever they lie.
 
     Compares key hashes first, then reads only the partitions that hold a repeated hash. `settled` are the
     winners of sealed partitions, from `settled_winners`; `index` is of `partitions`. Columns as of
@@ -58,7 +58,7 @@ def find_losers(  # noqa: PLR0913, PLR0917 - where copies may lie has this many 
 
 
 def settled_winners(storage: Storage, meter: Meter, sealed: set[dt.date]) -> pl.DataFrame:
-    """The winners of sealed partitions that still have copies in open ones, as events with date and row 0.
+    """Return the winners of sealed partitions that still have copies in open ones, as events with date and row 0.
 
     Files of partitions that are not sealed yet are left by an interrupted run, and do not count. Raises
     BrokenLakeError if one is damaged: copies of its winners would count again without it.
@@ -101,7 +101,7 @@ def _broken_settled(file: StoredFile, found: str) -> BrokenLakeError:
 def _candidates(
     index: KeyIndex, settled: pl.DataFrame, near: set[dt.date], far: set[dt.date]
 ) -> dict[dt.date, pl.Series]:
-    """By date, the sorted hashes there of keys that may have copies, at least one of them near; dates that hold any."""
+    """Return the sorted hashes, by date, of keys that may have duplicates, at least one of them in `near`."""
     sealed = settled.select(key_hash())[HASH].unique()
     found = [pl.Series(_FOUND, dtype=pl.UInt64)]
     for within in _ranges(index.rows(near) // KEYS_AT_ONCE + 1):
@@ -122,14 +122,14 @@ def _candidates(
 
 
 def _found(keys: pl.LazyFrame) -> pl.Series:
-    """Hashes with their dates, packed."""
+    """Return hashes with their dates, packed."""
     ordinal = (pl.col(DATE).cast(pl.Int32) + _EPOCH).cast(pl.UInt64)
     packed = keys.select((pl.col(HASH) * 2**_DATE_BITS + ordinal).alias(_FOUND))
     return packed.collect(engine="streaming")[_FOUND]
 
 
 def _repeated(found: pl.Series) -> pl.Series:
-    """Of sorted hashes with their dates those whose hash occurs more than once."""
+    """Return those of sorted, packed hashes whose hash occurs more than once."""
     # Where the hash is the same, the numbers are close; to look at the hashes of these alone takes half the time.
     step = found - found.shift(1)
     near_others = found.filter(
@@ -160,7 +160,7 @@ def _copies(
 
 
 def _spill(storage: Storage, rows: pl.DataFrame, parts: int, left: ExitStack) -> Path:
-    """Put rows into a temporary file, a row group for each part."""
+    """Write rows to a temporary file, about one row group for each part, and return its path."""
     local = storage.scratch(".parquet")
     left.callback(local.unlink, missing_ok=True)
     by_part = rows.with_columns((pl.col(HASH) % parts).alias(_RANGE)).sort(_RANGE)
@@ -177,7 +177,7 @@ def _matching(partition: Partition, candidates: pl.Series) -> pl.DataFrame:
 
 
 def _ranges(parts: int) -> list[pl.Expr]:
-    """Conditions that cut the hashes into so many ranges."""
+    """Return one condition for each of `parts` ranges of the hashes."""
     bounds = [number * 2**HASH_BITS // parts for number in range(parts + 1)]
     if parts == 1:
         return [pl.lit(value=True)]

@@ -70,7 +70,7 @@ class KeyIndex:
         self._choose()
 
     def keys(self, dates: Iterable[dt.date] | None = None) -> pl.LazyFrame:
-        """`date` and `key_hash` of every key in the partitions of these dates, of valid rows or not."""
+        """Return `date` and `key_hash` of every key in the partitions of these dates, of valid rows or not."""
         wanted = set(self._partitions if dates is None else dates)
         frames = [pl.LazyFrame(schema=KEYS)]
         for segment, live in self._live:
@@ -83,20 +83,20 @@ class KeyIndex:
         return pl.concat(frames)
 
     def rows(self, dates: Iterable[dt.date]) -> int:
-        """How many keys the partitions of these dates have; about, where no segment holds their files."""
+        """Return how many keys the partitions of these dates have; about, where no segment holds their files."""
         wanted = set(dates)
         known = sum(_rows(segment, live & wanted) for segment, live in self._live)
         return known + _estimate(self._missing[date] for date in wanted & self._missing.keys())
 
     def dates_with(self, hashes: pl.Series, dates: Iterable[dt.date]) -> set[dt.date]:
-        """Those of the dates whose keys include one of these hashes."""
+        """Return those of the dates whose keys include one of these hashes."""
         if hashes.is_empty():
             return set()
         found = self.keys(dates).filter(pl.col(HASH).is_in(hashes.implode())).select(pl.col(DATE).unique())
         return set(found.collect(engine="streaming")[DATE])
 
     def before(self, date: dt.date, record: PartitionState) -> pl.Series | None:
-        """The hashes of the keys that the partition held as of its record, and maybe of more; None if not known."""
+        """Return the hashes of the keys that the partition held as of its record, and maybe of more; None if not known."""
         known = {file_fingerprint(name, identity) for name, identity in record.files.items()}
         there = [each for each in self._segments if date in each.dates and each.dates[date].files & known]
         if not known <= {file for each in there for file in each.dates[date].files}:
@@ -155,7 +155,7 @@ class KeyIndex:
         return chosen
 
     def _write(self, merged: list[tuple[Segment, set[dt.date]]]) -> Segment:
-        """Write a segment date by date, so that never more than two dates are in memory."""
+        """Write and return a segment, date by date, so that never more than two dates are in memory."""
         # A run that finds no new file does without.
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -188,7 +188,7 @@ class KeyIndex:
     def _sorted(
         self, date: dt.date, merged: list[tuple[Segment, set[dt.date]]]
     ) -> tuple[pl.Series, frozenset[str]]:
-        """A date's hashes for a new segment, from merged ones and its own files, and the files that they are of."""
+        """Return a date's hashes for a new segment, from merged ones and its own files, and the files that they are of."""
         parts = [(segment, segment.dates[date]) for segment, live in merged if date in live]
         frames = [self._scan(segment).filter(pl.col(DATE) == date) for segment, _ in parts]
         files = frozenset(file for _, part in parts for file in part.files)
@@ -202,12 +202,12 @@ class KeyIndex:
 
 
 def hashes(partition: Partition) -> pl.Series:
-    """The hashes of all keys in the partition, in valid rows or not, from its events."""
+    """Return the hashes of all keys in the partition, in valid rows or not, from its events."""
     return _keys_of(partition).select(HASH).collect(engine="streaming")[HASH]
 
 
 def file_fingerprint(name: str, identity: str) -> str:
-    """An event file as the index names it."""
+    """Return an event file as the index names it."""
     return fingerprint({name: identity})
 
 
@@ -223,7 +223,7 @@ def _open_segments(storage: Storage, files: Iterable[StoredFile]) -> list[Segmen
 
 
 def _decoded(storage: Storage, file: StoredFile) -> dict[dt.date, Held] | None:
-    """What a segment holds; None if it is damaged, so that its files are indexed anew."""
+    """Return what a segment holds; None if it is damaged, so that its files are indexed anew."""
     try:
         body = storage.metadata(file).get(METADATA_KEY, "")
         return decode(body, dict[dt.date, Held], "not a segment of the key index", where=file.path)

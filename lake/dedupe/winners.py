@@ -19,13 +19,16 @@ WINNER = ("subject", "quantity", "timestamp", DATE)
 
 
 def key_hash(key: pl.Expr | None = None) -> pl.Expr:
-    """The hash of the key, or of text that is one once trimmed. It is the same in every process of one Polars version, and differs between versions."""
+    """Return the hash of a key as a `UInt64` of `HASH_BITS` bits; null for no key.
+
+    It is the same in every process of one Polars version, and differs between versions.
+    """
     whole = (pl.col("idempotency_key") if key is None else key).hash()
     return whole.and_(pl.lit(2**HASH_BITS - 1, pl.UInt64)).alias(HASH)
 
 
 def losers(copies: pl.DataFrame, meter: Meter) -> pl.DataFrame:
-    """The copies that do not count: of each key all but the winner.
+    """Return the copies that do not count: of each key all but the winner.
 
     `copies` are events with `date`, `row` and `settled`, of whole keys: of a key that is there, every copy.
     The winner is the smallest (received_at, timestamp, quantity, subject, dimensions in declared order), null

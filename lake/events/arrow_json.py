@@ -29,7 +29,7 @@ def as_json(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
 
 
 def has_json(dtype: pa.DataType) -> bool:
-    """Whether values of this type have a JSON: all that Parquet has, but for structs with two fields of one name."""
+    """Return whether values of this type have a JSON: all that Parquet has, but for structs with two fields of one name."""
     if isinstance(dtype, pa.BaseExtensionType):
         return has_json(dtype.storage_type)
     if types.is_struct(dtype):

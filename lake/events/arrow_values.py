@@ -42,30 +42,30 @@ def to_frame(batch: pa.RecordBatch) -> pl.DataFrame:
 
 
 def is_text(dtype: pa.DataType) -> bool:
-    """Whether a type is text, however it is encoded; a column without a single value may be text."""
+    """Return whether a type is text, however it is encoded; a column without a single value may be text."""
     value = dtype.value_type if types.is_dictionary(dtype) else dtype
     plain = types.is_string(value) or types.is_large_string(value) or types.is_string_view(value)
     return bool(plain or types.is_null(value))
 
 
 def is_number(dtype: pa.DataType) -> bool:
-    """Whether a type is one of the numbers that are read exactly."""
+    """Return whether a type is one of the numbers that are read exactly."""
     narrow = types.is_decimal(dtype) and not types.is_decimal256(dtype)
     return bool(types.is_integer(dtype) or types.is_floating(dtype) or narrow or types.is_null(dtype))
 
 
 def is_uuid(dtype: pa.DataType) -> bool:
-    """Whether a type is Parquet's UUID."""
+    """Return whether a type is Parquet's UUID."""
     return _is_extension(dtype, "arrow.uuid")
 
 
 def is_json(dtype: pa.DataType) -> bool:
-    """Whether a type is Parquet's JSON."""
+    """Return whether a type is Parquet's JSON."""
     return _is_extension(dtype, "arrow.json")
 
 
 def is_list(dtype: pa.DataType) -> bool:
-    """Whether a type is a list of whatever layout."""
+    """Return whether a type is a list of whatever layout."""
     sized = types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype)
     return bool(sized or types.is_list_view(dtype) or types.is_large_list_view(dtype))
 
@@ -118,7 +118,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _plain_type(dtype: pa.DataType) -> pa.DataType:
-    """The type by which Polars takes a column: it knows neither all zones and units nor all nested types."""
+    """Return the type by which Polars takes a column: it knows neither all zones and units nor all nested types."""
     if types.is_timestamp(dtype):
         return pa.int64()
     if types.is_decimal256(dtype):
@@ -145,7 +145,7 @@ def _is_extension(dtype: pa.DataType, name: str) -> bool:
 
 
 def _numeric(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
-    """The texts that are numbers; null for others."""
+    """Return the texts that are numbers; null for others."""
     text = as_number_text(value, dtype)
     if not is_text(dtype):
         return text
@@ -155,7 +155,7 @@ def _numeric(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
 
 
 def _half_texts(halves: pl.Series) -> pl.Series:
-    """The shortest decimal text that names each half float: Polars writes that of the float of 32 bits."""
+    """Return the shortest decimal text that names each half float: Polars writes that of the float of 32 bits."""
     wide = halves.cast(pl.Float64)
     distinct = wide.unique().drop_nulls()
     texts = pl.Series([_shortest(value) for value in distinct], dtype=pl.String)

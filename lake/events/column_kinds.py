@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
 
 def is_own_text(dtype: pa.DataType) -> bool:
-    """Whether a type is text as the lake's own files have it."""
+    """Return whether a type is text as the lake's own files have it."""
     return bool(types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype))
 
 

@@ -29,7 +29,7 @@ Rejected = dict[dt.date, dict[str, dict[str, str]]]
 def admit(
     storage: Storage, meter: Meter, listing: Mapping[dt.date, Sequence[StoredFile]], state: MeterState
 ) -> tuple[dict[dt.date, Partition], Rejected]:
-    """The open partitions with the files that can be read, by date, and what is wrong with the others.
+    """Return the open partitions with the files that can be read, by date, and what is wrong with the others.
 
     Reads the footers of files that the state does not know; of known files it believes the state. A file that is gone
     when it is to be read, or was replaced and can't be read, is in neither.
@@ -53,7 +53,7 @@ def admit(
 def reject_unreadable(partitions: dict[dt.date, Partition], rejected: Rejected, dates: set[dt.date]) -> bool:
     """Read every row of these dates' files, and move those that can't be read from the one to the other.
 
-    For files with a whole footer and a broken page. Gives whether there were any.
+    For files with a whole footer and a broken page. Returns whether there were any.
     """
     before = sum(len(bad) for bad in rejected.values())
     for date in dates & partitions.keys():

@@ -53,7 +53,7 @@ class Standing(NamedTuple):
 
 
 def list_events(storage: Storage, meter: str, state: MeterState) -> Standing:
-    """The event files of a meter. Raises FilesChangedError if they change faster than they can be listed."""
+    """Return the event files of a meter. Raises FilesChangedError if they change faster than they can be listed."""
     for _ in range(1, ATTEMPTS):
         with suppress(FilesChangedError):
             return standing(storage, storage.list(paths.events(meter)), state)
@@ -61,7 +61,7 @@ def list_events(storage: Storage, meter: str, state: MeterState) -> Standing:
 
 
 def standing(storage: Storage, listed: Iterable[StoredFile], state: MeterState) -> Standing:
-    """Which of the listed files of one meter count.
+    """Return which of the listed files of one meter count.
 
     The footers of compacted files are read only where the files of a date are not those of its record: there is
     nothing to pass over where all are counted. A damaged one is among the strays, as is a file that came back. Raises
@@ -93,17 +93,17 @@ def standing(storage: Storage, listed: Iterable[StoredFile], state: MeterState) 
 
 
 def is_compacted(file: StoredFile) -> bool:
-    """Whether a file is a compacted one, by its name."""
+    """Return whether a file is a compacted one, by its name."""
     return bool(_NAME.fullmatch(file_name(file)))
 
 
 def compacted_name(replaces: Mapping[str, str]) -> str:
-    """The name of the file that stands for these."""
+    """Return the name of the file that stands for these."""
     return f"{paths.COMPACTED}{fingerprint(replaces)}.parquet"
 
 
 def compacted(storage: Storage, file: StoredFile) -> Compacted:
-    """What a compacted file says of itself. Raises BadInputError if it is damaged, FilesChangedError if it is gone."""
+    """Return what a compacted file says of itself. Raises BadInputError if it is damaged, FilesChangedError if it is gone."""
     found = "other files than its name tells of"
     try:
         record = storage.metadata(file).get(METADATA_KEY, "")
@@ -132,7 +132,7 @@ def compacted(storage: Storage, file: StoredFile) -> Compacted:
 
 
 def remove_replaced(storage: Storage, replaced: Mapping[StoredFile, dt.datetime], now: dt.datetime) -> int:
-    """Remove the files that were replaced long enough ago for no reader to miss them; gives their bytes."""
+    """Remove the files that were replaced longer ago than any reader reads on; return their size in bytes."""
     gone = [file for file, since in replaced.items() if since + GRACE <= now and not file.linked]
     storage.delete_all(file.path for file in gone)
     return sum(file.size_bytes for file in gone)

@@ -75,7 +75,7 @@ def read_batches(
 
 
 def _opened(source: Path | BinaryIO) -> pq.ParquetFile:
-    """A Parquet file of which no more is read at once than is decoded."""
+    """Return a Parquet file of which no more is read at once than is decoded."""
     # INT96 reaches further than nanoseconds, which would wrap.
     options: dict[str, Any] = {"coerce_int96_timestamp_unit": "us", "schema_depth_limit": MAX_DEPTH}
     return pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BYTES, **options)
@@ -84,7 +84,7 @@ def _opened(source: Path | BinaryIO) -> pq.ParquetFile:
 def _rows_at_once(
     metadata: pq.FileMetaData, source: BinaryIO, group: int, columns: Sequence[str] | None
 ) -> int:
-    """How many rows of a row group may be decoded at once. Raises ValueError if not even one."""
+    """Return how many rows of a row group may be decoded at once. Raises ValueError if not even one."""
     sizes = list(column_sizes(metadata, source, group, columns))
     row_bytes = sum(size.row_bytes for size in sizes)
     limits = {
@@ -106,7 +106,7 @@ _TOO_LARGE = {
 
 
 def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch without dictionaries, of which the values may be longer than one thinks. Raises ValueError if so."""
+    """Return the batch without dictionaries, of which the values may be longer than one thinks. Raises ValueError if so."""
     columns = [
         column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         for column in batch.columns

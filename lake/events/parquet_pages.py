@@ -149,7 +149,7 @@ def _page(fields: dict[int, Any], position: int, start: int) -> _Page:
 
 
 def _longest(source: BinaryIO, page: _Page, compression: str) -> int:
-    """The length of the longest text in a dictionary; of one that can't be looked into, its own."""
+    """Return the length of the longest text in a dictionary; of one that can't be looked into, its own."""
     codec = _CODECS.get(compression)
     if page.uncompressed_bytes > _MAX_DICTIONARY_BYTES or not (codec or compression == "UNCOMPRESSED"):
         return page.uncompressed_bytes
@@ -166,7 +166,7 @@ def _longest(source: BinaryIO, page: _Page, compression: str) -> int:
 
 
 def _struct(body: bytes, position: int) -> tuple[dict[int, Any], int]:
-    """A struct of compact Thrift, its fields by number, and where it ends. Raises IndexError where the bytes end."""
+    """Return a struct of compact Thrift, its fields by number, and where it ends. Raises IndexError where the bytes end."""
     fields: dict[int, Any] = {}
     number = 0
     while (head := body[position]) != 0:

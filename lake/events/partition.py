@@ -47,11 +47,11 @@ class Partition:
         return {_file_name(file): file.identity for file in self.files}
 
     def only(self, files: Iterable[StoredFile]) -> Partition:
-        """The same partition with some of its files."""
+        """Return the same partition with some of its files."""
         return dataclasses.replace(self, files=tuple(files))
 
     def rows(self, where: pl.Expr | None = None) -> pl.LazyFrame:
-        """Every row, valid or not: the event columns, trimmed, and `row`, its position in the partition.
+        """Return every row, valid or not: the event columns, trimmed, and `row`, its position in the partition.
 
         `where` is a condition on columns as they lie in the files; where few rows meet it, little else is read.
         """
@@ -60,12 +60,12 @@ class Partition:
         return chosen.with_columns(*normalised(self.meter))
 
     def as_given(self) -> pl.LazyFrame:
-        """The columns of `rows`, and `#given`: the quantity as it is written, of whatever type."""
+        """Return the columns of `rows`, and `#given`: the quantity as it is written, of whatever type."""
         given = pl.coalesce(GIVEN, pl.col("quantity").cast(pl.String)).alias(GIVEN)
         return self._stored().with_columns(*normalised(self.meter), given)
 
     def keys(self) -> pl.LazyFrame:
-        """The trimmed idempotency keys of all rows that have one, valid or not."""
+        """Return the trimmed idempotency keys of all rows that have one, valid or not."""
         if not self.files:
             return pl.LazyFrame(schema={"idempotency_key": pl.String()})
         key = pl.col("idempotency_key")
@@ -78,7 +78,7 @@ class Partition:
         return pl.concat([rows.select(key.str.strip_chars()) for rows in runs]).filter(key != "")
 
     def coded(self) -> pl.LazyFrame:
-        """What is measured of every row, valid or not, and `row`: keys, quantity and times.
+        """Return what is measured of every row, valid or not, and `row`: keys, quantity and times.
 
         Text of a key is Categorical: read, grouped and kept at the price of small numbers. The subject is as it lies
         in the file: where it is to be trimmed it breaks the rule of a subject, and to look at each one is enough.
@@ -95,11 +95,11 @@ class Partition:
         return rows.select(ROW, *coded, "quantity", "timestamp", "received_at")
 
     def valid(self, where: pl.Expr | None = None) -> pl.LazyFrame:
-        """The rows that keep every rule of an event, with `row`; `where` as for `rows`."""
+        """Return the rows that keep every rule of an event, with `row`; `where` as for `rows`."""
         return self.rows(where).filter(keeps(self._rules))
 
     def invalid(self) -> pl.LazyFrame:
-        """The rows that break a rule, with `row`, `reason`, `detail` and `#given`, the quantity as it is written."""
+        """Return the rows that break a rule, with `row`, `reason`, `detail` and `#given`, the quantity as it is written."""
         rules = [
             rule._replace(found=pl.col(GIVEN)) if rule.reason == "quantity_invalid" else rule
             for rule in self._rules
@@ -108,7 +108,7 @@ class Partition:
         return rows.filter(pl.col("reason").is_not_null())
 
     def _stored(self) -> pl.LazyFrame:
-        """Every row as it lies in the files, `row`, and `#given`, where the quantity was not of the lake's type."""
+        """Return every row as it lies in the files, `row`, and `#given`, where the quantity was not of the lake's type."""
         columns = event_columns(self.meter)
         given = pl.lit(None, pl.String).alias(GIVEN)
         if not self.files:
@@ -145,13 +145,13 @@ class Partition:
 
 
 def fingerprint(identities: Mapping[str, str], *more: str) -> str:
-    """Sixteen hex digits that change whenever one of these files does, or one of the further texts."""
+    """Return sixteen hex digits that change whenever one of these files does, or one of the further texts."""
     said = [*more, *(f"{name}|{identity}" for name, identity in sorted(identities.items()))]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
 
 
 def optional_columns(meter: Meter) -> set[str]:
-    """Columns that a producer may leave out of a file; they read as null."""
+    """Return columns that a producer may leave out of a file; they read as null."""
     quantity = set() if meter.needs_quantity else {"quantity"}
     return {"metadata", *quantity, *(d.name for d in meter.dimensions if not d.needs_value)}
 

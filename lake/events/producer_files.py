@@ -156,7 +156,7 @@ def _column_error(schema: pa.Schema, name: str, columns: Columns, file: StoredFi
 
 
 def _is_own(schema: pa.Schema, columns: Columns) -> bool:
-    """Whether these columns have the lake's own types, and no other column one that Polars might fail on."""
+    """Return whether these columns have the lake's own types, and no other column one that Polars might fail on."""
     plain = (
         _kind(field.name, columns).own(field.type) if field.name in columns else _is_plain(field.type)
         for field in schema
@@ -165,7 +165,7 @@ def _is_own(schema: pa.Schema, columns: Columns) -> bool:
 
 
 def _is_plain(dtype: pa.DataType) -> bool:
-    """Whether a type is one of those that every reader of Parquet knows."""
+    """Return whether a type is one of those that every reader of Parquet knows."""
     if types.is_struct(dtype):
         return all(_is_plain(field.type) for field in dtype)
     if types.is_list(dtype) or types.is_large_list(dtype):

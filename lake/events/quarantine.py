@@ -19,7 +19,7 @@ from schemas.fields import GIVEN
 def quarantine_rows(
     partition: Partition, file: StoredFile, rows: pl.LazyFrame, now: dt.datetime
 ) -> dict[str, int]:
-    """Keep rows of a producer's file that can't count, once; gives how many by reason.
+    """Quarantine the invalid rows of a producer's file, once; return how many by reason.
 
     `rows` are those of `Partition.as_given`, with `reason` and `detail`. Asked again for the same file, nothing is added and an
     empty dict is given.
@@ -74,7 +74,7 @@ def requarantine_rows(
 
 
 def _name(path: str, identity: str) -> str:
-    """The name of the file in quarantine that has the rejected rows of a producer's file."""
+    """Return the name of the file in quarantine that has the rejected rows of a producer's file."""
     return f"producer-{fingerprint({path: identity})}.parquet"
 
 

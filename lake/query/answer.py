@@ -48,7 +48,7 @@ class Explanation(NamedTuple):
 
 
 def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl.LazyFrame:
-    """The rows that answer a question.
+    """Return the rows that answer a question.
 
     `bucket_start` and `bucket_end`, the fields of `by`, `quantity` as the meter's aggregation has it, or `distinct`,
     `events`, and the other measures where asked for. With `rolling`, `events` are those of the same days. One row per
@@ -94,7 +94,7 @@ def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl
 
 
 def explain(storage: Storage, meter: Meter, plan: Plan) -> Explanation:
-    """What answers the question, and which of its dates are sealed or out of date. Lists files, and reads none."""
+    """Return what answers the question, and which of its dates are sealed or out of date. Lists files, and reads none."""
     state = load_state(storage, meter.name)
     since, until = plan.dates
     dates = [date for date in state.partitions if since <= date < until]
@@ -125,7 +125,7 @@ def _kept(rows: pl.LazyFrame, plan: Plan) -> pl.LazyFrame:
 
 
 def _shaped(found: Numbers, meter: Meter, question: Question, grid: pl.DataFrame) -> pl.LazyFrame:
-    """From numbers to the answer's rows and columns, and those columns that say which lack a sum."""
+    """Return the answer's rows and columns, and the columns that say which rows lack a sum."""
     by = list(question.by)
     shown = [question.value, "events"]
     more = [name for name in MEASURES if name not in ("quantity", "events")] if question.measures else []
@@ -144,7 +144,7 @@ def _shaped(found: Numbers, meter: Meter, question: Question, grid: pl.DataFrame
 
 
 def _joined(rows: pl.LazyFrame, question: Question, grid: pl.DataFrame) -> pl.LazyFrame:
-    """The rows with the bounds of their buckets; with `fill` a row for every bucket of every group."""
+    """Return the rows with the bounds of their buckets; with `fill` a row for every bucket of every group."""
     if not question.fill:
         return rows.join(grid.lazy(), on=BUCKET, how="inner", nulls_equal=True)
     every = grid.lazy()
@@ -154,7 +154,7 @@ def _joined(rows: pl.LazyFrame, question: Question, grid: pl.DataFrame) -> pl.La
 
 
 def _filled(rows: pl.LazyFrame, meter: Meter, question: Question) -> pl.LazyFrame:
-    """Empty buckets: nothing of what adds up or is counted, and of a gauge what it last said."""
+    """Return the rows with empty buckets filled: 0 of what adds up or is counted, and a gauge's last quantity."""
     by, asked = list(question.by), pl.col(question.value)
     is_level = meter.is_gauge and not question.distinct
     if not is_level or meter.carry_days is not None:
@@ -169,12 +169,12 @@ def _filled(rows: pl.LazyFrame, meter: Meter, question: Question) -> pl.LazyFram
 
 
 def _over(running: pl.Expr, by: list[str]) -> pl.Expr:
-    """A running expression of each group, in order of its buckets."""
+    """Return a running expression of each group, in order of its buckets."""
     return running.over(by, order_by="bucket_start") if by else running
 
 
 def _ranked(totals: pl.LazyFrame, question: Question, top: int) -> pl.LazyFrame:
-    """The groups with the greatest numbers over the whole range, and their rank; ties in order of the fields.
+    """Return the groups with the greatest numbers over the whole range, and their rank; ties in order of the fields.
 
     A group whose sum is too large comes before all others.
     """

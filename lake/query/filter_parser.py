@@ -1,4 +1,4 @@
-r"""The filter language of `query`: a hand-written recursive-descent parser that gives a Polars expression.
+r"""The filter language of `query`: a hand-written recursive-descent parser that returns a Polars expression.
 
     expression = conjunction { "or" conjunction }
     conjunction = condition { "and" condition }
@@ -60,7 +60,7 @@ class _Token(NamedTuple):
 
 
 def parse_filter(text: str, fields: Mapping[str, pl.DataType]) -> Filter:
-    """Give the condition that a text states about these fields.
+    """Return the condition that a text states about these fields.
 
     Raises BadInputError that names the place (characters, from 1), what was expected and what was found: for wrong
     syntax, an unknown field (listing the known ones), or a value of another type than its field.
@@ -80,7 +80,7 @@ class _Parser:
         self._used: set[str] = set()
 
     def parse(self) -> Filter:
-        """The whole text as one condition."""
+        """Return the whole text as one condition."""
         expression = self._expression()
         if self._peek().kind != "end":
             raise self._wrong("and, or, or the end of the filter")
@@ -159,7 +159,7 @@ class _Parser:
         return name
 
     def _value(self, name: str) -> object:
-        """The next token as a value of the field's type."""
+        """Return the next token as a value of the field's type."""
         dtype = self._known[name]
         token = self._peek()
         expected = f"{_KINDS.get(dtype, 'a number')}, as {name} is"
@@ -241,7 +241,7 @@ class _Parser:
 
 
 def _number(text: str, dtype: pl.DataType) -> object:
-    """A number for a column of this type; None where the type can't hold it exactly, or at all."""
+    """Return a number for a column of this type; None where the type can't hold it exactly, or at all."""
     if dtype != QUANTITY:
         number = float(text)
         return number if math.isfinite(number) else None

@@ -50,7 +50,7 @@ class Question:
         return replace(self, top=None, share=False, compare=None, over=None)
 
     def adds_up(self, meter: Meter) -> bool:
-        """Whether groups are parts of a whole, so that one without events has 0; not so for a level of all events."""
+        """Return whether groups are parts of a whole, so that one without events has 0; not so for a level of all events."""
         return self.distinct is not None or not meter.is_gauge or meter.series is not None
 
     @property

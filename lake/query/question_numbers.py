@@ -60,7 +60,7 @@ def numbers(  # noqa: PLR0913, PLR0917 - of one question, taken apart
 
 
 def _amounts(measured: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame) -> Numbers:
-    """What a meter's aggregation makes of the measures of each row."""
+    """Return what a meter's aggregation makes of the measures of each row."""
     lengths = grid.lazy().select(BUCKET, (pl.col("bucket_end") - pl.col("bucket_start")).alias(_LENGTH))
     rows = _with_bucket(measured, question).join(lengths, on=BUCKET, nulls_equal=True)
     totals = merge(measured, question.by)
@@ -78,7 +78,7 @@ def _counts(  # noqa: PLR0913, PLR0917 - of one question, taken apart
     group: Group,
     parts: Mapping[dt.date, pl.LazyFrame],
 ) -> Numbers:
-    """The distinct values of a field, as `COUNT`."""
+    """Return the distinct values of a field, as `COUNT`."""
     again = merge if question.measures else merge_events
     first = again if group is merge else group
     keys, totals = _keys(question), count_values(rows.with_columns(pl.col(field).alias(VALUE)), question.by)
@@ -97,7 +97,7 @@ def _counts(  # noqa: PLR0913, PLR0917 - of one question, taken apart
 
 
 def _windows(values: pl.LazyFrame, question: Question, days: int, grid: pl.DataFrame) -> Numbers:
-    """The distinct values, as `COUNT`, in rolling windows, of rows by value, day and group."""
+    """Return the distinct values, as `COUNT`, in rolling windows, of rows by value, day and group."""
     # Collected once, since both numbers are made of it.
     values = plain(values).select(VALUE, *_keys(question), "events").collect(engine="streaming").lazy()
     first, last = grid[BUCKET][0], grid[BUCKET][-1]
@@ -110,7 +110,7 @@ def _windows(values: pl.LazyFrame, question: Question, days: int, grid: pl.DataF
 def _levels(
     rows: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame, chosen: pl.Expr | None
 ) -> Numbers:
-    """The levels of series, added."""
+    """Return the levels of series, added."""
     whole = replace(question, bucket="none", fill=False)
     range_ = buckets("none", question.since, question.until, question.zone)
     undivided = rows.with_columns(bucket_of_date("none", pl.lit(None)))
@@ -122,7 +122,7 @@ def _levels(
 def _of_usage(
     rows: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame, chosen: pl.Expr | None
 ) -> pl.LazyFrame:
-    """Measures by bucket and group of rows of `usage`, with those of silent series where they count."""
+    """Return measures by bucket and group of rows of `usage`, with those of silent series where they count."""
     silent = _silence(meter, question, grid)
     used = rows if silent else rows.filter(~pl.col(BEFORE))
     return measured_usage(used, meter, [BUCKET, *question.by], chosen=chosen, silent=silent)
@@ -135,12 +135,12 @@ def _silence(meter: Meter, question: Question, grid: pl.DataFrame) -> Silence | 
 
 
 def _keys(question: Question) -> list[str]:
-    """What rows are grouped by: a single bucket needs no key, and takes less time without one."""
+    """Return what rows are grouped by: a single bucket needs no key, and takes less time without one."""
     return [*question.by] if question.bucket == "none" else [BUCKET, *question.by]
 
 
 def _with_bucket(rows: pl.LazyFrame, question: Question) -> pl.LazyFrame:
-    """Rows by `_keys` with the key of their bucket."""
+    """Return rows by `_keys` with the key of their bucket."""
     if question.bucket != "none":
         return rows
     return rows.with_columns(bucket_of_date("none", pl.lit(None)))

@@ -39,7 +39,7 @@ def count_rolling(
 
 
 def _changes(values: pl.LazyFrame, by: Sequence[str], length: dt.timedelta) -> pl.LazyFrame:
-    """By how much the counts of windows differ from those of the day before, for days on which one does.
+    """Return by how much the counts of windows differ from those of the day before, for days on which one does.
 
     From each of its days on, a value counts until its next day or the end of the window, so it counts once however
     many of its days a window has.
@@ -61,7 +61,7 @@ def _changes(values: pl.LazyFrame, by: Sequence[str], length: dt.timedelta) -> p
 
 
 def _levels(changes: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
-    """The counts from each change, on the day `BUCKET`, until the next one, on the day `_END`."""
+    """Return the counts from each change, on the day `BUCKET`, until the next one, on the day `_END`."""
     levels = [pl.col(COUNT, "events").cum_sum(), pl.col(BUCKET).shift(-1).alias(_END)]
     ordered = changes.sort(BUCKET)
     return ordered.with_columns(each.over(by) for each in levels) if by else ordered.with_columns(levels)

@@ -25,7 +25,7 @@ _LENGTHS = {"day": "1d", "week": "1w", "month": "1mo", "quarter": "1q", "year": 
 
 
 def zone_of(name: str) -> dt.tzinfo:
-    """The time zone of an IANA name. Raises BadInputError if there is none."""
+    """Return the time zone of an IANA name. Raises BadInputError if there is none."""
     if name == UTC:
         return dt.UTC
     try:
@@ -54,7 +54,7 @@ def instant(moment: dt.date | dt.datetime, zone: str = UTC) -> dt.datetime:
 
 
 def buckets(size: Size, since: dt.datetime, until: dt.datetime, zone: str) -> pl.DataFrame:
-    """All buckets that overlap since <= time < until: their key, `bucket_start` and `bucket_end`, in order.
+    """Return all buckets that overlap since <= time < until: their key, `bucket_start` and `bucket_end`, in order.
 
     Hours begin at full hours of UTC, longer buckets at midnight in the zone, and weeks on Mondays; they are whole, also
     where the range holds only a part of them. `none` is one bucket: the range. Raises RefusedError for over a million
@@ -109,7 +109,7 @@ def bucket_label(size: Size, start: dt.datetime, zone: dt.tzinfo) -> str:
 
 
 def bucket_of_instant(size: Size, zone: str) -> pl.Expr:
-    """The key of the bucket that a row's `timestamp` lies in."""
+    """Return the key of the bucket that a row's `timestamp` lies in."""
     timestamp = pl.col("timestamp")
     if size == "hour":
         return timestamp.dt.truncate("1h").alias(BUCKET)
@@ -117,7 +117,7 @@ def bucket_of_instant(size: Size, zone: str) -> pl.Expr:
 
 
 def bucket_of_date(size: Size, date: pl.Expr) -> pl.Expr:
-    """The key of the bucket, of a day or longer, that a date of the buckets' zone lies in."""
+    """Return the key of the bucket, of a day or longer, that a date of the buckets' zone lies in."""
     key = pl.lit(None, pl.Date) if size == "none" else date.dt.truncate(_LENGTHS[size])
     return key.alias(BUCKET)
 
@@ -171,7 +171,7 @@ def _next(size: Size, first: dt.date) -> dt.date:
 
 
 def _midnight(date: dt.date, zone: dt.tzinfo) -> dt.datetime:
-    """The instant at which a date begins; where clocks skip midnight, the instant of the skip."""
+    """Return the instant at which a date begins; where clocks skip midnight, the instant of the skip."""
     return dt.datetime.combine(date, dt.time(), zone).astimezone(dt.UTC)
 
 

@@ -42,7 +42,7 @@ def changes(
     meter_version: str,
     earlier_version: str | None = None,
 ) -> dict[dt.date, Change]:
-    """The partitions whose listed files, or whose meter, differ from their record, sorted by date.
+    """Return the partitions whose listed files, or whose meter, differ from their record, sorted by date.
 
     `earlier_version` is the one that earlier programs gave to the same definition.
 
@@ -61,12 +61,12 @@ def changes(
 
 
 def known_files(record: PartitionState) -> dict[str, str]:
-    """The identity of every file a partition's record knows by name, counted or rejected."""
+    """Return the identity of every file a partition's record knows by name, counted or rejected."""
     return record.files | {name: said["identity"] for name, said in record.rejected.items()}
 
 
 def file_name(file: StoredFile) -> str:
-    """The name of a file in its partition's folder."""
+    """Return the name of a file in its partition's folder."""
     return file.path.rsplit("/", 1)[-1]
 
 
@@ -114,7 +114,7 @@ def _change(
 
 
 def _same(listed: Sequence[StoredFile], record: PartitionState, meter_version: str) -> bool:
-    """Whether nothing has happened to an open partition, which is so of nearly all and so is asked first."""
+    """Return whether nothing has happened to an open partition, which is so of nearly all and so is asked first."""
     if record.sealed_at or record.rejected or not listed or record.meter_version != meter_version:
         return False
     if _rejected_by_earlier_rules(record):

@@ -30,7 +30,7 @@ class Lateness(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     counts: dict[Class, Count]
 
     def percentile(self, share: float) -> float:
-        """The seconds that this share of the events took at most: within a tenth, or a second where that is more.
+        """Return the seconds that this share of the events took at most: within a tenth, or a second where that is more.
 
         Exact where all events took the same time.
         """
@@ -44,7 +44,7 @@ class Lateness(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def arrivals(events: pl.LazyFrame) -> pl.LazyFrame:
-    """What `lateness` is made of: events by how many whole seconds they took, with the extremes of each."""
+    """Return what `lateness` is made of: events by how many whole seconds they took, with the extremes of each."""
     late = pl.col("received_at") - pl.col("timestamp")
     # A logarithm of each event would cost more than all the rest.
     counted = events.select(late.alias("late")).group_by(pl.col("late").dt.total_seconds().alias("seconds"))
@@ -56,7 +56,7 @@ def arrivals(events: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def lateness(arrived: pl.DataFrame) -> Lateness | None:
-    """The lateness of events, from their `arrivals`; None if there are none."""
+    """Return the lateness of events, from their `arrivals`; None if there are none."""
     if arrived.is_empty():
         return None
     counts = arrived.group_by(_class(pl.col("seconds")).alias("class")).agg(pl.col("events").sum())
@@ -68,7 +68,7 @@ def lateness(arrived: pl.DataFrame) -> Lateness | None:
 
 
 def merged(parts: Iterable[Lateness]) -> Lateness | None:
-    """The lateness of the events of all parts together; None if there is none."""
+    """Return the lateness of the events of all parts together; None if there is none."""
     held = list(parts)
     if not held:
         return None

@@ -151,12 +151,12 @@ class _Knowing(msgspec.Struct):
 
 
 def load_state(storage: Storage, meter: str) -> MeterState:
-    """The state of a meter, read and told as of `told_state`."""
+    """Return the state of a meter, read and told as of `told_state`."""
     return told_state(storage, meter, storage.read(paths.state(meter)))
 
 
 def told_state(storage: Storage, meter: str, body: bytes | None) -> MeterState:
-    """The state that a meter's file says; without a file rebuilt from the aggregates' metadata, and without a checksum.
+    """Return the state that a meter's file says; without a file rebuilt from the aggregates' metadata, and without a checksum.
 
     Raises BrokenLakeError if the file is not a state.
     """
@@ -164,7 +164,7 @@ def told_state(storage: Storage, meter: str, body: bytes | None) -> MeterState:
 
 
 def known_definition(body: bytes) -> KnownMeter | None:
-    """The definition that a state's file knows, without the rest of it; None if none, or if it is no state."""
+    """Return the definition that a state's file knows, without the rest of it; None if none, or if it is no state."""
     try:
         return decode(body, _Knowing, "not a state file", where="").definition
     except BrokenLakeError:
@@ -172,7 +172,7 @@ def known_definition(body: bytes) -> KnownMeter | None:
 
 
 def save_state(storage: Storage, meter: str, state: MeterState, stored: str = "") -> str:
-    """Publish the state of a meter unless what is `stored` has its checksum; gives the checksum."""
+    """Publish the state of a meter unless what is `stored` has its checksum; return the checksum."""
     state.partitions = dict(sorted(state.partitions.items()))
     body = _encoded(state)
     if state.checksum != stored:
@@ -250,7 +250,7 @@ def read_record(storage: Storage, file: StoredFile) -> PartitionState | None:
 
 
 def decode_record(metadata: dict[str, str]) -> PartitionState | None:
-    """The record in an aggregate file's key-value metadata; None if there is none."""
+    """Return the record in an aggregate file's key-value metadata; None if there is none."""
     try:
         record = decode(metadata.get(METADATA_KEY, ""), PartitionState, "not a record", where="")
     except BrokenLakeError:
@@ -259,7 +259,7 @@ def decode_record(metadata: dict[str, str]) -> PartitionState | None:
 
 
 def _lacks_parts(record: PartitionState) -> bool:
-    """Whether a rejected file lacks what is recorded of every such file."""
+    """Return whether a rejected file lacks what is recorded of every such file."""
     return bool(record.rejected) and not all(
         said.keys() >= REJECTED_PARTS for said in record.rejected.values()
     )
@@ -355,7 +355,7 @@ def _described(record: PartitionState | None) -> str:
 
 
 def _decoded(meter: str, body: bytes) -> MeterState:
-    """The state that a meter's file says. Raises BrokenLakeError if it says none."""
+    """Return the state that a meter's file says. Raises BrokenLakeError if it says none."""
     hint = "remove it; the next run rebuilds it from the aggregates"
     where, expected = paths.state(meter), "the JSON of a state"
     state = decode(body, MeterState, "not a state file", where=where, expected=expected, hint=hint)
@@ -378,7 +378,7 @@ def _decoded(meter: str, body: bytes) -> MeterState:
 
 
 def _encoded(state: MeterState) -> bytes:
-    """The state as its file has it, with the checksum put in."""
+    """Return the state as its file has it, with the checksum put in."""
     state.checksum = ""
     state.checksum = hashlib.sha256(msgspec.json.encode(state)).hexdigest()
     return msgspec.json.encode(state)

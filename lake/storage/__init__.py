@@ -1,4 +1,4 @@
-"""Files of a lake: list, read, publish atomically, delete. The only place that knows where they are kept."""
+"""Files of a lake: list, read, publish atomically, delete. The only place that knows where they are stored."""
 
 from lake.storage.base import Storage, StoredFile
 from lake.storage.bodies import Body, body_of, read_each

@@ -40,7 +40,7 @@ def _read_or_error(storage: Storage, path: str) -> Body:
 
 
 def _is_of_one_file(error: MeterlakeError) -> bool:
-    """Whether what stands at the file's path is the cause, and not the storage."""
+    """Return whether what stands at the file's path is the cause, and not the storage."""
     return isinstance(error, BrokenLakeError) or isinstance(
         error.__cause__, IsADirectoryError | PermissionError
     )

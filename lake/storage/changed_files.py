@@ -36,7 +36,7 @@ class FilesChangedError(RefusedError):
 
 
 def went_away(error: BaseException) -> bool:
-    """Whether an error says that a file is not there."""
+    """Return whether an error says that a file is not there."""
     each: BaseException | None = error
     while each is not None:
         if isinstance(each, FileNotFoundError) or _GONE.search(str(each)):

@@ -30,7 +30,7 @@ class Copies:
         self._kept_bytes = 0
 
     def of(self, files: Sequence[StoredFile]) -> list[Path] | None:
-        """The copies of these files in their order, or None unless there is one of each."""
+        """Return the copies of these files in their order, or None unless there is one of each."""
         found = [self._kept.get((file.path, file.identity)) for file in files]
         return [path for path in found if path] if all(found) else None
 
@@ -53,13 +53,13 @@ class Copies:
         }
 
     def adopt(self, path: str, local: Path) -> StoredFile:
-        """Take a local file as the copy of what has been published from it; gives what it is known by."""
+        """Take a local file as the copy of what was published from it; return the file to ask for it by."""
         file = StoredFile(path, local.stat().st_size, f"published-{uuid.uuid4().hex}")
         self._kept[file.path, file.identity] = local
         return file
 
     def name(self, suffix: str) -> Path:
-        """A new name in this process's temporary folder, which ends with the process."""
+        """Return a new name in this process's temporary folder, which ends with the process."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{own()}-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)

@@ -51,7 +51,7 @@ _NATIVE_CODE = re.compile(r"<Code>(\w+)</Code>(?:.*?<Message>(.*?)</Message>)?",
 
 
 def error_code(error: BaseException) -> str:
-    """The code by which the server said no, such as `NoSuchKey`; else the kind of failure."""
+    """Return the code by which the server said no, such as `NoSuchKey`; else the kind of failure."""
     for each in chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict) and response.get("Error", {}).get("Code"):
@@ -60,7 +60,7 @@ def error_code(error: BaseException) -> str:
 
 
 def http_status(error: BaseException) -> int:
-    """The HTTP status of the answer that the failure comes from; 0 if there was none."""
+    """Return the HTTP status of the answer that the failure comes from; 0 if there was none."""
     for each in chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict):
@@ -69,7 +69,7 @@ def http_status(error: BaseException) -> int:
 
 
 def attempts_before(error: BaseException) -> int:
-    """How many attempts had gone before the one that the server refused."""
+    """Return how many attempts had gone before the one that the server refused."""
     for each in chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict):
@@ -85,7 +85,7 @@ def failure(
     *,
     tried_again: bool = False,
 ) -> StorageError:
-    """The StorageError that says what failed where and, of the storage's own words, what is no secret.
+    """Return the StorageError that says what failed where and, of the storage's own words, what is no secret.
 
     `tried_again` if the storage was asked more than once.
     """
@@ -101,7 +101,7 @@ def failure(
 
 
 def without_secrets(text: str, secrets: tuple[str, ...] = ()) -> str:
-    """The text on one line, shortened, with keys, signatures and these secrets struck out."""
+    """Return the text on one line, shortened, with keys, signatures and these secrets struck out."""
     for secret in secrets:
         text = text.replace(secret, "***")
     text = " ".join(_SECRET.sub("***", text).split())
@@ -136,7 +136,7 @@ def writing(local: Path) -> Iterator[None]:
 
 
 def as_storage_error(error: BaseException, where: str) -> StorageError:
-    """What Polars says of a storage that it read or of a disk that it wrote to, as StorageError."""
+    """Return what Polars says of a storage that it read or of a disk that it wrote to, as StorageError."""
     if reason := _no_room(error):
         return StorageError("could not write a file", where=where, found=reason, hint=ROOM)
     match = _NATIVE_CODE.search(str(error))
@@ -152,13 +152,13 @@ def as_storage_error(error: BaseException, where: str) -> StorageError:
 
 
 def tells_secrets(error: BaseException, secrets: tuple[str, ...]) -> bool:
-    """Whether an error or one of its causes says what nobody may see."""
+    """Return whether an error or one of its causes says what nobody may see."""
     texts = [str(each) for each in chain(error)]
     return any(_SECRET.search(text) or any(secret in text for secret in secrets) for text in texts)
 
 
 def is_storage_failure(error: BaseException) -> bool:
-    """Whether an error of Polars is of the storage or the disk, and not of a file's content."""
+    """Return whether an error of Polars is of the storage or the disk, and not of a file's content."""
     return bool(_NATIVE.search(str(error)) or _no_room(error))
 
 

@@ -61,7 +61,7 @@ class RemoteStorage:
         return self.url.partition("://")[0]
 
     def list(self, prefix: str) -> list[StoredFile]:
-        """All files below a folder, sorted by path."""
+        """Return all files below a folder, sorted by path."""
         folder = f"{self._root}/{checked_folder(prefix)}".rstrip("/")
         with self._naming(prefix, "list"):
             try:
@@ -73,7 +73,7 @@ class RemoteStorage:
             return sorted(self._stored(path, info) for path, info in inside.items())
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file; None if there is none."""
+        """Return the content of a file; None if there is none."""
         with self._naming(path, "read"):
             try:
                 return bytes(self._fs.cat_file(self._full(path)))
@@ -81,7 +81,7 @@ class RemoteStorage:
                 return None
 
     def read_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
-        """The content of several files, one after the other."""
+        """Return the content of several files, one after the other."""
         return [self.read(path) for path in paths]
 
     def publish(self, path: str, content: bytes) -> None:  # noqa: ARG002 - those who write take it
@@ -113,34 +113,34 @@ class RemoteStorage:
         """Nothing: what is published is durable."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether there is such a file."""
         with self._naming(path, "look for"):
             return bool(self._fs.isfile(self._full(path)))
 
     def modified(self, path: str) -> dt.datetime | None:  # noqa: ARG002 - only some storages know
-        """None: it would take a request."""
+        """Return None: it would take a request."""
         return None
 
     def server_time(self) -> dt.datetime | None:
-        """None: not every file system has a server."""
+        """Return None: not every file system has a server."""
         return None
 
     def uri(self, path: str) -> str:
-        """The lake's URL and the path."""
+        """Return the lake's URL and the path."""
         return f"{self.url}/{path}"
 
     def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
-        """The rows of Parquet files, which are copied now."""
+        """Return the rows of Parquet files, which are copied now."""
         # All together, which is faster than one by one.
         self.prefetch(files, whole=True)
         return scan_local([self.local(file) for file in files], **options)
 
     def schema(self, file: StoredFile) -> pl.Schema:
-        """Columns and types, from the footer."""
+        """Return columns and types, from the footer."""
         return pl.Schema(pl.read_parquet_schema(self.footer(file)))
 
     def footer(self, file: StoredFile) -> Path | BinaryIO:
-        """The copy of a Parquet file, or its end with the whole footer, which is all that is asked of it."""
+        """Return the copy of a Parquet file, or its end with the whole footer, which is all that is asked of it."""
         if copies := self._copies.of([file]):
             return copies[0]
         with self._naming(file.path, "read"):
@@ -153,7 +153,7 @@ class RemoteStorage:
             return io.BytesIO(self._tail(file.path, needed) if long else end)
 
     def local(self, file: StoredFile) -> Path:
-        """A copy, made now if there is none."""
+        """Return a copy, made now if there is none."""
         self.prefetch([file], whole=True)
         copies = self._copies.of([file])
         if copies is None:
@@ -163,7 +163,7 @@ class RemoteStorage:
         return copies[0]
 
     def metadata(self, file: StoredFile) -> dict[str, str]:
-        """The key-value metadata, from the footer."""
+        """Return the key-value metadata, from the footer."""
         return pl.read_parquet_metadata(self.footer(file))
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
@@ -171,11 +171,11 @@ class RemoteStorage:
         self._copies.keep(files, self._fetch, whole=whole)
 
     def scratch(self, suffix: str) -> Path:
-        """A name in this process's temporary folder."""
+        """Return a name in this process's temporary folder."""
         return self._copies.name(suffix)
 
     def sweep(self) -> int:
-        """Remove temporary folders that dead processes have left."""
+        """Remove temporary folders that dead processes have left; return how many."""
         return sweep_folders(Path(tempfile.gettempdir()))
 
     def _full(self, path: str) -> str:
@@ -191,7 +191,7 @@ class RemoteStorage:
             self._fs.get_file(self._full(path), str(local))
 
     def _tail(self, path: str, size_bytes: int) -> bytes:
-        """The last bytes of a file, or all if it has fewer."""
+        """Return the last bytes of a file, or all if it has fewer."""
         return bytes(self._fs.cat_file(self._full(path), start=-size_bytes))
 
     def _upload(self, path: str, local: Path) -> StoredFile:
@@ -212,7 +212,7 @@ class RemoteStorage:
             raise failure(what, path, error, self._secrets(), tried_again=self._tried_again(error)) from cause
 
     def _tried_again(self, error: BaseException) -> bool:  # noqa: ARG002 - those who try again look at it
-        """Whether what failed had been tried more than once."""
+        """Return whether what failed had been tried more than once."""
         return False
 
     def _secrets(self) -> tuple[str, ...]:
@@ -234,7 +234,7 @@ class MemoryStorage(RemoteStorage):
     _lock = threading.Lock()
 
     def list(self, prefix: str) -> list[StoredFile]:
-        """All files below a folder; an identity is told by the moment at which the content was put."""
+        """Return all files below a folder, sorted by path; an identity is the moment when the content was written."""
         with self._lock:
             return super().list(prefix)
 
@@ -259,7 +259,7 @@ class MemoryStorage(RemoteStorage):
 
 
 def open_other(url: str, options: Mapping[str, str]) -> Storage:
-    """The storage of a URL that fsspec knows. Raises StorageError if it knows none of this scheme."""
+    """Return the storage of a URL that fsspec knows. Raises StorageError if it knows none of this scheme."""
     try:
         fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
     except OSError as error:

@@ -54,7 +54,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
         check_moments(self.taken_at, self.expires_at)
 
     def __str__(self) -> str:
-        """The holder as errors name it."""
+        """Return the holder as errors name it."""
         return f"{self.job} of process {self.process} on {self.host} since {_utc(self.taken_at)}"
 
 
@@ -118,7 +118,7 @@ class Lease:
             self._holder, self._until = renewed, until
 
     def _now(self) -> dt.datetime:
-        """The time by which others see the lease: a clock that is set back while it is held does not end it for them."""
+        """Return the time by which others see the lease: a clock that is set back while it is held does not end it for them."""
         return max(_now(), self._holder.taken_at + dt.timedelta(seconds=time.monotonic() - self._since))
 
     def _write(self, holder: Holder) -> None:
@@ -316,7 +316,7 @@ def _refused_end(storage: Storage, holder: Holder) -> RefusedError:
 
 
 def _highest(storage: Storage, *, skip_broken: bool = False) -> tuple[int, Holder | None]:
-    """The highest number there is, and who holds it; None if nobody, or if `skip_broken` and it can't be read."""
+    """Return the highest number there is, and who holds it; None if nobody, or if `skip_broken` and it can't be read."""
     number = max(_numbers(storage), default=0)
     body = storage.read(paths.lease(number)) if number else None
     if body is None:
@@ -351,7 +351,7 @@ def _holder(owner: str, job: str, lease_time: dt.timedelta) -> Holder:
 
 
 def _numbers(storage: Storage) -> list[int]:
-    """The numbers of all leases there are; other files in their folder have none."""
+    """Return the numbers of all leases there are; other files in their folder have none."""
     numbers = [paths.lease_number(file.path) for file in storage.list(paths.LEASE)]
     return [number for number in numbers if number]
 

@@ -42,7 +42,7 @@ class LocalStorage:
         self._disk = Disk(self.root)
 
     def list(self, prefix: str) -> list[StoredFile]:
-        """All files below a folder, sorted by path."""
+        """Return all files below a folder, sorted by path."""
         folder = checked_folder(prefix)
         link = linked_folder(self.root, f"{folder}/")
         with _naming(prefix, "list"):
@@ -51,7 +51,7 @@ class LocalStorage:
             return sorted(walk(self.url, folder, linked=bool(link)))
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file; None if there is none."""
+        """Return the content of a file; None if there is none."""
         with _naming(path, "read"):
             try:
                 with open_regular(self.root, checked(path)) as file:
@@ -60,7 +60,7 @@ class LocalStorage:
                 return None
 
     def read_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
-        """The content of several files, one after the other."""
+        """Return the content of several files, one after the other."""
         return [self.read(path) for path in paths]
 
     def publish(self, path: str, content: bytes) -> None:
@@ -114,11 +114,11 @@ class LocalStorage:
                 self._disk.keep(folder)
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether there is such a file."""
         return (self.root / checked(path)).is_file()
 
     def modified(self, path: str) -> dt.datetime | None:
-        """When a file was last written."""
+        """Return when a file was last written."""
         try:
             return dt.datetime.fromtimestamp((self.root / checked(path)).lstat().st_mtime, dt.UTC)
         except (OSError, ValueError, OverflowError):
@@ -126,33 +126,33 @@ class LocalStorage:
             return None
 
     def server_time(self) -> dt.datetime | None:
-        """None: the disk of this machine has its clock."""
+        """Return None: the disk of this machine has its clock."""
         return None
 
     def uri(self, path: str) -> str:
-        """The absolute path."""
+        """Return the absolute path."""
         return str(self.root / path)
 
     def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
-        """The rows of Parquet files."""
+        """Return the rows of Parquet files."""
         return scan_local([self._source(file) for file in files], **options)
 
     def schema(self, file: StoredFile) -> pl.Schema:
-        """Columns and types, from the footer."""
+        """Return columns and types, from the footer."""
         # By a handle, since a producer's name with brackets would be taken for a pattern.
         with open_regular(self.root, readable(file).path) as handle:
             return pl.Schema(pl.read_parquet_schema(handle))
 
     def footer(self, file: StoredFile) -> Path | BinaryIO:
-        """The file."""
+        """Return the file."""
         return self._source(file)
 
     def local(self, file: StoredFile) -> Path:
-        """The file."""
+        """Return the file."""
         return self._source(file)
 
     def metadata(self, file: StoredFile) -> dict[str, str]:
-        """The key-value metadata, from the footer."""
+        """Return the key-value metadata, from the footer."""
         with open_regular(self.root, readable(file).path) as handle:
             return pl.read_parquet_metadata(handle)
 
@@ -160,7 +160,7 @@ class LocalStorage:
         """Nothing: the files are here."""
 
     def scratch(self, suffix: str) -> Path:
-        """A name in the lake's own temporary folder. Raises StorageError if that is a link, which is not followed."""
+        """Return a name in the lake's own temporary folder. Raises StorageError if that is a link, which is not followed."""
         folder = self.root / paths.TEMPORARY
         with _naming(paths.TEMPORARY, "create"):
             self._disk.make(folder)
@@ -175,22 +175,22 @@ class LocalStorage:
         return folder / own_name(suffix)
 
     def sweep(self) -> int:
-        """Remove temporary files that dead processes have left."""
+        """Remove temporary files that dead processes have left; return how many."""
         return sweep_files(self.root / paths.TEMPORARY)
 
     def _source(self, file: StoredFile) -> Path:
-        """Where a listed file is read. Raises BrokenLakeError unless it is a regular file, or gone."""
+        """Return where a listed file is read. Raises BrokenLakeError unless it is a regular file, or gone."""
         refuse_irregular(self.root, readable(file).path)
         return self.root / file.path
 
     def _target(self, path: str) -> Path:
-        """Where a file is written or removed. Raises StorageError outside the lake, and behind a link."""
+        """Return where a file is written or removed. Raises StorageError outside the lake, and behind a link."""
         refuse_links(self.root, checked(path))
         return self.root / path
 
 
 def scan_local(files: Sequence[Path], **options: Any) -> pl.LazyFrame:
-    """The rows of local Parquet files, exactly these."""
+    """Return the rows of local Parquet files, exactly these."""
     return pl.scan_parquet(list(files), glob=False, hive_partitioning=False, **options)
 
 

@@ -10,7 +10,7 @@ from schemas.errors import StorageError
 
 
 def open_storage(url: str, options: Mapping[str, str] | None = None) -> Storage:
-    """The storage of a lake's URL: a local path, `file://`, `s3://bucket/prefix`, `memory://`, or fsspec's others.
+    """Return the storage of a lake's URL: a local path, `file://`, `s3://bucket/prefix`, `memory://`, or fsspec's others.
 
     `options` are for what the URL names, see `S3Settings`. Raises StorageError for an option or a scheme that is
     not known. Nothing is asked of the storage yet.

@@ -65,7 +65,7 @@ class S3Storage(RemoteStorage):
         return USER.sub("", str(self._fs.s3.meta.endpoint_url))
 
     def list(self, prefix: str) -> list[StoredFile]:
-        """All files below a folder: one request a thousand."""
+        """Return all files below a folder: one request a thousand."""
         start = "/".join(part for part in (self._prefix, checked_folder(prefix)) if part)
         found, more = [], {"Prefix": f"{start}/" if start else ""}
         with self._naming(prefix, "list"):
@@ -80,16 +80,16 @@ class S3Storage(RemoteStorage):
         return sorted(self._stored_object(each) for each in found if not each["Key"].endswith("/"))
 
     def server_time(self) -> dt.datetime | None:
-        """The date of the last listing, by the server's clock."""
+        """Return the date of the last listing, by the server's clock."""
         return self._listed_at
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file; None if there is none."""
+        """Return the content of a file; None if there is none."""
         with self._naming(path, "read"):
             return self._get(path)
 
     def read_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
-        """The content of several files, in parallel."""
+        """Return the content of several files, in parallel."""
         full = [self._full(path) for path in paths]
         if not full:
             return []
@@ -101,12 +101,12 @@ class S3Storage(RemoteStorage):
         ]
 
     def publish(self, path: str, content: bytes) -> None:
-        """One PUT; of a large file several, of which the last makes it appear."""
+        """Send one PUT. Large files use a multipart upload and become visible when it completes."""
         with self._naming(path, "write"):
             self._fs.pipe_file(self._full(path), content)
 
     def create(self, path: str, content: bytes) -> StoredFile | None:
-        """A PUT on the condition that there is nothing, which the server checks."""
+        """Create a file by a PUT on condition that there is none, which the server checks."""
         with self._naming(path, "create"):
             try:
                 return self._put(path, content, mode="create")
@@ -137,7 +137,7 @@ class S3Storage(RemoteStorage):
         return None
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether there is such a file."""
         with self._naming(path, "look for"):
             try:
                 self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(path))
@@ -148,11 +148,11 @@ class S3Storage(RemoteStorage):
             return True
 
     def uri(self, path: str) -> str:
-        """`s3://bucket/prefix/path`."""
+        """Return `s3://bucket/prefix/path`."""
         return f"s3://{self._bucket}/{self._key(path)}"
 
     def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
-        """The rows of Parquet files, from copies if there is one of each, else by Polars' own reader."""
+        """Return the rows of Parquet files, from copies if there is one of each, else by Polars' own reader."""
         copies = self._copies.of(files)
         if copies is not None:
             return scan_local(copies, **options)
@@ -193,7 +193,7 @@ class S3Storage(RemoteStorage):
         return StoredFile(path, size_bytes, "")
 
     def _put(self, path: str, content: bytes, **how: str) -> StoredFile:
-        """Put an object; the answer to a single PUT has the ETag that a listing will tell."""
+        """Put an object; the answer to a single PUT has the ETag that a listing will show."""
         answer = self._fs.pipe_file(self._full(path), content, **how)
         etag = answer.get("ETag", "").strip('"') if isinstance(answer, Mapping) else ""
         return StoredFile(path, len(content), _identity(len(content), etag) if etag else "")
@@ -227,7 +227,7 @@ class S3Storage(RemoteStorage):
         return _credential_provider(self._settings)
 
     def _tried_again(self, error: BaseException) -> bool:
-        """As the answer says; without an answer botocore has tried all that passes by itself."""
+        """Return whether the request was retried; without an answer botocore has retried what may pass by itself."""
         silent = any(isinstance(each, UNANSWERED) for each in chain(error))
         return attempts_before(error) > 0 or (silent and self._settings.max_attempts > 1)
 
@@ -238,7 +238,7 @@ class S3Storage(RemoteStorage):
 
 
 def _date(answer: Mapping[str, Any]) -> dt.datetime | None:
-    """The date of a server's answer; None if it has none that can be read."""
+    """Return the date of a server's answer; None if it has none that can be read."""
     text = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
         found = email.utils.parsedate_to_datetime(text)
@@ -290,7 +290,7 @@ def _pause_after_conflict(
 
 
 def _credential_provider(settings: S3Settings) -> Callable[[], tuple[dict[str, str], int | None]]:
-    """What Polars asks for credentials: the same chain that botocore goes through, refreshed when they end."""
+    """Return what Polars asks for credentials: the same chain that botocore goes through, refreshed when they end."""
     session = botocore.session.Session(profile=settings.profile)
     if settings.access_key_id and settings.secret_access_key:
         session.set_credentials(settings.access_key_id, settings.secret_access_key, settings.session_token)

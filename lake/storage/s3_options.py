@@ -28,7 +28,7 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @classmethod
     def of(cls, options: Mapping[str, str]) -> S3Settings:
-        """The settings of options by name, with or without `aws_` before it. Raises StorageError, never with a value."""
+        """Return the settings of options by name, with or without `aws_` before it. Raises StorageError, never with a value."""
         given = {name.lower().removeprefix("aws_"): text for name, text in options.items()}
         unknown = given.keys() - set(cls.__struct_fields__)
         if unknown:

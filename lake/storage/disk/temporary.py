@@ -41,7 +41,7 @@ class Owner(NamedTuple):
     started: str
 
     def __str__(self) -> str:
-        """The parts with `-` between."""
+        """Return the parts with `-` between."""
         return "-".join(self)
 
 
@@ -88,7 +88,7 @@ def _emptied(folder: Path) -> bool:
 
 
 def _left_in(descriptor: int | None, pattern: re.Pattern[str]) -> list[os.DirEntry[str]]:
-    """The entries of these names whose owners are dead, or that are too old to be anybody's."""
+    """Return the entries of these names whose owners are dead, or that are too old to be anybody's."""
     found = [(entry, pattern.fullmatch(entry.name)) for entry in _entries(descriptor)]
     return [entry for entry, match in found if match and _is_left(entry, match)]
 
@@ -106,7 +106,7 @@ def _is_left(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
 
 
 def _runs(owner: Owner) -> bool:
-    """Whether a process of this boot and namespace is the owner: its number may have been given again."""
+    """Return whether a process of this boot and namespace is the owner: its number may have been given again."""
     try:
         os.kill(int(owner.process), 0)
     except (ProcessLookupError, OverflowError):
@@ -128,7 +128,7 @@ def _owner(process: int) -> Owner:
 
 
 def _started(process: str) -> str:
-    """When a process was started, in the kernel's ticks."""
+    """Return when a process was started, in the kernel's ticks."""
     try:
         # What is mounted there may be of another namespace, in which other processes have these numbers.
         if str(Path("/proc/self").readlink()) != str(os.getpid()):
