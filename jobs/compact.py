@@ -30,7 +30,7 @@ from lake.events.listing import (
 from lake.events.partition import Partition
 from lake.state.changes import changes, file_name, why_fixed
 from lake.storage import Storage, StoredFile, body_of, read_each
-from lake.storage.changed_files import FilesChangedError, watching, went_away
+from lake.storage.changed_files import FilesChangedError, is_missing_file, watch_for_changes
 from lake.storage.errors import is_storage_failure, storage_failures, writing
 from lake.survey import MeterView, survey
 from schemas.columns import event_columns
@@ -113,7 +113,10 @@ def _compact_meter(lake: Lake, view: MeterView, due: Iterable[_Due], report: Run
     for each in track(due, f"compact {view.meter.name}"):
         done = _said(each)
         try:
-            with report.stage("merge"), watching(lake.storage, view.meter.name, each.partition.files):
+            with (
+                report.stage("merge"),
+                watch_for_changes(lake.storage, view.meter.name, each.partition.files),
+            ):
                 for group in each.groups:
                     done.bytes_written += _merge(each.partition.only(group))
                     merged = True
@@ -149,7 +152,7 @@ def _due(
         partition = Partition(storage, view.meter, date, tuple(file for file in files if file not in landing))
         groups = []
         try:
-            with watching(storage, view.meter.name, partition.files):
+            with watch_for_changes(storage, view.meter.name, partition.files):
                 groups = [group for alike in _alike(partition) for group in small_files(alike, target_bytes)]
         except FilesChangedError as error:
             _passed_over(error)
@@ -237,7 +240,7 @@ def _write(group: Partition, local: Path, metadata: dict[str, str]) -> None:
             rows.sink_parquet(local, metadata=metadata, engine="streaming")
         there, written = pl.collect_all([_summed(rows), _summed(pl.scan_parquet(local))], engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        if is_storage_failure(error) or went_away(error):
+        if is_storage_failure(error) or is_missing_file(error):
             raise
         raise BadInputError(
             "files can't be merged",

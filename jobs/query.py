@@ -15,7 +15,7 @@ from lake.query import compound
 from lake.query.answer import Explanation
 from lake.query.compound import Parts
 from lake.query.question import Question
-from lake.storage.changed_files import asked_again
+from lake.storage.changed_files import retry_if_missing
 from schemas.meter import Meter
 
 
@@ -105,7 +105,7 @@ class Answer(NamedTuple):
 
 def run_query(lake: Lake, meter: str, question: Question) -> Answer:
     """Answer one question. Raises what `lake.query` does."""
-    return asked_again(lambda: _run_once(lake, meter, question))
+    return retry_if_missing(lambda: _run_once(lake, meter, question))
 
 
 def _run_once(lake: Lake, meter: str, question: Question) -> Answer:

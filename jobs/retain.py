@@ -25,7 +25,7 @@ from lake.events.partition import Partition
 from lake.state.changes import Change, changes, why_fixed
 from lake.state.records import SETTLED, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
-from lake.storage.changed_files import watching
+from lake.storage.changed_files import watch_for_changes
 from lake.survey import MeterView, survey
 from schemas.columns import ROW, event_columns
 from schemas.errors import RefusedError
@@ -193,7 +193,9 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
 
     Until the state is saved nothing is final, and an interrupted run is simply done again.
     """
-    with watching(lake.storage, lake.meter.name, [file for files in lake.listing.values() for file in files]):
+    with watch_for_changes(
+        lake.storage, lake.meter.name, [file for files in lake.listing.values() for file in files]
+    ):
         settled = _settled(lake, doomed)
     for date, winners in settled.items():
         local = lake.storage.scratch(".parquet")

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 
 from lake import paths
-from lake.storage import Storage, StoredFile, not_regular
+from lake.storage import Storage, StoredFile, not_regular_error
 from schemas.errors import BadInputError, MeterlakeError, StorageError
 
 
@@ -19,7 +19,7 @@ def part_files(storage: Storage, folder: str) -> dict[dt.date, StoredFile]:
     found = {}
     for file in storage.list(folder):
         if file.unreadable and paths.split_partition(f"{file.path}/{paths.PART}"):
-            raise not_regular(file.path, file.unreadable)
+            raise not_regular_error(file.path, file.unreadable)
         place = paths.split_partition(file.path)
         if place and place.file == paths.PART:
             found[place.date] = file

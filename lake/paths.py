@@ -141,7 +141,7 @@ def lease(number: int) -> str:
     return f"{LEASE}{number:012d}.json"
 
 
-def probed(server: str) -> str:
+def exclusive_create_note(server: str) -> str:
     """Return the note that exclusive create was tried on this server; not a lease, and never one's number."""
     return f"{LEASE}probed/{server}.txt"
 

@@ -13,7 +13,7 @@ import polars as pl
 from lake import paths
 from lake.decoding import decode
 from lake.events.partition import fingerprint
-from lake.storage import Storage, StoredFile, not_regular
+from lake.storage import Storage, StoredFile, not_regular_error
 from schemas.errors import BrokenLakeError, RefusedError
 
 FORMAT = 1
@@ -125,7 +125,7 @@ class Revisions:
         for file in self.files.values():
             # Of the files in a folder that can't be listed there would be none, and its revision be made again.
             if file.unreadable and "=" in file.path.rsplit("/", 1)[-1]:
-                raise not_regular(file.path, file.unreadable)
+                raise not_regular_error(file.path, file.unreadable)
         numbers = {paths.revision_number(folder, path) for path in self.files}
         self.numbers = sorted(
             number

@@ -37,7 +37,7 @@ from lake.state.records import (
     rebuild_state,
 )
 from lake.storage import Storage
-from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watching
+from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watch_for_changes
 from lake.storage.errors import is_storage_failure, storage_failures
 from lake.survey import MeterView, survey
 from schemas.columns import ROW
@@ -183,7 +183,7 @@ def _plan(storage: Storage, view: MeterView, report: RunReport, *, rebuild: bool
 
 def _recompute(storage: Storage, view: MeterView, plan: Plan, report: RunReport) -> KeyIndex:
     files = [file for partition in plan.partitions.values() for file in partition.files]
-    with watching(storage, view.meter.name, files):
+    with watch_for_changes(storage, view.meter.name, files):
         while True:
             try:
                 return _publish_all(storage, view, plan, report)

@@ -12,7 +12,12 @@ from lake.events.partition import Partition, check_file
 from lake.events.quarantine import quarantine_rows
 from lake.state.changes import LATE_IN_SEALED, Change, file_name
 from lake.storage import Storage, StoredFile
-from lake.storage.changed_files import FilesChangedError, changed_files, files_changed, watching
+from lake.storage.changed_files import (
+    FilesChangedError,
+    changed_files,
+    files_changed_error,
+    watch_for_changes,
+)
 from schemas.errors import RefusedError
 from schemas.meter import Meter
 
@@ -32,7 +37,7 @@ def quarantine_late(
                 report.add_error(_behind_link(file))
                 continue
             try:
-                with watching(storage, meter.name, [file]):
+                with watch_for_changes(storage, meter.name, [file]):
                     _quarantine_one(storage, meter, date, file, report)
             except FilesChangedError:
                 # Whatever is there now is for the next run.
@@ -45,7 +50,7 @@ def _quarantine_one(
     check = check_file(storage, meter, file)
     if check.error:
         if changed_files(storage, paths.events(meter.name, date), [file]):
-            raise files_changed(file)
+            raise files_changed_error(file)
         report.add_error(check.error)
         return
     converted = frozenset({file_name(file)} if check.converted else ())

@@ -252,7 +252,7 @@ def _run_job(  # noqa: PLR0913 - a job, and how it takes the lease
     from jobs.screen import run
     from lake import paths
     from lake.aggregates.ambiguity import HINT as AMBIGUITY_HINT
-    from lake.storage.lease import leased
+    from lake.storage.leased_storage import leased
 
     with reported(lake, job, dry_run=dry_run) as report:
         if not dry_run:

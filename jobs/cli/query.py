@@ -115,9 +115,9 @@ def values(
     session = session_of(context)
     lake = session.lake()
     from jobs.screen import humanize
-    from lake.storage.changed_files import asked_again
+    from lake.storage.changed_files import retry_if_missing
 
-    found = asked_again(lambda: lake.values(meter, dimension, since, until).collect())
+    found = retry_if_missing(lambda: lake.values(meter, dimension, since, until).collect())
     document = {"meter": meter, "dimension": dimension, "values": found.to_dicts()}
     session.print_result(document, lambda console: humanize.values(console, dimension, found))
     return 0

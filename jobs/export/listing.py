@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jobs.export.billing import Period, parse_period
 from jobs.export.month import Options
 from lake import paths
-from lake.storage import StoredFile, not_regular
+from lake.storage import StoredFile, not_regular_error
 from schemas.errors import BadInputError
 
 
@@ -56,7 +56,7 @@ class ExportListing:
         broken = self._unreadable.get(paths.meter_exports(meter))
         if broken:
             # Of no files there would be no revision, and all be made again.
-            raise not_regular(broken.path, broken.unreadable)
+            raise not_regular_error(broken.path, broken.unreadable)
         return self._by_meter.get(meter, {})
 
 

@@ -25,7 +25,7 @@ from lake.revisions import Manifest, parse_manifest
 from lake.state.lateness import GROWTH, merged
 from lake.state.records import load_state
 from lake.storage import Storage
-from lake.storage.changed_files import asked_again
+from lake.storage.changed_files import retry_if_missing
 from schemas.errors import BrokenLakeError, MeterlakeError, SumTooLargeError
 from schemas.meter import Meter
 
@@ -112,7 +112,7 @@ def gather(lake: Lake, until: dt.date, days: int) -> Page:
         figures = MeterFigures(status=each)
         try:
             fill = partial(_fill, figures, lake, lake.meter(each.meter), (since, until), found)
-            asked_again(fill)
+            retry_if_missing(fill)
         except MeterlakeError as error:
             found.add_error(error)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:

@@ -24,7 +24,7 @@ from lake.state.changes import EARLIER_QUANTITY, RULES_CHANGED, Change, changes,
 from lake.state.earlier_rules import counted_otherwise
 from lake.state.records import MeterState
 from lake.storage import Storage, StoredFile
-from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watching
+from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watch_for_changes
 from lake.survey import MeterView, survey
 from schemas.columns import ROW
 from schemas.errors import BrokenLakeError, DifferenceError, MeterlakeError, SumTooLargeError
@@ -68,7 +68,7 @@ def _of_meter(storage: Storage, name: str, report: RunReport) -> list[MeterlakeE
         files = [file for files in view.files.values() for file in files]
         mark = report.mark()
         try:
-            with watching(storage, name, files):
+            with watch_for_changes(storage, name, files):
                 found = [*_of_view(storage, name, view, report)]
             if not found or not changed_files(storage, paths.events(name), files):
                 return found

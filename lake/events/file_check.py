@@ -14,7 +14,7 @@ from lake.events.partition import Partition, check_file
 from lake.state.changes import file_name
 from lake.state.records import READING_RULES, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
-from lake.storage.changed_files import changed_files, went_away
+from lake.storage.changed_files import changed_files, is_missing_file
 from lake.storage.errors import is_storage_failure
 from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError, StorageError
 from schemas.meter import Meter
@@ -116,7 +116,7 @@ def _check_or_gone(storage: Storage, meter: Meter, file: StoredFile) -> FileChec
     try:
         return check_file(storage, meter, file)
     except StorageError as error:
-        if went_away(error):
+        if is_missing_file(error):
             return None
         raise
 

@@ -23,7 +23,7 @@ from lake.partition_files import by_date, unlisted_dates
 from lake.state.changes import file_name, known_files
 from lake.state.records import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
-from lake.storage.changed_files import ATTEMPTS, FilesChangedError, files_changed, went_away
+from lake.storage.changed_files import ATTEMPTS, FilesChangedError, files_changed_error, is_missing_file
 from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError, StorageError
 
 METADATA_KEY = "meterlake-compacted"
@@ -117,8 +117,8 @@ def compacted(storage: Storage, file: StoredFile) -> Compacted:
         pl.exceptions.PanicException,
         OSError,
     ) as error:
-        if went_away(error):
-            raise files_changed(file) from error
+        if is_missing_file(error):
+            raise files_changed_error(file) from error
         if isinstance(error, StorageError):
             raise
         found = str(error).splitlines()[0]

@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(meter: Meter, question: Question) -> Plan:
-    """Choose how to answer; reads nothing.
+    """Return how to answer a question; reads nothing.
 
     Raises BadInputError for a question that makes no sense for this meter, naming what is wrong with it.
     """
@@ -66,7 +66,7 @@ def _condition(meter: Meter, question: Question) -> Filter | None:
 
 
 def _beyond_aggregates(question: Question, condition: Filter | None) -> list[str]:
-    """Why rows of whole UTC dates, without single events, can't answer."""
+    """Return why rows of whole UTC dates, without single events, can't answer."""
     midnight, since = dt.time(), question.read_since
     why = []
     if question.bucket == "hour":

@@ -39,7 +39,7 @@ def zone_of(name: str) -> dt.tzinfo:
 
 
 def instant(moment: dt.date | dt.datetime, zone: str = UTC) -> dt.datetime:
-    """A date's midnight in the zone, or a time, which is in the zone where it names none itself.
+    """Return a date's midnight in the zone, or a time, which is in the zone where it names none itself.
 
     Raises BadInputError for an unknown zone, and for the first and last years of the calendar, where a zone's clocks
     may leave it.

@@ -4,7 +4,7 @@ from lake.storage.base import Storage, StoredFile
 from lake.storage.bodies import Body, body_of, read_each
 from lake.storage.local import LocalStorage
 from lake.storage.open import open_storage
-from lake.storage.path_checks import not_regular
+from lake.storage.path_checks import not_regular_error
 
 __all__ = [
     "Body",
@@ -12,7 +12,7 @@ __all__ = [
     "Storage",
     "StoredFile",
     "body_of",
-    "not_regular",
+    "not_regular_error",
     "open_storage",
     "read_each",
 ]

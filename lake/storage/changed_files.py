@@ -35,7 +35,7 @@ class FilesChangedError(RefusedError):
     """Listed files are not there any more as they were: nothing that was concluded from them may be kept."""
 
 
-def went_away(error: BaseException) -> bool:
+def is_missing_file(error: BaseException) -> bool:
     """Return whether an error says that a file is not there."""
     each: BaseException | None = error
     while each is not None:
@@ -46,13 +46,13 @@ def went_away(error: BaseException) -> bool:
 
 
 @contextmanager
-def watching(storage: Storage, meter: str, files: Iterable[StoredFile]) -> Iterator[None]:
+def watch_for_changes(storage: Storage, meter: str, files: Iterable[StoredFile]) -> Iterator[None]:
     """Raise FilesChangedError for an error of reading if one of these event files of a meter changed meanwhile."""
     try:
         yield
     except READING_ERRORS as error:
         if gone := changed_files(storage, paths.events(meter), files):
-            raise files_changed(gone[0]) from error
+            raise files_changed_error(gone[0]) from error
         raise
 
 
@@ -62,7 +62,7 @@ def changed_files(storage: Storage, folder: str, files: Iterable[StoredFile]) ->
     return [file for file in files if not file.unreadable and there.get(file.path) != file.identity]
 
 
-def files_changed(file: StoredFile) -> FilesChangedError:
+def files_changed_error(file: StoredFile) -> FilesChangedError:
     """Return the error for a file that is not there as it was listed."""
     return FilesChangedError(
         "files were replaced or removed while they were read",
@@ -73,12 +73,12 @@ def files_changed(file: StoredFile) -> FilesChangedError:
     )
 
 
-def asked_again(ask: Callable[[], Result]) -> Result:
+def retry_if_missing(ask: Callable[[], Result]) -> Result:
     """Return what `ask` returns; it is called again where a file that it had found went away before it was read."""
     for _ in range(1, ATTEMPTS):
         try:
             return ask()
         except READING_ERRORS as error:
-            if not went_away(error):
+            if not is_missing_file(error):
                 raise
     return ask()

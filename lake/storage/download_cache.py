@@ -11,42 +11,42 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lake.storage.base import StoredFile
-from lake.storage.disk.temporary import PREFIX, own
+from lake.storage.disk.temporary import PREFIX, this_process
 
-# A request takes as long as some megabytes do, so a file of this size is better read once and whole.
+# A request takes as long as reading some megabytes, so a file up to this size is read once, as a whole.
 SMALL_BYTES = 4 * 2**20
-# No more than this is kept of small files; what is over is read from the storage each time.
-MAX_KEPT_BYTES = 2**30
+# Small files are cached up to this size in all; others are read from the storage each time.
+MAX_CACHED_BYTES = 2**30
 PARALLEL = 16
 
 
-class Copies:
-    """The local copies of one storage: each of a path and an identity, so never of an older content."""
+class DownloadCache:
+    """Local copies of one storage's files, by path and identity, so that none has an older content."""
 
     def __init__(self) -> None:
         """No folder is made until it is needed."""
         self._folder: Path | None = None
-        self._kept: dict[tuple[str, str], Path] = {}
-        self._kept_bytes = 0
+        self._paths: dict[tuple[str, str], Path] = {}
+        self._small_bytes = 0
 
-    def of(self, files: Sequence[StoredFile]) -> list[Path] | None:
+    def get(self, files: Sequence[StoredFile]) -> list[Path] | None:
         """Return the copies of these files in their order, or None unless there is one of each."""
-        found = [self._kept.get((file.path, file.identity)) for file in files]
-        return [path for path in found if path] if all(found) else None
+        copies = [self._paths.get((file.path, file.identity)) for file in files]
+        return [path for path in copies if path] if all(copies) else None
 
-    def keep(self, files: Iterable[StoredFile], fetch: Callable[[str, Path], None], *, whole: bool) -> None:
-        """Copy what is small, or everything with `whole`, in parallel; what is kept already is not asked for."""
+    def add(self, files: Iterable[StoredFile], fetch: Callable[[str, Path], None], *, whole: bool) -> None:
+        """Copy small files, or all with `whole`, in parallel; a file with a copy is not fetched again."""
         wanted = []
         for file in files:
-            small = file.size_bytes <= SMALL_BYTES and self._kept_bytes + file.size_bytes <= MAX_KEPT_BYTES
-            if (whole or small) and (file.path, file.identity) not in self._kept:
-                self._kept_bytes += 0 if whole else file.size_bytes
+            small = file.size_bytes <= SMALL_BYTES and self._small_bytes + file.size_bytes <= MAX_CACHED_BYTES
+            if (whole or small) and (file.path, file.identity) not in self._paths:
+                self._small_bytes += 0 if whole else file.size_bytes
                 wanted.append(file)
-        targets = {(file.path, file.identity): self.name(".parquet") for file in wanted}
+        targets = {(file.path, file.identity): self.new_path(".parquet") for file in wanted}
         with ThreadPoolExecutor(PARALLEL) as threads:
             list(threads.map(fetch, (path for path, _ in targets), targets.values()))
-        # What was replaced since it was listed is of another content, and no copy of what was listed.
-        self._kept |= {
+        # A file that was replaced since it was listed has another content, so it is no copy of the listed one.
+        self._paths |= {
             (file.path, file.identity): targets[file.path, file.identity]
             for file in wanted
             if targets[file.path, file.identity].stat().st_size == file.size_bytes
@@ -55,12 +55,12 @@ class Copies:
     def adopt(self, path: str, local: Path) -> StoredFile:
         """Take a local file as the copy of what was published from it; return the file to ask for it by."""
         file = StoredFile(path, local.stat().st_size, f"published-{uuid.uuid4().hex}")
-        self._kept[file.path, file.identity] = local
+        self._paths[file.path, file.identity] = local
         return file
 
-    def name(self, suffix: str) -> Path:
+    def new_path(self, suffix: str) -> Path:
         """Return a new name in this process's temporary folder, which ends with the process."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{own()}-"))
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{this_process()}-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         return self._folder / f"{uuid.uuid4().hex}{suffix}"

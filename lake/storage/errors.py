@@ -16,8 +16,8 @@ from schemas.errors import StorageError
 MAX_FOUND_CHARS = 300
 ACCESS = "check the credentials and the policy of the user or role; docs/s3.md lists what each job needs"
 EXPIRED = "get new credentials, and run the job again; what it published is complete"
-AGAIN = "run the job again; what it published is complete"
-TRIED_AGAIN = f"the storage was asked several times; {AGAIN}"
+RUN_AGAIN = "run the job again; what it published is complete"
+RETRIED = f"the storage was asked several times; {RUN_AGAIN}"
 BUCKET = "check the bucket's name, the region and the endpoint; meterlake makes no buckets"
 _HINTS = {
     "NoSuchBucket": BUCKET,
@@ -43,7 +43,7 @@ _SECRET = re.compile(
 # Why a disk takes no more, and how Polars and pyarrow tell of it in the text of an error.
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
 _NO_ROOM_TEXT = re.compile(rf"\b(?:os error|errno) ({'|'.join(map(str, _NO_ROOM))})\b", re.IGNORECASE)
-ROOM = "free space, or raise the limit, and run the job again; what it published is complete"
+FREE_SPACE = "free space, or raise the limit, and run the job again; what it published is complete"
 # How Polars begins what its own reader of object storage has to say.
 _NATIVE = re.compile(r"object[-_ ]store|Generic S3 error|Error performing (?:GET|HEAD)", re.IGNORECASE)
 _NATIVE_RETRIED = re.compile(r"after [1-9]\d* retries")
@@ -77,17 +77,17 @@ def attempts_before(error: BaseException) -> int:
     return 0
 
 
-def failure(
+def storage_error(
     what: str,
     where: str,
     error: BaseException,
     secrets: tuple[str, ...] = (),
     *,
-    tried_again: bool = False,
+    retried: bool = False,
 ) -> StorageError:
     """Return the StorageError that says what failed where and, of the storage's own words, what is no secret.
 
-    `tried_again` if the storage was asked more than once.
+    `retried` if the storage was asked more than once.
     """
     code, status = error_code(error), http_status(error)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -96,7 +96,7 @@ def failure(
         what,
         where=where,
         found=without_secrets(known, secrets),
-        hint=_HINTS.get(code, TRIED_AGAIN if tried_again else AGAIN),
+        hint=_HINTS.get(code, RETRIED if retried else RUN_AGAIN),
     )
 
 
@@ -138,7 +138,7 @@ def writing(local: Path) -> Iterator[None]:
 def as_storage_error(error: BaseException, where: str) -> StorageError:
     """Return what Polars says of a storage that it read or of a disk that it wrote to, as StorageError."""
     if reason := _no_room(error):
-        return StorageError("could not write a file", where=where, found=reason, hint=ROOM)
+        return StorageError("could not write a file", where=where, found=reason, hint=FREE_SPACE)
     match = _NATIVE_CODE.search(str(error))
     said = f"{match[1]}: {match[2]}" if match and match[2] else str(error)
     return StorageError(
@@ -146,12 +146,12 @@ def as_storage_error(error: BaseException, where: str) -> StorageError:
         where=where,
         found=without_secrets(said),
         hint=_HINTS.get(
-            match[1] if match else "", TRIED_AGAIN if _NATIVE_RETRIED.search(str(error)) else AGAIN
+            match[1] if match else "", RETRIED if _NATIVE_RETRIED.search(str(error)) else RUN_AGAIN
         ),
     )
 
 
-def tells_secrets(error: BaseException, secrets: tuple[str, ...]) -> bool:
+def has_secrets(error: BaseException, secrets: tuple[str, ...]) -> bool:
     """Return whether an error or one of its causes says what nobody may see."""
     texts = [str(each) for each in chain(error)]
     return any(_SECRET.search(text) or any(secret in text for secret in secrets) for text in texts)

@@ -1,7 +1,7 @@
-"""Whether the lake's storage keeps its word: that of two who create the same file, one is refused.
+"""Check that a storage's exclusive create is exclusive: of two writers of the same new file, one is refused.
 
-Every server of S3 takes the condition; some carry the write out all the same. A lease on such a server protects
-nothing, so it is tried once for a lake and a server, and noted in the lake.
+Every S3 server accepts the condition; some write all the same. A lease on such a server protects nothing, so it is
+tried once for each lake and server, and the result is noted in the lake.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import uuid
 
 from lake import paths
-from lake.storage import Storage
+from lake.storage.base import Storage
 from schemas.errors import RefusedError
 
 
@@ -20,22 +20,22 @@ def check_exclusive_create(storage: Storage) -> None:
         return
     # By server: a lake that was copied to another one is tried there again.
     server = hashlib.sha256(storage.server.encode()).hexdigest()[:16]
-    noted = paths.probed(server)
-    if storage.exists(noted):
+    note = paths.exclusive_create_note(server)
+    if storage.exists(note):
         return
-    tried = paths.probed(f"{server}-{uuid.uuid4().hex}")
+    tried = paths.exclusive_create_note(f"{server}-{uuid.uuid4().hex}")
     try:
-        kept = storage.create(tried, b"first") and not storage.create(tried, b"second")
-        kept = kept and storage.read(tried) == b"first"
+        is_exclusive = storage.create(tried, b"first") and not storage.create(tried, b"second")
+        is_exclusive = is_exclusive and storage.read(tried) == b"first"
     finally:
         storage.delete(tried)
-    if not kept:
+    if not is_exclusive:
         raise RefusedError(
             "this storage overwrites a file that it was asked only to create, so no lease can be held on it",
             where=storage.url,
-            expected="HTTP 412 to a PUT with If-None-Match: * of an object that is there",
+            expected="HTTP 412 to a PUT with If-None-Match: * of an existing object",
             found="the object overwritten",
             hint="use a server that honours If-None-Match; or make sure yourself that one job runs at a time, and "
             "run it with --no-lease",
         )
-    storage.publish(noted, storage.server.encode())
+    storage.publish(note, storage.server.encode())

@@ -18,10 +18,10 @@ import polars as pl
 
 from lake.storage.base import Storage, StoredFile
 from lake.storage.disk.temporary import sweep_folders
-from lake.storage.download_cache import Copies
-from lake.storage.errors import failure, tells_secrets
+from lake.storage.download_cache import DownloadCache
+from lake.storage.errors import has_secrets, storage_error
 from lake.storage.local import scan_local
-from lake.storage.path_checks import checked, checked_folder
+from lake.storage.path_checks import check_folder, check_path
 from schemas.errors import StorageError
 
 # Footers are rarely longer; the rest of a longer one is asked for.
@@ -43,7 +43,7 @@ IDENTITIES = (
 USER = re.compile(r"(?<=://)[^/@]*@")
 
 
-class RemoteStorage:
+class FsspecStorage:
     """A lake that is read through fsspec. Parquet files are copied to the local disk, whole, to be read."""
 
     creates_exclusively = False
@@ -53,7 +53,7 @@ class RemoteStorage:
         # A password in a URL is for the storage, and for nobody who reads a report.
         self.url = USER.sub("", url.rstrip("/"))
         self._fs, self._root = fs, root.rstrip("/")
-        self._copies = Copies()
+        self._cache = DownloadCache()
 
     @property
     def server(self) -> str:
@@ -62,7 +62,7 @@ class RemoteStorage:
 
     def list(self, prefix: str) -> list[StoredFile]:
         """Return all files below a folder, sorted by path."""
-        folder = f"{self._root}/{checked_folder(prefix)}".rstrip("/")
+        folder = f"{self._root}/{check_folder(prefix)}".rstrip("/")
         with self._naming(prefix, "list"):
             try:
                 found = self._fs.find(folder, detail=True)
@@ -92,7 +92,7 @@ class RemoteStorage:
         """Like `publish`; the local file is taken away, or becomes the copy."""
         stored = self._upload(path, local)
         if keep:
-            return self._copies.adopt(path, local)
+            return self._cache.adopt(path, local)
         local.unlink()
         return stored
 
@@ -141,7 +141,7 @@ class RemoteStorage:
 
     def footer(self, file: StoredFile) -> Path | BinaryIO:
         """Return the copy of a Parquet file, or its end with the whole footer, which is all that is asked of it."""
-        if copies := self._copies.of([file]):
+        if copies := self._cache.get([file]):
             return copies[0]
         with self._naming(file.path, "read"):
             end = self._tail(file.path, FOOTER_BYTES)
@@ -155,7 +155,7 @@ class RemoteStorage:
     def local(self, file: StoredFile) -> Path:
         """Return a copy, made now if there is none."""
         self.prefetch([file], whole=True)
-        copies = self._copies.of([file])
+        copies = self._cache.get([file])
         if copies is None:
             raise StorageError(
                 "a file was replaced while it was read", where=file.path, hint="run the command again"
@@ -168,18 +168,18 @@ class RemoteStorage:
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
         """Copy what is small, or all, to the local disk."""
-        self._copies.keep(files, self._fetch, whole=whole)
+        self._cache.add(files, self._fetch, whole=whole)
 
     def scratch(self, suffix: str) -> Path:
         """Return a name in this process's temporary folder."""
-        return self._copies.name(suffix)
+        return self._cache.new_path(suffix)
 
     def sweep(self) -> int:
         """Remove temporary folders that dead processes have left; return how many."""
         return sweep_folders(Path(tempfile.gettempdir()))
 
     def _full(self, path: str) -> str:
-        return f"{self._root}/{checked(path)}"
+        return f"{self._root}/{check_path(path)}"
 
     def _stored(self, path: str, info: Mapping[str, Any]) -> StoredFile:
         relative = path.lstrip("/").removeprefix(self._root.lstrip("/")).lstrip("/")
@@ -208,10 +208,10 @@ class RemoteStorage:
         # Each file system raises what its own library does.
         except Exception as error:  # noqa: BLE001
             what = f"could not {action} this file of the lake"
-            cause = None if tells_secrets(error, self._secrets()) else error
-            raise failure(what, path, error, self._secrets(), tried_again=self._tried_again(error)) from cause
+            cause = None if has_secrets(error, self._secrets()) else error
+            raise storage_error(what, path, error, self._secrets(), retried=self._retried(error)) from cause
 
-    def _tried_again(self, error: BaseException) -> bool:  # noqa: ARG002 - those who try again look at it
+    def _retried(self, error: BaseException) -> bool:  # noqa: ARG002 - those who try again look at it
         """Return whether what failed had been tried more than once."""
         return False
 
@@ -227,7 +227,7 @@ class RemoteStorage:
         )
 
 
-class MemoryStorage(RemoteStorage):
+class MemoryStorage(FsspecStorage):
     """A lake in the memory of this process, for tests."""
 
     creates_exclusively = True
@@ -263,7 +263,7 @@ def open_other(url: str, options: Mapping[str, str]) -> Storage:
     try:
         fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
     except OSError as error:
-        raise failure("could not reach the lake", USER.sub("", url), error) from error
+        raise storage_error("could not reach the lake", USER.sub("", url), error) from error
     except (ValueError, ImportError) as error:
         raise StorageError(
             "this kind of lake URL is not supported",
@@ -271,4 +271,4 @@ def open_other(url: str, options: Mapping[str, str]) -> Storage:
             expected="a local path, file://, s3://, or for reading a file system that fsspec knows",
             found=str(error).splitlines()[0],
         ) from error
-    return (MemoryStorage if url.startswith("memory://") else RemoteStorage)(url, fs, root)
+    return (MemoryStorage if url.startswith("memory://") else FsspecStorage)(url, fs, root)

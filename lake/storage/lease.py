@@ -1,10 +1,10 @@
-"""The lease: one job at a time changes a lake, and a job that no longer holds the lease can't publish.
+"""The lease: one job at a time changes a lake, and a job that has lost the lease can't publish.
 
-Leases are numbered files, and the highest number holds. The next number can be created only once, so of any
-number of contenders for a lease that ended exactly one gets it. Nobody ever removes or rewrites the lease of
-another, so there is no moment at which two hold it. Assumes clocks that agree to within `MAX_CLOCK_SKEW`; where they
-do not, a holder still finds the higher number of a successor at its next renewal, and stops. A lease that ends later
-than any can, by a clock that was far ahead, is taken over only where the caller asks for it.
+Leases are numbered files, and the one with the highest number counts. The next number can be created only once, so
+exactly one contender gets a lease that has ended. Nobody ever removes or rewrites another job's lease, so two jobs
+never hold it at once. Assumes clocks that agree to within `MAX_CLOCK_SKEW`; where they do not, a holder still sees
+its successor's higher number at its next renewal, and stops. A lease that ends later than any lease can, taken by a
+clock that was far ahead, is taken over only where the caller asks for it.
 """
 
 from __future__ import annotations
@@ -16,30 +16,24 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO
 
 import msgspec
-import polars as pl
 
 from lake import paths
 from lake.decoding import Moment, check_moments, decode
-from lake.storage import Storage, StoredFile
-from lake.storage.exclusive_create import check_exclusive_create
+from lake.storage.base import Storage
 from schemas.errors import BrokenLakeError, LeaseLostError, RefusedError, StorageError
 
 LEASE_TIME = dt.timedelta(seconds=60)
 MAX_CLOCK_SKEW = dt.timedelta(seconds=10)
-# What ends later than this from now was taken by a clock that was ahead, or this machine's clock is behind.
+# A lease that ends later than this from now was taken by a clock that was ahead, or this machine's clock is behind.
 MAX_REMAINING = dt.timedelta(minutes=10)
 POLL_SECONDS = 1.0
 LOG = logging.getLogger("meterlake")
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds a lease, and until when; `released` once it is given back."""
+    """Who holds a lease, and until when; `released` once it is returned."""
 
     owner: str
     job: str
@@ -59,12 +53,12 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lease:
-    """A lease that is held: renewed by a thread until `release`."""
+    """A lease that this process holds, renewed by a thread until `release`."""
 
     def __init__(
         self, storage: Storage, number: int, holder: Holder, lease_time: dt.timedelta, since: float
     ) -> None:
-        """Made by `_take`; `since` is the moment of `holder.taken_at` by the monotonic clock."""
+        """Made by `take_lease`; `since` is the moment of `holder.taken_at` by the monotonic clock."""
         self._storage, self._number, self._holder, self._time = storage, number, holder, lease_time
         self._since, self._until = since, since + lease_time.total_seconds()
         self._superseded = False
@@ -85,7 +79,7 @@ class Lease:
         )
 
     def release(self) -> None:
-        """Give the lease back at once, unless it was lost. Where that fails it ends by itself, so nothing is raised."""
+        """Return the lease at once, unless it was lost. Raises nothing: a lease that can't be returned expires."""
         self._ended.set()
         self._renewing.join()
         if not self._holds():
@@ -93,10 +87,10 @@ class Lease:
         try:
             self._write(msgspec.structs.replace(self._holder, released=True))
         except StorageError as error:
-            LOG.warning("the lease could not be given back, and ends by itself: %s", error)
+            LOG.warning("the lease could not be returned, and expires by itself: %s", error)
 
     def _holds(self) -> bool:
-        # By both clocks: one may be set back, the other stands still in some suspended machines.
+        # By both clocks: one may be set back, the other stops while some machines are suspended.
         return not self._superseded and _now() < self._holder.expires_at and time.monotonic() < self._until
 
     def _renew(self) -> None:
@@ -105,172 +99,47 @@ class Lease:
             renewed = msgspec.structs.replace(self._holder, expires_at=self._now() + self._time)
             try:
                 self._superseded = max(_numbers(self._storage), default=0) > self._number
-                # Once it has expired, another may have taken over: it is not renewed then, but lost.
+                # Another job may have taken over an expired lease, so it is lost and not renewed.
                 if not self._holds():
                     return
                 self._write(renewed)
             except StorageError as error:
-                LOG.warning("the lease could not be renewed, and is tried again: %s", error)
+                LOG.warning("the lease could not be renewed; trying again: %s", error)
                 continue
-            # A renewal that took until after the end came too late: another may not have seen it in time.
+            # A renewal that ended after the expiry came too late: another job may not have seen it in time.
             if not self._holds():
                 return
             self._holder, self._until = renewed, until
 
     def _now(self) -> dt.datetime:
-        """Return the time by which others see the lease: a clock that is set back while it is held does not end it for them."""
+        """Return the time that others compare the lease with; not earlier where this clock is set back meanwhile."""
         return max(_now(), self._holder.taken_at + dt.timedelta(seconds=time.monotonic() - self._since))
 
     def _write(self, holder: Holder) -> None:
         self._storage.publish(paths.lease(self._number), msgspec.json.encode(holder))
 
 
-@contextmanager
-def leased(
-    storage: Storage,
-    job: str,
-    *,
-    wait: bool = False,
-    take: bool = False,
-    lease_time: dt.timedelta = LEASE_TIME,
-) -> Iterator[Storage]:
-    """Hold the lease of the lake, and return a storage that writes only while it is held.
-
-    Raises RefusedError naming the holder if another job has it; with `wait`, waits for it instead. Raises it for a
-    lease that ends later than any can, and BrokenLakeError for one that can't be read; with `take`, takes those over.
-    Raises RefusedError too on a storage on which leases protect nothing, see `lake.storage.exclusive_create`.
-    """
-    check_exclusive_create(storage)
-    lease = _take(storage, job, lease_time, wait=wait, take=take)
-    try:
-        yield GuardedStorage(storage, lease)
-    finally:
-        lease.release()
-
-
 def current_holder(storage: Storage) -> Holder | None:
     """Return who holds the lease now; None if nobody does. Raises BrokenLakeError if the lease can't be read."""
     _, holder = _highest(storage)
-    return holder if holder and not _over(holder) else None
+    return holder if holder and not _has_ended(holder) else None
 
 
-class GuardedStorage:
-    """A storage that checks the lease before each operation that changes something."""
-
-    def __init__(self, storage: Storage, lease: Lease) -> None:
-        """Wrap a storage."""
-        self._storage, self._lease, self.url = storage, lease, storage.url
-        self.creates_exclusively = storage.creates_exclusively
-
-    @property
-    def server(self) -> str:
-        """As the storage."""
-        return self._storage.server
-
-    def list(self, prefix: str) -> list[StoredFile]:
-        """As the storage."""
-        return self._storage.list(prefix)
-
-    def read(self, path: str) -> bytes | None:
-        """As the storage."""
-        return self._storage.read(path)
-
-    def read_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
-        """As the storage."""
-        return self._storage.read_all(paths)
-
-    def publish(self, path: str, content: bytes) -> None:
-        """As the storage, while the lease is held."""
-        self._lease.check()
-        self._storage.publish(path, content)
-
-    def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
-        """As the storage, while the lease is held."""
-        self._lease.check()
-        return self._storage.publish_file(path, local, keep=keep)
-
-    def create(self, path: str, content: bytes) -> StoredFile | None:
-        """As the storage, while the lease is held."""
-        self._lease.check()
-        return self._storage.create(path, content)
-
-    def delete(self, path: str) -> None:
-        """As the storage, while the lease is held."""
-        self._lease.check()
-        self._storage.delete(path)
-
-    def delete_all(self, paths: Iterable[str]) -> None:
-        """As the storage, while the lease is held."""
-        self._lease.check()
-        self._storage.delete_all(paths)
-
-    def sync(self, paths: Iterable[str]) -> None:
-        """As the storage."""
-        self._storage.sync(paths)
-
-    def exists(self, path: str) -> bool:
-        """As the storage."""
-        return self._storage.exists(path)
-
-    def modified(self, path: str) -> dt.datetime | None:
-        """As the storage."""
-        return self._storage.modified(path)
-
-    def server_time(self) -> dt.datetime | None:
-        """As the storage."""
-        return self._storage.server_time()
-
-    def uri(self, path: str) -> str:
-        """As the storage."""
-        return self._storage.uri(path)
-
-    def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
-        """As the storage."""
-        return self._storage.scan(files, **options)
-
-    def schema(self, file: StoredFile) -> pl.Schema:
-        """As the storage."""
-        return self._storage.schema(file)
-
-    def footer(self, file: StoredFile) -> Path | BinaryIO:
-        """As the storage."""
-        return self._storage.footer(file)
-
-    def local(self, file: StoredFile) -> Path:
-        """As the storage."""
-        return self._storage.local(file)
-
-    def metadata(self, file: StoredFile) -> dict[str, str]:
-        """As the storage."""
-        return self._storage.metadata(file)
-
-    def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
-        """As the storage."""
-        self._storage.prefetch(files, whole=whole)
-
-    def scratch(self, suffix: str) -> Path:
-        """As the storage."""
-        return self._storage.scratch(suffix)
-
-    def sweep(self) -> int:
-        """As the storage."""
-        return self._storage.sweep()
-
-
-def _take(storage: Storage, job: str, lease_time: dt.timedelta, *, wait: bool, take: bool) -> Lease:
+def take_lease(storage: Storage, job: str, lease_time: dt.timedelta, *, wait: bool, take: bool) -> Lease:
+    """Take the lease, or wait for it, as `lake.storage.leased_storage.leased` says; it is renewed until its release."""
     owner, since, waiting = uuid.uuid4().hex, 0.0, _Waiting(storage, wait=wait)
     while True:
         number, holder = _highest(storage, skip_broken=take)
-        if holder and holder.owner == owner and not _over(holder):
-            # It was created after all: a storage may answer only the second of two attempts, with a no.
+        if holder and holder.owner == owner and not _has_ended(holder):
+            # It was created after all: a storage may answer only the second of two attempts, with a refusal.
             return Lease(storage, number, holder, lease_time, since)
-        if holder and not _over(holder) and not (take and _ends_too_late(holder)):
+        if holder and not _has_ended(holder) and not (take and _ends_too_late(holder)):
             waiting.wait_for(holder)
             continue
         since, mine = time.monotonic(), _holder(owner, job, lease_time)
         if storage.create(paths.lease(number + 1), msgspec.json.encode(mine)):
             numbers = _numbers(storage)
-            # While we looked and created, others may have taken, released and tidied away this very number.
+            # Meanwhile others may have taken, released and deleted this very number.
             if max(numbers) == number + 1:
                 storage.delete_all(paths.lease(old) for old in numbers if old <= number)
                 return Lease(storage, number + 1, mine, lease_time, since)
@@ -278,7 +147,7 @@ def _take(storage: Storage, job: str, lease_time: dt.timedelta, *, wait: bool, t
 
 
 class _Waiting:
-    """Waiting for holders of the lease, as long as each of them renews it."""
+    """Waits for holders of the lease, as long as each of them renews it."""
 
     def __init__(self, storage: Storage, *, wait: bool) -> None:
         self._storage, self._wait = storage, wait
@@ -286,12 +155,12 @@ class _Waiting:
         self._since = 0.0
 
     def wait_for(self, holder: Holder) -> None:
-        """Wait a moment. Raises RefusedError unless waiting was asked for, or where it would not end."""
+        """Wait a moment. Raises RefusedError where waiting was not asked for, or would never end."""
         if self._seen is None and self._wait:
             LOG.info("waiting for %s", holder)
         if self._seen != holder:
             self._seen, self._since = holder, time.monotonic()
-        # By the wrong clock of one who works on, the lease is renewed all the same.
+        # A working job renews its lease even if its clock is wrong.
         renewed = time.monotonic() - self._since < (LEASE_TIME + MAX_CLOCK_SKEW).total_seconds()
         if _ends_too_late(holder) and not (self._wait and renewed):
             raise _refused_end(self._storage, holder)
@@ -316,7 +185,7 @@ def _refused_end(storage: Storage, holder: Holder) -> RefusedError:
 
 
 def _highest(storage: Storage, *, skip_broken: bool = False) -> tuple[int, Holder | None]:
-    """Return the highest number there is, and who holds it; None if nobody, or if `skip_broken` and it can't be read."""
+    """Return the highest lease number and its holder; None for no holder, or with `skip_broken` for an unreadable one."""
     number = max(_numbers(storage), default=0)
     body = storage.read(paths.lease(number)) if number else None
     if body is None:
@@ -330,7 +199,7 @@ def _highest(storage: Storage, *, skip_broken: bool = False) -> tuple[int, Holde
         return number, None
 
 
-def _over(holder: Holder) -> bool:
+def _has_ended(holder: Holder) -> bool:
     return holder.released or _now() - MAX_CLOCK_SKEW > holder.expires_at
 
 
@@ -351,7 +220,7 @@ def _holder(owner: str, job: str, lease_time: dt.timedelta) -> Holder:
 
 
 def _numbers(storage: Storage) -> list[int]:
-    """Return the numbers of all leases there are; other files in their folder have none."""
+    """Return the numbers of all leases; other files in their folder have none."""
     numbers = [paths.lease_number(file.path) for file in storage.list(paths.LEASE)]
     return [number for number in numbers if number]
 

@@ -17,14 +17,14 @@ from lake.storage.disk.durable import Disk
 from lake.storage.disk.temporary import own_name, sweep_files
 from lake.storage.disk.walk import regular_file, walk
 from lake.storage.path_checks import (
-    NOWHERE,
-    checked,
-    checked_folder,
+    DEAD_LINK,
+    check_folder,
+    check_no_links,
+    check_path,
+    check_readable,
+    check_regular,
     linked_folder,
     open_regular,
-    readable,
-    refuse_irregular,
-    refuse_links,
 )
 from schemas.errors import StorageError
 
@@ -43,18 +43,18 @@ class LocalStorage:
 
     def list(self, prefix: str) -> list[StoredFile]:
         """Return all files below a folder, sorted by path."""
-        folder = checked_folder(prefix)
+        folder = check_folder(prefix)
         link = linked_folder(self.root, f"{folder}/")
         with _naming(prefix, "list"):
             if link and not (self.root / link).exists():
-                raise StorageError("could not list this folder of the lake", where=link, found=NOWHERE)
+                raise StorageError("could not list this folder of the lake", where=link, found=DEAD_LINK)
             return sorted(walk(self.url, folder, linked=bool(link)))
 
     def read(self, path: str) -> bytes | None:
         """Return the content of a file; None if there is none."""
         with _naming(path, "read"):
             try:
-                with open_regular(self.root, checked(path)) as file:
+                with open_regular(self.root, check_path(path)) as file:
                     return file.read()
             except FileNotFoundError:
                 return None
@@ -105,22 +105,22 @@ class LocalStorage:
                 if self._disk.unlink(target):
                     folders[target.parent] = path
         with _naming(next(iter(folders.values()), ""), "delete"):
-            self._disk.tidy(folders)
+            self._disk.remove_empty(folders)
 
     def sync(self, paths: Iterable[str]) -> None:
         """Sync the folders of these files where they changed of late."""
         for folder, path in {self._target(path).parent: path for path in paths}.items():
             with _naming(path, "sync"):
-                self._disk.keep(folder)
+                self._disk.sync_names(folder)
 
     def exists(self, path: str) -> bool:
         """Return whether there is such a file."""
-        return (self.root / checked(path)).is_file()
+        return (self.root / check_path(path)).is_file()
 
     def modified(self, path: str) -> dt.datetime | None:
         """Return when a file was last written."""
         try:
-            return dt.datetime.fromtimestamp((self.root / checked(path)).lstat().st_mtime, dt.UTC)
+            return dt.datetime.fromtimestamp((self.root / check_path(path)).lstat().st_mtime, dt.UTC)
         except (OSError, ValueError, OverflowError):
             # It is gone, or dated beyond the calendar.
             return None
@@ -140,7 +140,7 @@ class LocalStorage:
     def schema(self, file: StoredFile) -> pl.Schema:
         """Return columns and types, from the footer."""
         # By a handle, since a producer's name with brackets would be taken for a pattern.
-        with open_regular(self.root, readable(file).path) as handle:
+        with open_regular(self.root, check_readable(file).path) as handle:
             return pl.Schema(pl.read_parquet_schema(handle))
 
     def footer(self, file: StoredFile) -> Path | BinaryIO:
@@ -153,7 +153,7 @@ class LocalStorage:
 
     def metadata(self, file: StoredFile) -> dict[str, str]:
         """Return the key-value metadata, from the footer."""
-        with open_regular(self.root, readable(file).path) as handle:
+        with open_regular(self.root, check_readable(file).path) as handle:
             return pl.read_parquet_metadata(handle)
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
@@ -180,12 +180,12 @@ class LocalStorage:
 
     def _source(self, file: StoredFile) -> Path:
         """Return where a listed file is read. Raises BrokenLakeError unless it is a regular file, or gone."""
-        refuse_irregular(self.root, readable(file).path)
+        check_regular(self.root, check_readable(file).path)
         return self.root / file.path
 
     def _target(self, path: str) -> Path:
         """Return where a file is written or removed. Raises StorageError outside the lake, and behind a link."""
-        refuse_links(self.root, checked(path))
+        check_no_links(self.root, check_path(path))
         return self.root / path
 
 

@@ -21,11 +21,11 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
-NOWHERE = "a link that leads nowhere"
-IN_A_CIRCLE = "a link that leads in a circle"
+DEAD_LINK = "a link that leads nowhere"
+LINK_LOOP = "a link that leads in a circle"
 
 
-def checked(path: str) -> str:
+def check_path(path: str) -> str:
     """Return a path relative to the lake's root as it is. Raises PathRefusedError for one that could leave the root."""
     if _PATH.fullmatch(path) and (path.isascii() or _is_unicode(path)):
         return path
@@ -37,12 +37,12 @@ def checked(path: str) -> str:
     )
 
 
-def checked_folder(prefix: str) -> str:
-    """Return a folder's path without its last `/`; empty is the lake's root. Raises PathRefusedError as `checked` does."""
-    return checked(prefix.removesuffix("/")) if prefix else prefix
+def check_folder(prefix: str) -> str:
+    """Return a folder's path without its last `/`; empty is the lake's root. Raises PathRefusedError as `check_path` does."""
+    return check_path(prefix.removesuffix("/")) if prefix else prefix
 
 
-def refuse_links(root: Path, path: str) -> None:
+def check_no_links(root: Path, path: str) -> None:
     """Raise PathRefusedError if a folder on the way from the lake's root to a file is a link: nothing is written there."""
     if link := linked_folder(root, path):
         raise PathRefusedError(
@@ -75,7 +75,7 @@ def open_regular(root: Path, path: str) -> BinaryIO:
     except OSError as error:
         kind = _kind_of_unopened(local, error)
         if kind:
-            raise not_regular(path, kind) from error
+            raise not_regular_error(path, kind) from error
         raise
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -83,18 +83,18 @@ def open_regular(root: Path, path: str) -> BinaryIO:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(local))
-    raise not_regular(path, kind_of(mode))
+    raise not_regular_error(path, kind_of(mode))
 
 
-def readable(file: StoredFile) -> StoredFile:
+def check_readable(file: StoredFile) -> StoredFile:
     """Return a listed file as it is. Raises BrokenLakeError if it can't be read as one."""
     if file.unreadable:
-        raise not_regular(file.path, file.unreadable)
-    checked(file.path)
+        raise not_regular_error(file.path, file.unreadable)
+    check_path(file.path)
     return file
 
 
-def refuse_irregular(root: Path, path: str) -> None:
+def check_regular(root: Path, path: str) -> None:
     """Raise BrokenLakeError if something else than a regular file is there, for a reader that opens it itself."""
     try:
         kind = kind_of(os.stat(f"{root}/{path}").st_mode)  # noqa: PTH116 - as above
@@ -102,7 +102,7 @@ def refuse_irregular(root: Path, path: str) -> None:
         # Who opens it tells that it is gone, or what else is wrong.
         return
     if kind:
-        raise not_regular(path, kind)
+        raise not_regular_error(path, kind)
 
 
 def kind_of(mode: int) -> str:
@@ -110,7 +110,7 @@ def kind_of(mode: int) -> str:
     return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
-def not_regular(path: str, found: str) -> BrokenLakeError:
+def not_regular_error(path: str, found: str) -> BrokenLakeError:
     """Return the error for something in the lake that can't be read as a file."""
     return BrokenLakeError(
         "this can't be read",
@@ -123,8 +123,8 @@ def not_regular(path: str, found: str) -> BrokenLakeError:
 
 def _kind_of_unopened(local: Path, error: OSError) -> str:
     if error.errno == errno.ENOENT and local.is_symlink():
-        return NOWHERE
-    return {errno.ELOOP: IN_A_CIRCLE, errno.ENXIO: _KINDS[stat.S_IFSOCK]}.get(error.errno or 0, "")
+        return DEAD_LINK
+    return {errno.ELOOP: LINK_LOOP, errno.ENXIO: _KINDS[stat.S_IFSOCK]}.get(error.errno or 0, "")
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,45 +1,39 @@
-"""A lake on S3, or on a server that speaks like it: one request a file, each request counted."""
+"""A lake on S3 or an S3-compatible server: one request a file."""
 
 from __future__ import annotations
 
 import datetime as dt
 import email.utils
 import os
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import botocore.exceptions
-import botocore.session
 import polars as pl
-import s3fs
-from aiobotocore.session import AioSession
 
 from lake.storage.base import StoredFile
 from lake.storage.errors import attempts_before, chain, error_code, http_status
-from lake.storage.fsspec_storage import USER, RemoteStorage
+from lake.storage.fsspec_storage import USER, FsspecStorage
 from lake.storage.local import scan_local
-from lake.storage.path_checks import checked, checked_folder
+from lake.storage.path_checks import check_folder, check_path
+from lake.storage.s3_connection import credential_provider, s3_file_system
 from lake.storage.s3_options import S3Settings
 from schemas.errors import StorageError
 
-MISSING = ("NoSuchKey", "404")
-REFUSED = 412
-RANGE_NOT_THERE = 416
-# Two who write one object at the same time: neither may have been carried out, and botocore leaves it to us to ask again.
-CONFLICTS = ("ConditionalRequestConflict", "OperationAborted")
-MAX_PAUSE_SECONDS = 20.0
-UNANSWERED = (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError)
-DELETED_AT_ONCE = 1_000
-# Up to here a file is read into memory and put by one request, which tells its ETag.
-AT_ONCE_BYTES = 32 * 2**20
+NOT_FOUND = ("NoSuchKey", "404")
+PRECONDITION_FAILED = 412
+RANGE_NOT_SATISFIABLE = 416
+NO_ANSWER = (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError)
+MAX_DELETED_AT_ONCE = 1_000
+# Up to this size a file is read into memory and written by one request, whose answer has its ETag.
+MAX_SINGLE_PUT_BYTES = 32 * 2**20
 DEFAULT_REGION = "us-east-1"
 
 
-class S3Storage(RemoteStorage):
+class S3Storage(FsspecStorage):
     """A lake below `s3://bucket/prefix`. An identity is ETag and size; a file is published by one PUT.
 
     Botocore retries what is transient, with backoff and jitter; s3fs asks again when an answer breaks off.
@@ -54,7 +48,7 @@ class S3Storage(RemoteStorage):
         self._bucket = where.netloc
         self._prefix = url.partition("://")[2].partition("/")[2].strip("/")
         self._settings = S3Settings.of(options)
-        super().__init__(url, _file_system(self._settings), f"{self._bucket}/{self._prefix}")
+        super().__init__(url, s3_file_system(self._settings), f"{self._bucket}/{self._prefix}")
         self._listed_at: dt.datetime | None = None
 
     @property
@@ -66,7 +60,7 @@ class S3Storage(RemoteStorage):
 
     def list(self, prefix: str) -> list[StoredFile]:
         """Return all files below a folder: one request a thousand."""
-        start = "/".join(part for part in (self._prefix, checked_folder(prefix)) if part)
+        start = "/".join(part for part in (self._prefix, check_folder(prefix)) if part)
         found, more = [], {"Prefix": f"{start}/" if start else ""}
         with self._naming(prefix, "list"):
             while more:
@@ -76,7 +70,7 @@ class S3Storage(RemoteStorage):
                 more = (
                     more | {"ContinuationToken": page["NextContinuationToken"]} if page["IsTruncated"] else {}
                 )
-        # What ends with a slash is a folder that some browser of buckets has made.
+        # Keys that end with a slash are folders made by bucket browsers.
         return sorted(self._stored_object(each) for each in found if not each["Key"].endswith("/"))
 
     def server_time(self) -> dt.datetime | None:
@@ -94,7 +88,7 @@ class S3Storage(RemoteStorage):
         if not full:
             return []
         found = self._fs.cat(full, on_error="return", max_concurrency=1) if len(full) > 1 else {}
-        # One that failed is asked for once more, which names it.
+        # A failed one is read once more, which raises an error with its path.
         return [
             found[name] if isinstance(found.get(name), bytes) else self.read(path)
             for path, name in zip(paths, full, strict=True)
@@ -111,9 +105,9 @@ class S3Storage(RemoteStorage):
             try:
                 return self._put(path, content, mode="create")
             except OSError as error:
-                if http_status(error) != REFUSED and not isinstance(error, FileExistsError):
+                if http_status(error) != PRECONDITION_FAILED and not isinstance(error, FileExistsError):
                     raise
-                # The answer to an attempt that was carried out may be lost: then it is ours that is there.
+                # The answer to a successful attempt may be lost: the existing file is then our own.
                 ours = attempts_before(error) > 0 and self._get(path) == content
                 return StoredFile(path, len(content), "") if ours else None
 
@@ -124,14 +118,14 @@ class S3Storage(RemoteStorage):
 
     def delete_all(self, paths: Iterable[str]) -> None:
         """One request a thousand files; a single one as by `delete`."""
-        left = list(paths)
-        if len(left) == 1:
-            return self.delete(left[0])
-        for start in range(0, len(left), DELETED_AT_ONCE):
-            some = left[start : start + DELETED_AT_ONCE]
-            doomed = {"Objects": [{"Key": self._key(path)} for path in some], "Quiet": True}
-            with self._naming(some[0], "delete"):
-                done = self._fs.call_s3("delete_objects", Bucket=self._bucket, Delete=doomed)
+        every = list(paths)
+        if len(every) == 1:
+            return self.delete(every[0])
+        for start in range(0, len(every), MAX_DELETED_AT_ONCE):
+            batch = every[start : start + MAX_DELETED_AT_ONCE]
+            request = {"Objects": [{"Key": self._key(path)} for path in batch], "Quiet": True}
+            with self._naming(batch[0], "delete"):
+                done = self._fs.call_s3("delete_objects", Bucket=self._bucket, Delete=request)
                 for error in done.get("Errors", []):
                     raise OSError(f"{error.get('Code')}: {error.get('Message')}: {error.get('Key')}")
         return None
@@ -142,7 +136,7 @@ class S3Storage(RemoteStorage):
             try:
                 self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(path))
             except FileNotFoundError as error:
-                if error_code(error) not in MISSING:
+                if error_code(error) not in NOT_FOUND:
                     raise
                 return False
             return True
@@ -153,7 +147,7 @@ class S3Storage(RemoteStorage):
 
     def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
         """Return the rows of Parquet files, from copies if there is one of each, else by Polars' own reader."""
-        copies = self._copies.of(files)
+        copies = self._cache.get(files)
         if copies is not None:
             return scan_local(copies, **options)
         with self._naming(files[0].path, "read"):
@@ -163,20 +157,20 @@ class S3Storage(RemoteStorage):
         )
 
     def _key(self, path: str) -> str:
-        return f"{self._prefix}/{checked(path)}" if self._prefix else checked(path)
+        return f"{self._prefix}/{check_path(path)}" if self._prefix else check_path(path)
 
     def _full(self, path: str) -> str:
         return f"{self._bucket}/{self._key(path)}"
 
-    def _stored_object(self, said: Mapping[str, Any]) -> StoredFile:
-        path = said["Key"][len(self._prefix) + 1 :] if self._prefix else said["Key"]
-        return StoredFile(path, said["Size"], _identity(said["Size"], said["ETag"].strip('"')))
+    def _stored_object(self, listed: Mapping[str, Any]) -> StoredFile:
+        path = listed["Key"][len(self._prefix) + 1 :] if self._prefix else listed["Key"]
+        return StoredFile(path, listed["Size"], _identity(listed["Size"], listed["ETag"].strip('"')))
 
     def _get(self, path: str) -> bytes | None:
         try:
             return bytes(self._fs.cat_file(self._full(path), max_concurrency=1))
         except FileNotFoundError as error:
-            if error_code(error) not in MISSING:
+            if error_code(error) not in NOT_FOUND:
                 raise
             return None
 
@@ -187,7 +181,7 @@ class S3Storage(RemoteStorage):
     def _upload(self, path: str, local: Path) -> StoredFile:
         size_bytes = local.stat().st_size
         with self._naming(path, "write"):
-            if size_bytes <= AT_ONCE_BYTES:
+            if size_bytes <= MAX_SINGLE_PUT_BYTES:
                 return self._put(path, local.read_bytes())
             self._fs.put_file(str(local), self._full(path))
         return StoredFile(path, size_bytes, "")
@@ -202,7 +196,7 @@ class S3Storage(RemoteStorage):
         try:
             return super()._tail(path, size_bytes)
         except OSError as error:
-            if http_status(error) == RANGE_NOT_THERE:
+            if http_status(error) == RANGE_NOT_SATISFIABLE:
                 return b""
             raise
 
@@ -223,22 +217,26 @@ class S3Storage(RemoteStorage):
 
     @cached_property
     def _credentials(self) -> Callable[[], tuple[dict[str, str], int | None]]:
-        """One for all scans: a session of botocore takes ten milliseconds to make."""
-        return _credential_provider(self._settings)
+        """One provider for all scans: a session of botocore takes ten milliseconds to make."""
+        return credential_provider(self._settings)
 
-    def _tried_again(self, error: BaseException) -> bool:
+    def _retried(self, error: BaseException) -> bool:
         """Return whether the request was retried; without an answer botocore has retried what may pass by itself."""
-        silent = any(isinstance(each, UNANSWERED) for each in chain(error))
+        silent = any(isinstance(each, NO_ANSWER) for each in chain(error))
         return attempts_before(error) > 0 or (silent and self._settings.max_attempts > 1)
 
     def _secrets(self) -> tuple[str, ...]:
-        given = (self._settings.access_key_id, self._settings.secret_access_key, self._settings.session_token)
+        configured = (
+            self._settings.access_key_id,
+            self._settings.secret_access_key,
+            self._settings.session_token,
+        )
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-        return tuple(secret for secret in (*given, *map(os.environ.get, names)) if secret)
+        return tuple(secret for secret in (*configured, *map(os.environ.get, names)) if secret)
 
 
 def _date(answer: Mapping[str, Any]) -> dt.datetime | None:
-    """Return the date of a server's answer; None if it has none that can be read."""
+    """Return the date of a server's answer; None if it has no valid one."""
     text = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
         found = email.utils.parsedate_to_datetime(text)
@@ -249,61 +247,3 @@ def _date(answer: Mapping[str, Any]) -> dt.datetime | None:
 
 def _identity(size_bytes: int, etag: str) -> str:
     return f"{size_bytes}-{etag}"
-
-
-def _file_system(settings: S3Settings) -> Any:
-    region = settings.region or os.environ.get("AWS_REGION")
-    config: dict[str, Any] = {
-        "retries": {"mode": "standard", "total_max_attempts": settings.max_attempts},
-        "connect_timeout": settings.connect_timeout_seconds,
-        "read_timeout": settings.read_timeout_seconds,
-    }
-    if settings.addressing_style:
-        config["s3"] = {"addressing_style": settings.addressing_style}
-    session = AioSession(profile=settings.profile)
-    session.register("needs-retry.s3", partial(_pause_after_conflict, settings.max_attempts))
-    # Never shared and never cached: another process may have changed the lake, or the environment.
-    fs = s3fs.S3FileSystem(
-        anon=settings.anonymous,
-        key=settings.access_key_id,
-        secret=settings.secret_access_key,
-        token=settings.session_token,
-        endpoint_url=settings.endpoint_url,
-        client_kwargs={"region_name": region} if region else {},
-        config_kwargs=config,
-        session=session,
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )
-    fs.retries = settings.max_attempts
-    return fs
-
-
-def _pause_after_conflict(
-    max_attempts: int, *, response: tuple[Any, Mapping[str, Any]] | None, attempts: int, **_: Any
-) -> float | None:
-    """Return after how many seconds to ask again, as botocore does for a 503; None where that is not for us to say."""
-    code = response[1].get("Error", {}).get("Code") if response else None
-    if code not in CONFLICTS or attempts >= max_attempts:
-        return None
-    return random.random() * min(2.0 ** (attempts - 1), MAX_PAUSE_SECONDS)  # noqa: S311 - no secret
-
-
-def _credential_provider(settings: S3Settings) -> Callable[[], tuple[dict[str, str], int | None]]:
-    """Return what Polars asks for credentials: the same chain that botocore goes through, refreshed when they end."""
-    session = botocore.session.Session(profile=settings.profile)
-    if settings.access_key_id and settings.secret_access_key:
-        session.set_credentials(settings.access_key_id, settings.secret_access_key, settings.session_token)
-
-    def provide() -> tuple[dict[str, str], int | None]:
-        credentials = session.get_credentials()
-        if credentials is None:
-            raise botocore.exceptions.NoCredentialsError
-        now = credentials.get_frozen_credentials()
-        found = {"aws_access_key_id": now.access_key, "aws_secret_access_key": now.secret_key}
-        if now.token:
-            found["aws_session_token"] = now.token
-        ends = getattr(credentials, "_expiry_time", None)
-        return found, int(ends.timestamp()) if ends else None
-
-    return provide

@@ -59,7 +59,7 @@ class LosingDisk:
 
     def __init__(self, root: Path, kept: Path) -> None:
         """Take the root, and a folder on the same disk for links to files that may come back."""
-        self._root, self._kept = root, kept
+        self._root, self._paths = root, kept
         kept.mkdir()
         self._files = 0
         # Above the root there is one folder more, so that the root's own name can be lost.
@@ -163,7 +163,7 @@ class LosingDisk:
 
     def _file(self, path: Path, *, synced: bool) -> File:
         self._files += 1
-        kept = self._kept / str(self._files)
+        kept = self._paths / str(self._files)
         LINK(path, kept)
         return File(kept, synced=synced)
 

@@ -15,7 +15,7 @@ import pytest
 
 from jobs.cli import app
 from lake import Lake
-from lake.storage.lease import leased
+from lake.storage.leased_storage import leased
 from support import DAY, a_lake, aggregated, event, put, retained
 
 NEXT = DAY + dt.timedelta(days=1)

@@ -12,7 +12,7 @@ from jobs.cli import app
 from lake import Lake, paths
 from lake.lake import FORMAT
 from lake.storage import LocalStorage, StoredFile
-from lake.storage.lease import leased
+from lake.storage.leased_storage import leased
 from schemas.errors import BrokenLakeError
 from support import DAY, METER, a_lake, aggregated, event, put
 

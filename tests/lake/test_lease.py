@@ -23,7 +23,8 @@ from jobs.run_report import reported
 from lake import Lake, paths
 from lake.storage import LocalStorage, Storage
 from lake.storage import lease as lease_module
-from lake.storage.lease import GuardedStorage, Holder, current_holder, leased
+from lake.storage.lease import Holder, current_holder
+from lake.storage.leased_storage import LeasedStorage, leased
 from schemas.errors import LeaseLostError, MeterlakeError, RefusedError, StorageError
 from support import a_lake, aggregated, content, define, event, put, usage
 
@@ -35,7 +36,7 @@ CONTENDER = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from lake.storage.lease import leased
+from lake.storage.leased_storage import leased
 from lake.storage import LocalStorage
 from schemas.errors import RefusedError
 folder, *names = sys.argv[1:]
@@ -55,7 +56,7 @@ with ThreadPoolExecutor(len(names)) as threads:
 """
 HOLDER = """
 import datetime as dt, os, signal, sys, time
-from lake.storage.lease import leased
+from lake.storage.leased_storage import leased
 from lake.storage import LocalStorage
 from schemas.errors import LeaseLostError
 with leased(LocalStorage(sys.argv[1]), "slow", lease_time=dt.timedelta(seconds=float(sys.argv[2]))) as storage:
@@ -133,7 +134,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def renewing(storage: Storage) -> threading.Thread:
     """The thread that renews the lease of a storage."""
-    assert isinstance(storage, GuardedStorage)
+    assert isinstance(storage, LeasedStorage)
     return storage._lease._renewing
 
 
@@ -416,7 +417,7 @@ def test_a_job_is_not_failed_by_a_lease_that_cannot_be_given_back(
 
     with leased(LocalStorage(tmp_path), "nightly"):
         monkeypatch.setattr(LocalStorage, "publish", no)
-    assert "could not be given back" in caplog.text
+    assert "could not be returned" in caplog.text
 
 
 def test_a_night_that_lost_its_lease_ends_at_once(

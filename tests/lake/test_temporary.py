@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lake.storage import LocalStorage, Storage, open_storage
-from lake.storage.disk.temporary import Owner, own
+from lake.storage.disk.temporary import Owner, this_process
 from schemas.errors import StorageError
 from support import a_lake, aggregated, event, put
 
@@ -106,7 +106,7 @@ def test_what_a_live_process_holds_stays_and_goes_once_it_is_dead(storage: Local
 
 
 def test_a_process_number_that_was_given_again_is_not_the_owner(storage: LocalStorage) -> None:
-    earlier = own()._replace(started=str(int(own().started) - 1))
+    earlier = this_process()._replace(started=str(int(this_process().started) - 1))
     file = in_lake(storage, f"{earlier}-{uuid.uuid4().hex}.parquet")
     assert storage.sweep() == 1
     assert not file.exists()
@@ -115,8 +115,8 @@ def test_a_process_number_that_was_given_again_is_not_the_owner(storage: LocalSt
 @pytest.mark.parametrize(
     "owner",
     [
-        own()._replace(boot="f" * 32),
-        own()._replace(namespace="7", process="999999"),
+        this_process()._replace(boot="f" * 32),
+        this_process()._replace(namespace="7", process="999999"),
         Owner("999999", "0", "0", "0"),
     ],
     ids=["another machine or boot", "another container", "a system that tells nothing"],

@@ -24,7 +24,8 @@ from lake import Lake, paths
 from lake.events import listing
 from lake.state.records import load_state
 from lake.storage import Storage, open_storage
-from lake.storage.lease import current_holder, leased
+from lake.storage.lease import current_holder
+from lake.storage.leased_storage import leased
 from schemas.errors import RefusedError
 from storage.lakes import defined, ending, fill, night, parquet, put, ran
 from storage.server import Server

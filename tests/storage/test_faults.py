@@ -12,7 +12,7 @@ import pytest
 
 from jobs.aggregate.job import aggregate
 from lake import Lake, paths
-from lake.storage import download_cache, open_storage, s3
+from lake.storage import download_cache, open_storage, s3_connection
 from schemas.errors import MeterlakeError, StorageError
 from storage.lakes import as_json, defined, put, ran
 from storage.server import CUT, KEY, SECRET, Answer, Request, Server, error, times
@@ -28,7 +28,7 @@ Where = Callable[[Request], bool]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between attempts, without which there is no waiting here."""
     monkeypatch.setattr(botocore.retries.standard.ExponentialBackoff, "delay_amount", lambda *_: 0.01)
-    monkeypatch.setattr(s3, "MAX_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(s3_connection, "MAX_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from jobs.cli.app import run
 from lake import Lake, paths
 from lake.storage import open_storage
-from lake.storage.lease import leased
+from lake.storage.leased_storage import leased
 from lake.storage.s3 import S3Storage
 from schemas.errors import RefusedError
 from storage.server import Server, kinds

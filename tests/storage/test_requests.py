@@ -23,7 +23,7 @@ from lake import Lake, paths
 from lake.checksums import rows_checksum
 from lake.events.partition import fingerprint
 from lake.state.records import METADATA_KEY, READING_RULES, PartitionState
-from lake.storage.lease import leased
+from lake.storage.leased_storage import leased
 from lake.survey import survey
 from storage.lakes import defined, fill, night, parquet, put, ran
 from storage.server import Server

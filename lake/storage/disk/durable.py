@@ -1,7 +1,7 @@
-"""Changes of a local folder tree that outlast a loss of power once they are done.
+"""Durable changes of a local folder tree: once done, they survive a loss of power.
 
 A new, renamed or removed name is on the disk only once the folder that holds it is synced, and a new folder only once
-the one above it is. So each change ends with these syncs, and a change that was cut off is either there or not.
+the one above it is. So each change ends with these syncs, and an interrupted change is either made or not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Disk:
         self._sync(target.parent)
 
     def make(self, folder: Path) -> None:
-        """Make a folder and all above it, and see that their names outlast a loss of power."""
+        """Make a folder and all above it, with durable names."""
         if folder.is_dir():
             if len(folder.parts) > len(self._root.parts):
                 self.make(folder.parent)
@@ -57,14 +57,14 @@ class Disk:
             folder.mkdir()
         self._sync(folder.parent)
 
-    def keep(self, folder: Path) -> None:
-        """See that the names in a folder, and its own, outlast a loss of power, whoever has made them."""
+    def sync_names(self, folder: Path) -> None:
+        """Make the names in a folder, and its own, durable against a loss of power, whoever made them."""
         if folder.is_dir():
             self.make(folder)
             self._sync_if_fresh(folder)
 
     def unlink(self, target: Path) -> bool:
-        """Remove a file, until `tidy` perhaps not for good; return whether it was there."""
+        """Remove a file, for good only after `remove_empty`; return whether it existed."""
         try:
             target.unlink()
         except FileNotFoundError:
@@ -73,12 +73,12 @@ class Disk:
             return False
         return True
 
-    def tidy(self, folders: Iterable[Path]) -> None:
-        """Remove those of these folders that are empty, and sync once each folder that stays."""
-        for folder in {self._remove_empty(folder) for folder in folders}:
+    def remove_empty(self, folders: Iterable[Path]) -> None:
+        """Remove the empty ones of these folders, and sync each folder that stays once."""
+        for folder in {self._remove_while_empty(folder) for folder in folders}:
             self._sync(folder)
 
-    def _remove_empty(self, folder: Path) -> Path:
+    def _remove_while_empty(self, folder: Path) -> Path:
         """Remove a folder and those above it while they are empty; return the first that stays.
 
         Folders directly below the root always stay.
@@ -107,7 +107,7 @@ class Disk:
                 return
 
     def _sync_if_fresh(self, folder: Path) -> None:
-        """Sync a folder that changed of late, unless nothing has since this object did."""
+        """Sync a folder that changed recently, unless this object has synced it since."""
         try:
             changed = folder.stat().st_mtime_ns
         except FileNotFoundError:
@@ -118,12 +118,12 @@ class Disk:
 
 
 def sync_file(path: Path) -> None:
-    """Have the content of a file on the disk."""
+    """Flush the content of a file to the disk."""
     _sync_descriptor(os.open(path, os.O_RDONLY))
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
+    """Flush the names in a folder to the disk."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:

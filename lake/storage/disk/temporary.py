@@ -47,10 +47,10 @@ class Owner(NamedTuple):
 
 def own_name(suffix: str) -> str:
     """Return a new name for a temporary file of this process."""
-    return f"{own()}-{uuid.uuid4().hex}{suffix}"
+    return f"{this_process()}-{uuid.uuid4().hex}{suffix}"
 
 
-def own() -> Owner:
+def this_process() -> Owner:
     """Return this process, which may have been forked since it was last asked for."""
     return _owner(os.getpid())
 
@@ -62,8 +62,8 @@ def sweep_files(folder: Path) -> int:
     followed.
     """
     with _opened(folder, os.O_NOFOLLOW) as descriptor:
-        left = [entry for entry in _left_in(descriptor, _FILE) if entry.is_file(follow_symlinks=False)]
-        return sum(_done(os.unlink, entry.name, descriptor) for entry in left)
+        left = [entry for entry in _abandoned(descriptor, _FILE) if entry.is_file(follow_symlinks=False)]
+        return sum(_removed(os.unlink, entry.name, descriptor) for entry in left)
 
 
 def sweep_folders(folder: Path) -> int:
@@ -72,8 +72,10 @@ def sweep_folders(folder: Path) -> int:
     They hold nothing but files: what has such a name and a folder in it, or a lake's marker, is none.
     """
     with _opened(folder) as descriptor:
-        left = [entry.name for entry in _left_in(descriptor, _FOLDER) if entry.is_dir(follow_symlinks=False)]
-        return sum(_emptied(folder / name) and _done(os.rmdir, name, descriptor) for name in left)
+        left = [
+            entry.name for entry in _abandoned(descriptor, _FOLDER) if entry.is_dir(follow_symlinks=False)
+        ]
+        return sum(_emptied(folder / name) and _removed(os.rmdir, name, descriptor) for name in left)
 
 
 def _emptied(folder: Path) -> bool:
@@ -84,20 +86,20 @@ def _emptied(folder: Path) -> bool:
         entries = _entries(descriptor)
         if not all(entry.is_file(follow_symlinks=False) and entry.name != paths.MARKER for entry in entries):
             return False
-        return all(_done(os.unlink, entry.name, descriptor) for entry in entries)
+        return all(_removed(os.unlink, entry.name, descriptor) for entry in entries)
 
 
-def _left_in(descriptor: int | None, pattern: re.Pattern[str]) -> list[os.DirEntry[str]]:
+def _abandoned(descriptor: int | None, pattern: re.Pattern[str]) -> list[os.DirEntry[str]]:
     """Return the entries of these names whose owners are dead, or that are too old to be anybody's."""
     found = [(entry, pattern.fullmatch(entry.name)) for entry in _entries(descriptor)]
-    return [entry for entry, match in found if match and _is_left(entry, match)]
+    return [entry for entry, match in found if match and _is_abandoned(entry, match)]
 
 
-def _is_left(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
+def _is_abandoned(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
     owner = Owner(**{part: text or UNKNOWN for part, text in match.groupdict().items()})
-    here = own()
+    here = this_process()
     if owner.boot != UNKNOWN and (owner.boot, owner.namespace) == (here.boot, here.namespace):
-        return not _runs(owner)
+        return not _is_running(owner)
     try:
         changed = entry.stat(follow_symlinks=False).st_mtime
     except FileNotFoundError:
@@ -105,7 +107,7 @@ def _is_left(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
     return time.time() - changed > MAX_AGE_SECONDS
 
 
-def _runs(owner: Owner) -> bool:
+def _is_running(owner: Owner) -> bool:
     """Return whether a process of this boot and namespace is the owner: its number may have been given again."""
     try:
         os.kill(int(owner.process), 0)
@@ -164,7 +166,7 @@ def _entries(descriptor: int | None) -> list[os.DirEntry[str]]:
         return []
 
 
-def _done(remove: Callable[..., None], name: str, descriptor: int | None) -> bool:
+def _removed(remove: Callable[..., None], name: str, descriptor: int | None) -> bool:
     """Remove an entry; return whether it could be, since nobody's work depends on it."""
     try:
         remove(name, dir_fd=descriptor)

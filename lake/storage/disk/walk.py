@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from lake.storage.base import StoredFile
-from lake.storage.path_checks import IN_A_CIRCLE, NOWHERE, kind_of
+from lake.storage.path_checks import DEAD_LINK, LINK_LOOP, kind_of
 
 
 def walk(root: str, folder: str, *, linked: bool) -> Iterator[StoredFile]:
@@ -67,9 +67,9 @@ def _look_at(root: str, path: str, entry: os.DirEntry[str], *, linked: bool) -> 
     except FileNotFoundError:
         if not (is_link and os.path.islink(f"{root}/{path}")):  # noqa: PTH114 - as above
             return None
-        reason = NOWHERE
+        reason = DEAD_LINK
     except OSError as error:
-        reason = IN_A_CIRCLE if error.errno == errno.ELOOP else f"no access: {error.strerror}"
+        reason = LINK_LOOP if error.errno == errno.ELOOP else f"no access: {error.strerror}"
     return StoredFile(path, 0, "", reason, linked or is_link) if reason else path
 
 
@@ -79,7 +79,7 @@ def _why_not_followed(root: str, path: str, target: os.stat_result) -> str:
         return "a link to a folder"
     parents = path.split("/")[:-1]
     folders = (f"{root}/{'/'.join(parents[:end])}" for end in range(len(parents) + 1))
-    return IN_A_CIRCLE if any(os.path.samestat(target, os.stat(each)) for each in folders) else ""  # noqa: PTH116
+    return LINK_LOOP if any(os.path.samestat(target, os.stat(each)) for each in folders) else ""  # noqa: PTH116
 
 
 def _is_unicode(path: str) -> bool:
