@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import polars as pl
 
-from lake import paths, readers
+from lake import exported, paths, readers
 from lake.decoding import decode
 from lake.meters import load_meter, load_meters
 from lake.query import compound
@@ -111,6 +111,41 @@ class Lake:
         `conflict` marks those with another subject, quantity or dimension than the winner.
         """
         return readers.duplicates(self.storage, self.meter(meter), (since, until))
+
+    def partitions(self, meter: str) -> pl.LazyFrame:
+        """What the last aggregation counted on each date: how many `events`, `duplicates`, `conflicts` and `invalid` rows.
+
+        `date`, these counts, and `sealed_at`, which is null while retention has not dropped the date's raw events.
+        Sorted by date.
+        """
+        return readers.partitions(self.storage, self.meter(meter))
+
+    def quarantine(self, meter: str | None = None) -> pl.LazyFrame:
+        """The rejected rows of one meter, or of the whole lake, with their reason and their original text.
+
+        `meter`, as the row names it, null for rows that name none; `date` of rejection; then `reason`, `detail`,
+        `raw`, `source`, `position` and `landed_at`. Sorted by meter, date and file.
+        """
+        return readers.quarantine(self.storage, meter)
+
+    def revisions(self, meter: str, period: str | None = None) -> pl.LazyFrame:
+        """The billing revisions of a month such as `2026-06`, or of all months, in the usual form.
+
+        `period`, `revision`, `kind` (`usage`, or `adjustments` after the close), `rows`, `changed_dates` (whose inputs
+        are not those of the revision before), `meter_version`, `closed`. Sorted by month and number. Raises
+        BrokenLakeError for a manifest that was changed after the next revision named it.
+        """
+        return exported.revisions(self.storage, self.meter(meter).name, period).lazy()
+
+    def exported(
+        self, meter: str, period: str, revision: int | None = None, table: str | None = None
+    ) -> pl.LazyFrame:
+        """The rows of a revision of a month, by default of the last one: its `usage`, or after the close its `adjustments`.
+
+        Raises BrokenLakeError where any file of the revision is not the one that was exported, BadInputError where no
+        such export exists.
+        """
+        return exported.exported(self.storage, self.meter(meter).name, period, revision, table)
 
     def usage(self, meter: str, since: dt.date | None = None, until: dt.date | None = None) -> pl.LazyFrame:
         """Return daily usage by subject and all dimensions: `date`, the keys, the measures; sorted by date and keys."""

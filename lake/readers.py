@@ -19,13 +19,18 @@ from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import DATE
 from lake.events.partition import Partition
 from lake.partition_files import part_files
-from lake.state.records import MeterState, told_state
+from lake.state.records import MeterState, load_state, told_state
 from lake.storage import Storage, StoredFile
-from schemas.columns import MEASURES, ROW, aggregate_columns, event_columns
+from schemas.columns import INSTANT, MEASURES, QUARANTINE_TYPES, ROW, aggregate_columns, event_columns
 from schemas.errors import BadInputError
 from schemas.meter import ROUNDED_AGGREGATIONS, Meter
 
 Dates = tuple[dt.date | None, dt.date | None]
+PARTITION_TYPES: dict[str, pl.DataType] = {
+    DATE: pl.Date(),
+    **dict.fromkeys(("events", "duplicates", "conflicts", "invalid"), pl.Int64()),
+    "sealed_at": INSTANT,
+}
 
 
 def raw_events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
@@ -72,6 +77,36 @@ def duplicates(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
         return lost.filter(pl.col(DATE).is_in(list(chosen))).select(DATE, pl.exclude(DATE, ROW))
 
     return from_events(storage, meter, rows)
+
+
+def partitions(storage: Storage, meter: Meter) -> pl.LazyFrame:
+    """Return what the state records of each date: `date`, the counts of its rows, and `sealed_at`; sorted by date."""
+    records = load_state(storage, meter.name).partitions
+    rows = [
+        (date, each.events, each.duplicates, each.conflicts, sum(each.invalid.values()), each.sealed_at)
+        for date, each in sorted(records.items())
+    ]
+    return pl.LazyFrame(rows, schema=PARTITION_TYPES, orient="row")
+
+
+def quarantine(storage: Storage, meter: str | None) -> pl.LazyFrame:
+    """Return the rejected rows of a meter, or of all with what names none: `meter`, `date`, then QUARANTINE_TYPES."""
+    folder = paths.QUARANTINE if meter is None else paths.quarantine(meter)
+    files: dict[tuple[str, dt.date], list[StoredFile]] = {}
+    for file in storage.list(folder):
+        place = paths.split_partition(file.path)
+        if place and place.file.endswith(".parquet"):
+            files.setdefault((place.meter, place.date), []).append(file)
+    frames = [
+        storage.scan(listed).select(
+            pl.lit(None if name == paths.NO_METER else name, pl.String).alias("meter"),
+            pl.lit(date).alias(DATE),
+            *QUARANTINE_TYPES,
+        )
+        for (name, date), listed in files.items()
+    ]
+    empty = pl.LazyFrame(schema={"meter": pl.String(), DATE: pl.Date(), **QUARANTINE_TYPES})
+    return pl.concat([empty, *frames])
 
 
 def aggregate_rows(storage: Storage, meter: Meter, table: str, dates: Dates) -> pl.LazyFrame:

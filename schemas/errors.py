@@ -32,6 +32,10 @@ class MeterlakeError(Exception):
         both = ", ".join(part for part in (expected, found) if part)
         return " ".join(f"{line}: {both}".split("\n")) if both else " ".join(line.split("\n"))
 
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython and Jupyter show for it in place of a traceback."""
+        return [f"{type(self).__name__}: {self}", *([f"hint: {self.hint}"] if self.hint else [])]
+
     def to_dict(self) -> dict[str, str]:
         """Return the parts that are not empty, for run reports and `--json`."""
         parts = {"kind": self.kind, "what": self.what, "where": self.where}
