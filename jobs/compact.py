@@ -13,7 +13,7 @@ import polars as pl
 
 from jobs.aggregate.job import aggregate
 from jobs.clock import check_as_of
-from jobs.land.job import decode_landed
+from jobs.land.landed_input import decode_landed
 from jobs.progress import track
 from jobs.run_report import LOG, PartitionReport, RunReport, now
 from lake import Lake, paths

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from jobs.aggregate.job import aggregate
-from jobs.land import job as land_module
+from jobs.land import write as write_module
 from jobs.retain import retain
 from jobs.run_report import RunReport, reported
 from lake import Lake, paths
@@ -45,8 +45,8 @@ def define(lake: Lake, **changes: Any) -> Meter:
 
 def set_flush_bounds(patch: pytest.MonkeyPatch, **bounds: int) -> None:
     """Let landing write rows at other bounds."""
-    newest = land_module.VERSIONS[-1]._replace(**bounds)
-    patch.setattr(land_module, "VERSIONS", (*land_module.VERSIONS[:-1], newest))
+    newest = write_module.VERSIONS[-1]._replace(**bounds)
+    patch.setattr(write_module, "VERSIONS", (*write_module.VERSIONS[:-1], newest))
 
 
 def event(

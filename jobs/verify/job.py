@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 import polars as pl
 
 from jobs.aggregate.compute import compute_partition, losers_fingerprint
-from jobs.land.job import decode_landed
+from jobs.land.landed_input import decode_landed
 from jobs.progress import track
 from jobs.run_report import RunReport
 from jobs.verify.published import Published, check_published, check_stamp, difference, read_content

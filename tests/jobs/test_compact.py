@@ -18,7 +18,7 @@ from jobs import compact as compact_job
 from jobs.compact import compact, small_files
 from jobs.export.billing import parse_period
 from jobs.export.job import export
-from jobs.land.job import LandedInput
+from jobs.land.landed_input import LandedInput
 from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.land import job as land_module
+from jobs.land import landed_input, write
 from jobs.land.flush_bounds import VERSIONS
 from jobs.run_report import RunReport, reported
 from lake import Lake, paths
@@ -112,10 +113,10 @@ def test_an_interrupted_input_is_resumed_with_the_bounds_of_its_first_attempt(
 ) -> None:
     monkeypatch.setattr("jobs.land.read.line_batches.BATCH_LINES", 10)
     several = [bounds._replace(lines=10 * (number + 1)) for number, bounds in enumerate(VERSIONS)]
-    monkeypatch.setattr(land_module, "VERSIONS", several)
+    monkeypatch.setattr(write, "VERSIONS", several)
     lake, _ = a_lake(tmp_path / "lake")
     file = written(tmp_path, *(json.dumps(body(number)) for number in range(70)))
-    monkeypatch.setattr(land_module, "NEWEST", version)
+    monkeypatch.setattr(landed_input, "NEWEST", version)
     landed(lake, file)
     (place,) = (tmp_path / "lake" / paths.LANDED).iterdir()
     record = msgspec.json.decode(place.read_bytes())
@@ -123,7 +124,7 @@ def test_an_interrupted_input_is_resumed_with_the_bounds_of_its_first_attempt(
     place.write_bytes(msgspec.json.encode(begun))
     # It was broken off before the last file.
     (tmp_path / "lake" / max(record["files"])).unlink()
-    monkeypatch.setattr(land_module, "NEWEST", len(VERSIONS) - 1)
+    monkeypatch.setattr(landed_input, "NEWEST", len(VERSIONS) - 1)
     assert landed(lake, file).events_landed == 70
     events = list((tmp_path / "lake" / paths.EVENTS).rglob("*.parquet"))
     keys = pl.concat([pl.read_parquet(event, hive_partitioning=False) for event in events])["idempotency_key"]
