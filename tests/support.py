@@ -20,6 +20,8 @@ from lake.meters import save_meter
 from schemas.columns import event_columns
 from schemas.meter import Meter, parse_meter
 
+# Of the project, from where tests start programs.
+ROOT = Path(__file__).parents[1]
 METER: dict[str, Any] = {
     "name": "active_users",
     "unit": "user",

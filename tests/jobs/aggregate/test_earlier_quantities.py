@@ -17,8 +17,9 @@ from jobs.land.job import land
 from lake import Lake, paths
 from lake.revisions import Close, Revisions, save_close
 from storage.lakes import night, ran
+from support import ROOT
 
-EARLIER = Path(__file__).parent.parent / "lakes" / "e98b748-local"
+EARLIER = ROOT / "tests/lakes" / "e98b748-local"
 # The day on which it was left.
 TODAY = dt.date(2026, 9, 10)
 AVERAGE, RATE = "latency", "traffic"

@@ -26,7 +26,7 @@ from lake.storage import lease as lease_module
 from lake.storage.lease import Holder, current_holder
 from lake.storage.leased_storage import LeasedStorage, leased
 from schemas.errors import LeaseLostError, MeterlakeError, RefusedError, StorageError
-from support import a_lake, aggregated, content, define, event, put, usage
+from support import ROOT, a_lake, aggregated, content, define, event, put, usage
 
 SHORT = dt.timedelta(seconds=1)
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -79,7 +79,7 @@ lease._now = lambda: dt.datetime.now(dt.UTC) - dt.timedelta(days=365)
 
 
 def started(program: str, *arguments: str) -> subprocess.Popen[str]:
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     command = [sys.executable, "-c", program, *arguments]
     return subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

@@ -11,6 +11,7 @@ import pytest
 
 from lake.storage import LocalStorage, open_storage
 from schemas.errors import StorageError
+from support import ROOT
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ for number in range(1_500):
 def test_a_file_is_published_while_another_process_removes_the_last_one_beside_it(scratch: Path) -> None:
     storage = LocalStorage(scratch)
     program = [sys.executable, "-c", PUBLISHER, str(scratch)]
-    publisher = subprocess.Popen(program, cwd=Path(__file__).parents[2], text=True, stderr=subprocess.PIPE)
+    publisher = subprocess.Popen(program, cwd=ROOT, text=True, stderr=subprocess.PIPE)
     removed = set()
     while publisher.poll() is None:
         found = names(storage, "events/")

@@ -27,9 +27,9 @@ from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths
 from schemas.meter import Meter
-from support import DAY, METER, a_lake, aggregated, event, put, retained, usage
+from support import DAY, METER, ROOT, a_lake, aggregated, event, put, retained, usage
 
-PROGRAMS = Path(__file__).parents[1] / "producers"
+PROGRAMS = ROOT / "tests/producers"
 DIMENSIONS = [
     {"name": "plan", "type": "string", "required": False},
     {"name": "score", "type": "number", "required": False},
@@ -563,7 +563,7 @@ def test_a_small_file_that_is_large_once_decoded_lands_in_little_memory_or_is_re
         "land",
         str(tmp_path / "usage.parquet"),
     ]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", script, *called], env=env, capture_output=True, text=True, check=True
     )

@@ -17,7 +17,7 @@ import pytest
 from lake.storage import LocalStorage, Storage, open_storage
 from lake.storage.disk.temporary import Owner, this_process
 from schemas.errors import StorageError
-from support import a_lake, aggregated, event, put
+from support import ROOT, a_lake, aggregated, event, put
 
 DAY_SECONDS = 24 * 60 * 60
 # Makes a temporary file and a copy's folder, says where, and waits to be ended.
@@ -59,9 +59,7 @@ class Process:
 
     def __init__(self, storage: LocalStorage, *before: str) -> None:
         command = [*before, sys.executable, "-c", HOLDER, storage.url]
-        self._process = subprocess.Popen(
-            command, cwd=Path(__file__).parents[2], text=True, stdout=subprocess.PIPE
-        )
+        self._process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)
         assert self._process.stdout
         self.local, self.copy = (Path(self._process.stdout.readline().strip()) for _ in range(2))
 
@@ -222,7 +220,7 @@ def test_what_a_live_process_of_another_container_holds_stays(
     both = f"{HOLDER.replace('time.sleep(600)', '')}\nexec(sys.stdin.read())"
     inside = subprocess.Popen(
         [*command, sys.executable, "-c", both, storage.url],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

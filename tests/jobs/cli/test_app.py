@@ -19,8 +19,8 @@ from jobs.cli import app
 from jobs.run_report import PartitionReport, RunReport
 from lake import Lake
 from schemas.errors import BadInputError, RefusedError, StorageError
+from support import ROOT
 
-ROOT = Path(__file__).parents[2]
 METER = {
     "name": "seats",
     "unit": "seat",

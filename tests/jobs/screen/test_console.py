@@ -16,9 +16,8 @@ from rich.cells import cell_len
 
 from jobs.cli import app
 from lake import Lake
-from support import a_lake, aggregated, event, put
+from support import ROOT, a_lake, aggregated, event, put
 
-ROOT = Path(__file__).parents[2]
 # All 38 digits, and room for a little more in their sum.
 # Of one event; a sum may have nine digits more.
 LARGEST = "1" + "2" * 19 + "." + "3" * 9

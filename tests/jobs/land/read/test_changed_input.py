@@ -24,7 +24,6 @@ from lake import Lake, paths
 from support import DAY, METER, a_lake, set_flush_bounds
 
 NAME = METER["name"]
-ROOT = Path(__file__).parents[2]
 
 
 def rows(tag: str, count: int) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ import pytest
 from lake import Lake
 from lake.meters import save_meter
 from schemas.meter import Meter
+from support import ROOT
 
-ROOT = Path(__file__).parents[2]
 SHELLS = ["bash", "zsh", "fish"]
 # Tests have no shell above them that could be asked which it is; with this the option takes its name.
 NAMED_SHELL = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}

@@ -21,9 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from depth import DEEP
-from support import METER, a_lake
+from support import METER, ROOT, a_lake
 
-ROOT = Path(__file__).parents[2]
 ROWS = 50_000
 HEADER = b"subject,meter,quantity,timestamp,plan\n"
 ROW = b"s,active_users,1,2026-06-19T10:00:00Z,pro\n"
