@@ -22,17 +22,17 @@ from lake.checksums import KEY, UNSTAMPED, stamp
 from lake.events.listing import (
     METADATA_KEY,
     Compacted,
-    compacted,
     compacted_name,
     is_compacted,
+    read_compacted,
     remove_replaced,
 )
 from lake.events.partition import Partition
-from lake.state.changes import changes, file_name, why_fixed
+from lake.snapshot import MeterSnapshot, scan_meters
+from lake.state.changes import file_name, stale_partitions, why_immovable
 from lake.storage import Storage, StoredFile, body_of, read_each
 from lake.storage.changed_files import FilesChangedError, is_missing_file, watch_for_changes
 from lake.storage.errors import is_storage_failure, storage_failures, writing
-from lake.survey import MeterView, survey
 from schemas.columns import event_columns
 from schemas.errors import BadInputError, BrokenLakeError, RefusedError, StorageError
 
@@ -73,7 +73,7 @@ def compact(  # noqa: PLR0913 - what to compact, and how
         check_as_of(as_of, report.started_at)
     until = days_before(as_of or report.started_at.date(), OPEN_DAYS - 1)
 
-    def work(view: MeterView) -> None:
+    def work(view: MeterSnapshot) -> None:
         with storage_failures(lake.url):
             due = _due(lake.storage, view, until, target_bytes, report)
             if dry_run:
@@ -82,7 +82,7 @@ def compact(  # noqa: PLR0913 - what to compact, and how
             else:
                 _compact_meter(lake, view, due, report)
 
-    report.keep_going(report.each("plan", survey(lake.storage, meter, report.add_error)), work)
+    report.keep_going(report.each("plan", scan_meters(lake.storage, meter, report.add_error)), work)
     if not dry_run:
         lake.storage.sweep()
 
@@ -106,7 +106,7 @@ def small_files(files: Iterable[StoredFile], target_bytes: int) -> list[list[Sto
     return [group for group in groups if len(group) > 1]
 
 
-def _compact_meter(lake: Lake, view: MeterView, due: Iterable[_Due], report: RunReport) -> None:
+def _compact_meter(lake: Lake, view: MeterSnapshot, due: Iterable[_Due], report: RunReport) -> None:
     with report.stage("drop"):
         remove_replaced(lake.storage, view.replaced, now())
     merged = False
@@ -118,7 +118,7 @@ def _compact_meter(lake: Lake, view: MeterView, due: Iterable[_Due], report: Run
                 watch_for_changes(lake.storage, view.meter.name, each.partition.files),
             ):
                 for group in each.groups:
-                    done.bytes_written += _merge(each.partition.only(group))
+                    done.bytes_written += _merge(each.partition.with_files(group))
                     merged = True
         except FilesChangedError as error:
             _passed_over(error)
@@ -132,10 +132,10 @@ def _compact_meter(lake: Lake, view: MeterView, due: Iterable[_Due], report: Run
 
 
 def _due(
-    storage: Storage, view: MeterView, until: dt.date, target_bytes: int, report: RunReport
+    storage: Storage, view: MeterSnapshot, until: dt.date, target_bytes: int, report: RunReport
 ) -> Iterator[_Due]:
     """The closed partitions with files that are worth merging, by date."""
-    changed = changes(view.files, view.state, view.meter.version, view.meter.earlier_version)
+    changed = stale_partitions(view.files, view.state, view.meter.version, view.meter.earlier_version)
     dates = [date for date in view.files if date < until and date not in changed.keys() | view.state.sealed]
     candidates = {}
     for date in sorted(dates):
@@ -143,7 +143,7 @@ def _due(
         counted = record.files.keys() - set(record.converted)
         files = [file for file in view.files[date] if file_name(file) in counted]
         if small_files(files, target_bytes):
-            if fixed := why_fixed(view.files[date]):
+            if fixed := why_immovable(view.files[date]):
                 report.add_error(_behind_link(paths.events(view.meter.name, date), fixed))
             else:
                 candidates[date] = files
@@ -213,9 +213,9 @@ def _alike(partition: Partition) -> list[list[StoredFile]]:
 def _merge(group: Partition) -> int:
     """Publish the rows of some files as one file that stands for them; gives its bytes."""
     storage = group.storage
-    within = [compacted(storage, file).replaces for file in group.files if is_compacted(file)]
+    within = [read_compacted(storage, file).replaces for file in group.files if is_compacted(file)]
     replaces = {
-        name: identity for of_file in [*within, group.identities] for name, identity in of_file.items()
+        name: identity for of_file in [*within, group.file_identities] for name, identity in of_file.items()
     }
     said = {METADATA_KEY: msgspec.json.encode(Compacted(now(), replaces)).decode(), KEY: UNSTAMPED}
     local = storage.scratch(".parquet")

@@ -17,9 +17,9 @@ from jobs.retain import retain
 from jobs.run_report import RunReport
 from lake import Lake, paths
 from lake.meters import meter_names
-from lake.state.changes import changes
+from lake.snapshot import MeterSnapshot, scan_meters
+from lake.state.changes import stale_partitions
 from lake.storage.errors import storage_failures
-from lake.survey import MeterView, survey
 from schemas.errors import LeaseLostError, MeterlakeError
 
 LOG = logging.getLogger("meterlake")
@@ -60,7 +60,7 @@ def nightly(
 
 
 def _retain_each(
-    lake: Lake, report: RunReport, views: dict[str, MeterView | None], as_of: dt.date | None
+    lake: Lake, report: RunReport, views: dict[str, MeterSnapshot | None], as_of: dt.date | None
 ) -> None:
     for meter, view in views.items():
         with _reporting(report, f"retain of meter {meter!r}"):
@@ -69,7 +69,7 @@ def _retain_each(
 
 
 def _export_months(
-    lake: Lake, report: RunReport, views: dict[str, MeterView | None], this_month: Period
+    lake: Lake, report: RunReport, views: dict[str, MeterSnapshot | None], this_month: Period
 ) -> None:
     listing: ExportListing | None = None
     with _reporting(report, "listing of exports"), report.stage("plan"):
@@ -77,7 +77,9 @@ def _export_months(
     for meter, view in views.items():
         if view and listing is not None:
             with _reporting(report, f"exports of meter {meter!r}"):
-                stale = changes(view.files, view.state, view.meter.version, view.meter.earlier_version)
+                stale = stale_partitions(
+                    view.files, view.state, view.meter.version, view.meter.earlier_version
+                )
                 why = {date: change.why for date, change in stale.items()}
                 exports = MeterExports(lake.storage, view.meter, view.state, why, listing.of(meter))
                 _export_meter(lake, report, exports, this_month)
@@ -118,11 +120,11 @@ def _export_meter(lake: Lake, report: RunReport, exports: MeterExports, this_mon
     exports.forget_others(forms, this_month)
 
 
-def _views(lake: Lake, report: RunReport) -> dict[str, MeterView | None]:
+def _views(lake: Lake, report: RunReport) -> dict[str, MeterSnapshot | None]:
     """All meters as they are, by name, without those that are broken, which is reported."""
     broken: list[MeterlakeError] = []
     try:
-        views = list(survey(lake.storage, problem=broken.append))
+        views = list(scan_meters(lake.storage, problem=broken.append))
     except LeaseLostError:
         raise
     except MeterlakeError:
@@ -130,7 +132,7 @@ def _views(lake: Lake, report: RunReport) -> dict[str, MeterView | None]:
         views, broken = [], []
         for name in meter_names(lake.storage):
             with _reporting(report, f"meter {name!r}"):
-                views += survey(lake.storage, name)
+                views += scan_meters(lake.storage, name)
     for error in broken:
         report.add_error(error)
     return {view.meter.name: view for view in views}

@@ -16,17 +16,17 @@ from lake.aggregates.first_last import Moments
 from lake.aggregates.publish import publish_partition, read_partition, read_records, table_checksums
 from lake.calendar import days_before
 from lake.checksums import rows_checksum, write_stamped
-from lake.dedupe.find_losers import find_losers, settled_winners
+from lake.dedupe.find_losers import find_losers, load_sealed_winners
 from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import DATE
 from lake.events.file_check import recorded_partition
-from lake.events.listing import remove_replaced, standing
+from lake.events.listing import current_files, remove_replaced
 from lake.events.partition import Partition
-from lake.state.changes import Change, changes, why_fixed
-from lake.state.records import SETTLED, MeterState, PartitionState
+from lake.snapshot import MeterSnapshot, scan_meters
+from lake.state.changes import Change, stale_partitions, why_immovable
+from lake.state.records import SEALED_WINNERS, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from lake.storage.changed_files import watch_for_changes
-from lake.survey import MeterView, survey
 from schemas.columns import ROW, event_columns
 from schemas.errors import RefusedError
 from schemas.meter import Meter
@@ -43,7 +43,7 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     as_of: dt.date | None = None,
     dry_run: bool = False,
     trust_clock: bool = False,
-    views: Sequence[MeterView] | None = None,
+    views: Sequence[MeterSnapshot] | None = None,
     is_checked: bool = False,
 ) -> None:
     """Seal and drop every partition whose date is before `as_of` (default today, UTC) minus the meter's retention.
@@ -61,9 +61,9 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     # A date that somebody names is shown, whatever the clock.
     if not is_checked and not (dry_run and as_of):
         check_clock(lake.storage, report.started_at, as_of, trust=trust_clock, dry_run=dry_run)
-    found = survey(lake.storage, meter, report.add_error) if views is None else views
+    found = scan_meters(lake.storage, meter, report.add_error) if views is None else views
 
-    def work(view: MeterView) -> None:
+    def work(view: MeterSnapshot) -> None:
         until = days_before(as_of or report.started_at.date(), view.meter.event_retention_days)
         with report.stage("plan"):
             listing = _listed_again(lake.storage, view, until)
@@ -78,7 +78,7 @@ class _MeterLake(msgspec.Struct, frozen=True):
     """One meter's part of the lake: what is there, and what was concluded of it."""
 
     storage: Storage
-    view: MeterView
+    view: MeterSnapshot
     listing: Listing
 
     @property
@@ -96,13 +96,13 @@ class _MeterLake(msgspec.Struct, frozen=True):
         return recorded_partition(self.storage, self.meter, date, self.listing.get(date, ()), record)
 
 
-def _listed_again(storage: Storage, view: MeterView, until: dt.date) -> Listing:
+def _listed_again(storage: Storage, view: MeterSnapshot, until: dt.date) -> Listing:
     """The listing with the partitions that are about to go as they are now: an hour may have passed."""
     listing = dict(view.files)
     for date in (listing.keys() | view.state.partitions.keys()) - view.state.sealed:
         # What could not be listed stays as it was recorded, and is not dropped.
         if date < until and not any(file.unreadable for file in listing.get(date, ())):
-            now_there = standing(storage, storage.list(paths.events(view.meter.name, date)), view.state)
+            now_there = current_files(storage, storage.list(paths.events(view.meter.name, date)), view.state)
             listing[date] = now_there.files.get(date, [])
             if not listing[date]:
                 del listing[date]
@@ -110,7 +110,7 @@ def _listed_again(storage: Storage, view: MeterView, until: dt.date) -> Listing:
 
 
 def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_run: bool) -> None:
-    changed = changes(lake.listing, lake.state, lake.meter.version, lake.meter.earlier_version)
+    changed = stale_partitions(lake.listing, lake.state, lake.meter.version, lake.meter.earlier_version)
     expired = [date for date in sorted(lake.listing.keys() | lake.state.partitions.keys()) if date < until]
     doomed = []
     for date in expired:
@@ -126,7 +126,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_ru
             _seal(lake, doomed)
     leftover = []
     for date in sorted(lake.state.sealed.difference(doomed)) if lake.view.stored else []:
-        if fixed := why_fixed(lake.partition(date).files):
+        if fixed := why_immovable(lake.partition(date).files):
             report.add_error(_refused(lake, date, fixed, LINK_HINT))
         elif lake.partition(date).files:
             leftover.append(date)
@@ -147,7 +147,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_ru
 def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> RefusedError | None:
     """Why the partition must not be dropped, or None."""
     record = lake.state.partitions.get(date)
-    if fixed := why_fixed(lake.listing.get(date, ())):
+    if fixed := why_immovable(lake.listing.get(date, ())):
         found, hint = fixed, LINK_HINT
     elif change or record is None:
         found = change.why if change else "never aggregated"
@@ -200,9 +200,11 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
     for date, winners in settled.items():
         local = lake.storage.scratch(".parquet")
         write_stamped(winners, local)
-        lake.storage.publish_file(paths.settled(lake.meter.name, date), local)
+        lake.storage.publish_file(paths.sealed_winners(lake.meter.name, date), local)
     # What an interrupted run has left of other winners would count.
-    lake.storage.delete_all(paths.settled(lake.meter.name, date) for date in doomed if date not in settled)
+    lake.storage.delete_all(
+        paths.sealed_winners(lake.meter.name, date) for date in doomed if date not in settled
+    )
     for date in doomed:
         record = lake.state.partitions[date]
         tables = (
@@ -211,7 +213,7 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
         # Those of the rows as they were published, unless there were none: what was damaged since must be seen.
         checksums = record.checksums or table_checksums(tables)
         if date in settled:
-            checksums = checksums | {SETTLED: rows_checksum(settled[date])}
+            checksums = checksums | {SEALED_WINNERS: rows_checksum(settled[date])}
         record = msgspec.structs.replace(record, sealed_at=now(), checksums=checksums)
         publish_partition(lake.storage, lake.meter.name, date, tables, record)
         lake.state.partitions[date] = record
@@ -225,7 +227,7 @@ def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFr
     """
     open_dates = lake.state.partitions.keys() - lake.state.sealed
     partitions = {date: lake.partition(date) for date in sorted(open_dates)}
-    settled = settled_winners(lake.storage, lake.meter, lake.state.sealed)
+    settled = load_sealed_winners(lake.storage, lake.meter, lake.state.sealed)
     index = KeyIndex(lake.storage, lake.meter.name, partitions)
     lost = find_losers(
         lake.meter, partitions, settled, doomed, index, [DATE, ROW, "idempotency_key", "winner_date"]
@@ -253,7 +255,7 @@ def _no_rows(meter: Meter) -> dict[str, pl.DataFrame]:
 def _drop(partition: Partition, state: MeterState) -> None:
     # Looked at once more: what was replaced since the plan is late data, not what the aggregates hold.
     listed = partition.storage.list(paths.events(partition.meter.name, partition.date))
-    there = standing(partition.storage, listed, state)
+    there = current_files(partition.storage, listed, state)
     # That the date is sealed may be the last that a killed run has written.
     partition.storage.sync([paths.state(partition.meter.name)])
     # Merged files go before the one that stands for them: without it they would be late events of a sealed partition.

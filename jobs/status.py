@@ -23,9 +23,9 @@ from lake.aggregates.ambiguity import most_ambiguous
 from lake.decoding import decode
 from lake.events.listing import list_events
 from lake.meters import load_meter, meter_names
-from lake.partition_files import by_meter_folder, find_strays
-from lake.state.changes import changes, file_name
-from lake.state.lateness import Lateness, merged
+from lake.partition_files import by_meter_folder, unexpected_files
+from lake.state.changes import file_name, stale_partitions
+from lake.state.lateness import Lateness, merge_lateness
 from lake.state.records import MeterState, load_state
 from lake.storage import Storage, StoredFile, body_of, read_each
 from lake.storage.errors import without_secrets
@@ -134,7 +134,7 @@ def status_with_days(
             meter = load_meter(lake.storage, name)
             state = load_state(lake.storage, name)
             listed = list_events(lake.storage, name, state)
-            found.meters.append(meter_status(meter, listed.files, state, listed.strays))
+            found.meters.append(meter_status(meter, listed.files, state, listed.unexpected))
             found.meters[-1].exports_due = _exports_due(
                 lake.storage, meter, state, exports, last_month, found
             )
@@ -171,7 +171,7 @@ def meter_status(
         partitions=len(records.keys() | files.keys()),
         out_of_date={
             date: change.why
-            for date, change in changes(files, state, meter.version, meter.earlier_version).items()
+            for date, change in stale_partitions(files, state, meter.version, meter.earlier_version).items()
         },
         sealed=len(state.sealed),
         duplicates=sum(record.duplicates for record in records.values()),
@@ -208,7 +208,7 @@ def _working(storage: Storage, found: Status) -> None:
 
 
 def _late(dates: Iterable[Lateness]) -> Late | None:
-    late = merged(dates)
+    late = merge_lateness(dates)
     if late is None:
         return None
     return Late(
@@ -262,7 +262,7 @@ def _undefined(
     known = {paths.events(name) for name in {*defined, *events}}
     others = {folder: files for folder, files in by_meter_folder(listed).items() if folder not in known}
     # As those in a meter's folder, they are named and no failure of the command.
-    found.problems += [stray.to_dict() for stray in find_strays(others)]
+    found.problems += [stray.to_dict() for stray in unexpected_files(others)]
     return [
         Undefined(
             meter=None if name == paths.NO_METER else name,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from lake import paths
 from lake.meters import meter_names, stored_meter
-from lake.state.records import MeterState, told_state
+from lake.state.records import MeterState, decode_or_rebuild_state
 from lake.storage import Body, Storage, body_of, read_each
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
@@ -89,4 +89,4 @@ class MeterCatalog(Mapping[str, Meter]):
                 self._names.discard(name)
                 return
             self._meters[name] = stored_meter(definition, name)
-        self.states[name] = told_state(self._storage, name, state)
+        self.states[name] = decode_or_rebuild_state(self._storage, name, state)

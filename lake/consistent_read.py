@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 from lake import paths
-from lake.events.file_check import admit
-from lake.events.listing import standing
+from lake.events.file_check import readable_partitions
+from lake.events.listing import current_files
 from lake.events.partition import Partition
-from lake.state.records import MeterState, told_state
+from lake.state.records import MeterState, decode_or_rebuild_state
 from lake.storage import Storage, StoredFile
 from lake.storage.changed_files import ATTEMPTS, READING_ERRORS, FilesChangedError
 from schemas.errors import StorageError
@@ -25,7 +25,7 @@ Seen = TypeVar("Seen")
 Answer = TypeVar("Answer")
 
 
-def of_one_moment(
+def read_consistently(
     look: Callable[[], Seen], work: Callable[[Seen], Answer], where: str, *, is_whole: bool = False
 ) -> Answer:
     """Return what `work` makes of what `look` sees; anew, a few times, where it fails and something else is seen then.
@@ -75,27 +75,27 @@ class Snapshot:
     def __init__(self, storage: Storage, meter: Meter, seen: Listed) -> None:
         """Take what was seen; files that the state does not know are looked at when they are asked for."""
         self.storage, self.meter, self._seen = storage, meter, seen
-        self.state: MeterState = told_state(storage, meter.name, seen.state)
+        self.state: MeterState = decode_or_rebuild_state(storage, meter.name, seen.state)
 
     @cached_property
     def partitions(self) -> Mapping[dt.date, Partition]:
         """The open partitions with the files that can be read; one that is gone by now is passed over, see `check`."""
-        files = standing(self.storage, self._seen.files, self.state).files
-        return admit(self.storage, self.meter, files, self.state)[0]
+        files = current_files(self.storage, self._seen.files, self.state).files
+        return readable_partitions(self.storage, self.meter, files, self.state)[0]
 
     def check(self) -> None:
         """Raise StorageError if a date was sealed since, whose files may be gone."""
         now = self.storage.read(paths.state(self.meter.name))
         if now == self._seen.state:
             return
-        sealed = told_state(self.storage, self.meter.name, now).sealed - self.state.sealed
+        sealed = decode_or_rebuild_state(self.storage, self.meter.name, now).sealed - self.state.sealed
         if sealed:
             raise StorageError(
                 "a date was sealed while it was read", where=paths.events(self.meter.name, min(sealed))
             )
 
 
-def from_events(storage: Storage, meter: Meter, work: Callable[[Snapshot], Answer]) -> Answer:
+def with_snapshot(storage: Storage, meter: Meter, work: Callable[[Snapshot], Answer]) -> Answer:
     """Return what `work` makes of the meter's events, as of one moment."""
 
     def look() -> Listed:
@@ -108,4 +108,4 @@ def from_events(storage: Storage, meter: Meter, work: Callable[[Snapshot], Answe
         snapshot.check()
         return found
 
-    return of_one_moment(look, checked, paths.events(meter.name))
+    return read_consistently(look, checked, paths.events(meter.name))

@@ -85,7 +85,7 @@ def by_meter_folder(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
     return found
 
 
-def find_strays(folders: Mapping[str, Sequence[StoredFile]]) -> list[MeterlakeError]:
+def unexpected_files(folders: Mapping[str, Sequence[StoredFile]]) -> list[MeterlakeError]:
     """Return an error for each of these folders of `events/`, which are no defined meter's, and for files beside them."""
     return [
         BadInputError(

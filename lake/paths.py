@@ -20,7 +20,7 @@ EVENTS = "events/"
 AGGREGATES = "aggregates/"
 QUARANTINE = "quarantine/"
 INDEX = "index/"
-SETTLED = "settled/"
+SEALED_WINNERS = "settled/"
 STATE = "state/"
 RECENT = "recent/"
 LANDED = "landed/"
@@ -48,7 +48,7 @@ _EXPORT = re.compile(
     rf"{EXPORTS}(?P<meter>[^/]+)/period=(?P<period>[^/]+)(?P<variant>(?:/(?!revision=)[^/]+)*)(?:/revision=.*)?"
 )
 _PARTITION = re.compile(
-    rf"(?:{EVENTS}|{QUARANTINE}|{SETTLED}|{AGGREGATES}(?:{'|'.join(TABLES)})/)"
+    rf"(?:{EVENTS}|{QUARANTINE}|{SEALED_WINNERS}|{AGGREGATES}(?:{'|'.join(TABLES)})/)"
     r"meter=(?P<meter>[^/]+)/date=(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
 )
 
@@ -106,9 +106,9 @@ def index(meter: str, name: str) -> str:
     return f"{indexes(meter)}{name}.parquet"
 
 
-def settled(meter: str, date: dt.date | None = None) -> str:
+def sealed_winners(meter: str, date: dt.date | None = None) -> str:
     """Return the folder, or with a date the file, of sealed winners that still have copies in open partitions."""
-    return f"{SETTLED}{_folder(meter, date)}" + (PART if date else "")
+    return f"{SEALED_WINNERS}{_folder(meter, date)}" + (PART if date else "")
 
 
 def state(meter: str) -> str:

@@ -13,13 +13,13 @@ from lake.aggregates.missing_tables import missing_table
 from lake.aggregates.quantities import looked_back, range_totals
 from lake.aggregates.sums import check_sums, exact_count, lacks_quantity
 from lake.calendar import DAY
-from lake.consistent_read import Answer, Snapshot, from_events, of_one_moment
-from lake.dedupe.find_losers import find_losers, settled_winners
+from lake.consistent_read import Answer, Snapshot, read_consistently, with_snapshot
+from lake.dedupe.find_losers import find_losers, load_sealed_winners
 from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import DATE
 from lake.events.partition import Partition
 from lake.partition_files import part_files
-from lake.state.records import MeterState, load_state, told_state
+from lake.state.records import MeterState, decode_or_rebuild_state, load_state
 from lake.storage import Storage, StoredFile
 from schemas.columns import INSTANT, MEASURES, QUARANTINE_TYPES, ROW, aggregate_columns, event_columns
 from schemas.errors import BadInputError
@@ -41,7 +41,7 @@ def raw_events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
         frames = [partition.rows().select(*_event_columns(partition)) for partition in chosen]
         return pl.concat([_no_events(meter), *frames])
 
-    return from_events(storage, meter, rows)
+    return with_snapshot(storage, meter, rows)
 
 
 def events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
@@ -49,7 +49,7 @@ def events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
 
     The lazy frame holds which copies lose; they are looked for when it is made, over all partitions of the meter.
     """
-    return from_events(storage, meter, lambda snapshot: deduplicated(snapshot, dates))
+    return with_snapshot(storage, meter, lambda snapshot: deduplicated(snapshot, dates))
 
 
 def deduplicated(snapshot: Snapshot, dates: Dates) -> pl.LazyFrame:
@@ -76,7 +76,7 @@ def duplicates(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
         lost = _lost(snapshot, chosen).lazy()
         return lost.filter(pl.col(DATE).is_in(list(chosen))).select(DATE, pl.exclude(DATE, ROW))
 
-    return from_events(storage, meter, rows)
+    return with_snapshot(storage, meter, rows)
 
 
 def partitions(storage: Storage, meter: Meter) -> pl.LazyFrame:
@@ -139,7 +139,7 @@ def from_aggregates(  # noqa: PLR0913 - which rows, and what to make of them
             frames[date] = table_rows(storage, file, meter, table).select(pl.lit(date).alias(DATE), *schema)
         return work(pl.concat([pl.LazyFrame(schema={DATE: pl.Date, **schema}), *frames.values()]), frames)
 
-    return of_one_moment(look, rows, folder, is_whole=is_whole)
+    return read_consistently(look, rows, folder, is_whole=is_whole)
 
 
 def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.LazyFrame:
@@ -197,7 +197,7 @@ def _check_table(
 ) -> None:
     body = storage.read(paths.state(meter.name))
     # Without a state nobody knows what there was; the next run makes one of what is there.
-    state = told_state(storage, meter.name, body) if body else MeterState()
+    state = decode_or_rebuild_state(storage, meter.name, body) if body else MeterState()
     records = {date: record for date, record in state.partitions.items() if _within(date, dates)}
     if error := missing_table(meter.name, table, records, files):
         raise error
@@ -236,7 +236,7 @@ def _lost(
     snapshot: Snapshot, chosen: dict[dt.date, Partition], keep: list[str] | None = None
 ) -> pl.DataFrame:
     storage, meter = snapshot.storage, snapshot.meter
-    settled = settled_winners(storage, meter, snapshot.state.sealed)
+    settled = load_sealed_winners(storage, meter, snapshot.state.sealed)
     index = KeyIndex(storage, meter.name, snapshot.partitions)
     return find_losers(meter, snapshot.partitions, settled, chosen, index, keep)
 

@@ -17,7 +17,7 @@ import polars as pl
 from lake import paths
 from lake.checksums import rows_checksum, stamp_of, write_stamped
 from lake.dedupe.winners import DATE
-from lake.state.records import PartitionState, decode_record, is_same_sealing
+from lake.state.records import PartitionState, decode_record, is_sealed_alike
 from lake.storage import Storage, read_each
 from schemas.columns import aggregate_columns
 from schemas.errors import BrokenLakeError
@@ -125,7 +125,7 @@ class RecentRows:
             raise _other(place, record, f"inputs {there.fingerprint}" if there else "no record")
         checksum = rows_checksum(rows)
         # A run that was interrupted may have published rows of which the state does not know yet.
-        own = there.checksums.get(TABLE) if is_same_sealing(there, record) else None
+        own = there.checksums.get(TABLE) if is_sealed_alike(there, record) else None
         if checksum not in (record.checksums[TABLE], own):
             raise BrokenLakeError(
                 "the aggregates are not those that were published",

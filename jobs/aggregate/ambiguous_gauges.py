@@ -8,12 +8,12 @@ import polars as pl
 from lake import paths
 from lake.aggregates.ambiguity import ambiguous_subjects, may_be_ambiguous
 from lake.partition_files import part_files
+from lake.snapshot import MeterSnapshot
 from lake.storage import Storage
 from lake.storage.errors import is_storage_failure
-from lake.survey import MeterView
 
 
-def count_ambiguous(storage: Storage, view: MeterView) -> None:
+def count_ambiguous(storage: Storage, view: MeterSnapshot) -> None:
     """Add the number to the records of `view` that lack it, from one column of their tables; reads nothing else.
 
     A table that can't be read is passed over: that is found by what needs its rows.

@@ -40,7 +40,7 @@ def compute_partition(
 
     Raises SumTooLargeError naming meter, date and keys of a sum that is too large.
     """
-    meter, rows = partition.meter, partition.coded()
+    meter, rows = partition.meter, partition.measured_rows()
     count = rows.select(pl.len()).collect(engine="streaming").item()
     if count <= MAX_ROWS_IN_MEMORY:
         rows = rows.collect(engine="streaming").lazy()
@@ -56,13 +56,13 @@ def compute_partition(
     losers = losers_fingerprint(lost)
     record = PartitionState(
         meter_version=meter.version,
-        files=partition.identities,
-        converted=sorted(partition.converted & partition.identities.keys()),
+        files=partition.file_identities,
+        converted=sorted(partition.converted & partition.file_identities.keys()),
         rejected=rejected,
         losers=losers,
         rules=READING_RULES,
         quantity_rule=meter.quantity_rule or msgspec.UNSET,
-        fingerprint=fingerprint(partition.identities, meter.version, losers, f"rules {READING_RULES}"),
+        fingerprint=fingerprint(partition.file_identities, meter.version, losers, f"rules {READING_RULES}"),
         events=int(str(usage["events"].sum())),
         duplicates=lost.height,
         conflicts=lost.filter(CONFLICT).height,

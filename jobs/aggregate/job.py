@@ -19,27 +19,27 @@ from jobs.run_report import PartitionReport, RunReport
 from lake import Lake, paths
 from lake.aggregates.ambiguity import ambiguity_note, most_ambiguous
 from lake.aggregates.missing_tables import missing_tables
-from lake.aggregates.publish import publish_partition, withdraw_partition
-from lake.concurrency import ahead
-from lake.dedupe.find_losers import find_losers, settled_winners
-from lake.dedupe.key_index import KeyIndex, hashes
+from lake.aggregates.publish import delete_partition, publish_partition
+from lake.concurrency import map_ahead
+from lake.dedupe.find_losers import find_losers, load_sealed_winners
+from lake.dedupe.key_index import KeyIndex, key_hashes
 from lake.dedupe.winners import CONFLICT, DATE, HASH
-from lake.events.file_check import Rejected, admit, reject_unreadable
+from lake.events.file_check import Rejected, find_damaged_files, readable_partitions
 from lake.events.partition import Partition
-from lake.state.changes import FILES_ADDED, NEW, VANISHED, Change, changes
-from lake.state.earlier_rules import counted_otherwise
+from lake.snapshot import MeterSnapshot, scan_meters
+from lake.state.changes import FILES_ADDED, NEW, VANISHED, Change, stale_partitions
+from lake.state.earlier_rules import counted_by_earlier_rules
 from lake.state.records import (
     READING_RULES,
     MeterState,
     PartitionState,
-    begun_record,
+    interrupted_record,
     published_tables,
     rebuild_state,
 )
 from lake.storage import Storage
 from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watch_for_changes
 from lake.storage.errors import is_storage_failure, storage_failures
-from lake.survey import MeterView, survey
 from schemas.columns import ROW
 from schemas.errors import BadInputError, BrokenLakeError, SumTooLargeError
 from schemas.meter import Meter
@@ -79,7 +79,7 @@ def aggregate(
     *,
     meter: str | None = None,
     rebuild: bool = False,
-    views: Sequence[MeterView] | None = None,
+    views: Sequence[MeterSnapshot] | None = None,
 ) -> None:
     """Deduplicate, and publish the tables of every partition that is out of date, of one meter or all.
 
@@ -88,9 +88,9 @@ def aggregate(
     meters as the run has found them, for a run of several steps.
     """
     lake.upgrade()
-    found = survey(lake.storage, meter, report.add_error) if views is None else views
+    found = scan_meters(lake.storage, meter, report.add_error) if views is None else views
 
-    def work(view: MeterView) -> None:
+    def work(view: MeterSnapshot) -> None:
         with storage_failures(lake.url):
             _aggregate_meter(lake.storage, view, report, rebuild=rebuild)
 
@@ -98,8 +98,8 @@ def aggregate(
     lake.storage.sweep()
 
 
-def _aggregate_meter(storage: Storage, view: MeterView, report: RunReport, *, rebuild: bool) -> None:
-    for stray in view.strays:
+def _aggregate_meter(storage: Storage, view: MeterSnapshot, report: RunReport, *, rebuild: bool) -> None:
+    for stray in view.unexpected:
         report.add_error(stray)
     for attempt in range(1, ATTEMPTS + 1):
         mark = report.mark()
@@ -119,7 +119,7 @@ def _aggregate_meter(storage: Storage, view: MeterView, report: RunReport, *, re
             report.add_error(BadInputError.from_dict(said))
 
 
-def _bring_up_to_date(storage: Storage, view: MeterView, report: RunReport, *, rebuild: bool) -> None:
+def _bring_up_to_date(storage: Storage, view: MeterSnapshot, report: RunReport, *, rebuild: bool) -> None:
     incomplete: list[BrokenLakeError] = []
     with report.stage("aggregate"):
         recompute_sealed(storage, view, report)
@@ -135,12 +135,12 @@ def _bring_up_to_date(storage: Storage, view: MeterView, report: RunReport, *, r
     if not (view.saved_later and _is_little(plan)):
         view.save(storage)
     if index:
-        index.tidy()
+        index.delete_obsolete()
     for error in [*plan.too_large.values(), *incomplete]:
         report.add_error(error)
 
 
-def _forget(storage: Storage, view: MeterView) -> list[BrokenLakeError]:
+def _forget(storage: Storage, view: MeterSnapshot) -> list[BrokenLakeError]:
     """Rebuild the state of a meter; return an error for each table in which sealed dates have no file."""
     name = view.meter.name
     tables = published_tables(storage, name)
@@ -157,12 +157,12 @@ def _is_little(plan: Plan) -> bool:
     return not plan.compare_all and sum(file.size_bytes for file in files) <= SMALL_BYTES
 
 
-def _plan(storage: Storage, view: MeterView, report: RunReport, *, rebuild: bool) -> Plan:
+def _plan(storage: Storage, view: MeterSnapshot, report: RunReport, *, rebuild: bool) -> Plan:
     meter, listing, state = view.meter, view.files, view.state
     sealed = MeterState(partitions={date: state.partitions[date] for date in state.sealed})
-    changed = changes(listing, sealed if rebuild else state, meter.version, meter.earlier_version)
+    changed = stale_partitions(listing, sealed if rebuild else state, meter.version, meter.earlier_version)
     if not rebuild:
-        changed = counted_otherwise(storage, meter.name, state) | changed
+        changed = counted_by_earlier_rules(storage, meter.name, state) | changed
     if rebuild:
         gone = state.partitions.keys() - listing.keys() - state.sealed
         changed = {
@@ -177,11 +177,11 @@ def _plan(storage: Storage, view: MeterView, report: RunReport, *, rebuild: bool
     compare_all = not view.stored and bool(state.partitions)
     if not changed and not compare_all:
         return Plan({}, {}, {}, {})
-    partitions, rejected = admit(storage, meter, listing, sealed if rebuild else state)
+    partitions, rejected = readable_partitions(storage, meter, listing, sealed if rebuild else state)
     return Plan(changed, partitions, rejected, {}, compare_all)
 
 
-def _recompute(storage: Storage, view: MeterView, plan: Plan, report: RunReport) -> KeyIndex:
+def _recompute(storage: Storage, view: MeterSnapshot, plan: Plan, report: RunReport) -> KeyIndex:
     files = [file for partition in plan.partitions.values() for file in partition.files]
     with watch_for_changes(storage, view.meter.name, files):
         while True:
@@ -191,14 +191,14 @@ def _recompute(storage: Storage, view: MeterView, plan: Plan, report: RunReport)
                 if is_storage_failure(error) or changed_files(storage, paths.events(view.meter.name), files):
                     raise
                 # A footer may be whole while a page is not, which shows only on reading it.
-                if not reject_unreadable(plan.partitions, plan.rejected, set(plan.changed)):
+                if not find_damaged_files(plan.partitions, plan.rejected, set(plan.changed)):
                     raise _cannot_aggregate(view.meter, plan, error) from error
 
 
 def _cannot_aggregate(meter: Meter, plan: Plan, error: BaseException) -> BrokenLakeError:
     """What to tell where the files of the changed partitions can all be read: a copy may lie in a damaged one."""
     others = plan.partitions.keys() - plan.changed.keys()
-    reject_unreadable(plan.partitions, plan.rejected, others)
+    find_damaged_files(plan.partitions, plan.rejected, others)
     damaged = sorted(said["where"] for date in others for said in plan.rejected[date].values())
     return BrokenLakeError(
         "the events can't be aggregated",
@@ -210,7 +210,7 @@ def _cannot_aggregate(meter: Meter, plan: Plan, error: BaseException) -> BrokenL
     )
 
 
-def _publish_all(storage: Storage, view: MeterView, plan: Plan, report: RunReport) -> KeyIndex:
+def _publish_all(storage: Storage, view: MeterSnapshot, plan: Plan, report: RunReport) -> KeyIndex:
     meter, state = view.meter, view.state
     with report.stage("index"):
         index = KeyIndex(storage, meter.name, plan.partitions)
@@ -226,9 +226,10 @@ def _publish_all(storage: Storage, view: MeterView, plan: Plan, report: RunRepor
         # From here on the tables are ahead of the state: should this run end early, and what it read change, the
         # next one could not tell which of them are as the state has it.
         view.save_begun(
-            storage, {each.partition.date: [*each.partition.identities, *each.rejected] for each in stale}
+            storage,
+            {each.partition.date: [*each.partition.file_identities, *each.rejected] for each in stale},
         )
-        for each, computed in ahead(
+        for each, computed in map_ahead(
             _computed, track(stale, f"aggregate {meter.name}"), small=_small, threads=2
         ):
             date = each.partition.date
@@ -236,7 +237,7 @@ def _publish_all(storage: Storage, view: MeterView, plan: Plan, report: RunRepor
                 plan.too_large[date] = computed
                 if date in state.partitions and date not in plan.changed:
                     # Its files are those of its record, so the next run would take it for up to date.
-                    state.partitions[date] = begun_record(state.partitions[date], ())
+                    state.partitions[date] = interrupted_record(state.partitions[date], ())
                 continue
             record = _publish(each, computed, state.partitions.get(date), report)
             state.partitions.pop(date, None)
@@ -249,7 +250,7 @@ def _losers(
     storage: Storage, meter: Meter, state: MeterState, plan: Plan, index: KeyIndex
 ) -> tuple[pl.DataFrame, set[dt.date]]:
     """The losers of the changed partitions, and the others that may have come to lose or win rows, with theirs."""
-    settled = settled_winners(storage, meter, state.sealed)
+    settled = load_sealed_winners(storage, meter, state.sealed)
     changed, others = plan.changed.keys(), plan.partitions.keys() - plan.changed.keys()
 
     def find(focus: set[dt.date]) -> pl.DataFrame:
@@ -290,12 +291,14 @@ def _moved_keys(index: KeyIndex, plan: Plan, state: MeterState) -> pl.Series | N
         record = state.partitions.get(date)
         if partition and change.why == FILES_ADDED:
             names = {file.path for file in change.added}
-            found.append(hashes(partition.only(file for file in partition.files if file.path in names)))
+            found.append(
+                key_hashes(partition.with_files(file for file in partition.files if file.path in names))
+            )
             continue
         if partition:
             found.append(index.keys([date]).collect(engine="streaming")[HASH])
         if record and record.files:
-            before = index.before(date, record)
+            before = index.hashes_at_last_run(date, record)
             if before is None:
                 return None
             found.append(before)
@@ -338,7 +341,7 @@ def _publish(
         )
     else:
         done.action = "withdrawn"
-        withdraw_partition(partition.storage, partition.meter.name, partition.date)
+        delete_partition(partition.storage, partition.meter.name, partition.date)
     report.events_read += computed.rows
     report.add_partition(done)
     return record

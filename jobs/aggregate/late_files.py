@@ -56,7 +56,7 @@ def _quarantine_one(
     converted = frozenset({file_name(file)} if check.converted else ())
     partition = Partition(storage, meter, date, (file,), converted)
     said = pl.lit(f"the aggregates of {date} are final: {file.path}")
-    rows = partition.as_given().with_columns(reason=pl.lit("sealed_partition"), detail=said)
+    rows = partition.rows_as_written().with_columns(reason=pl.lit("sealed_partition"), detail=said)
     report.quarantine(quarantine_rows(partition, file, rows, now()))
     storage.delete(file.path)
     report.add_partition(

@@ -15,10 +15,10 @@ from lake.aggregates.measures import billed
 from lake.aggregates.publish import publish_partition, published_files, table_checksums
 from lake.aggregates.sums import check_sums
 from lake.checksums import rows_checksum
-from lake.state.records import NO_RULE, PUBLISH_ORDER, PartitionState, is_same_sealing, read_record
+from lake.snapshot import MeterSnapshot
+from lake.state.records import NO_RULE, PUBLISH_ORDER, PartitionState, is_sealed_alike, read_record
 from lake.storage import Storage, StoredFile
 from lake.storage.errors import is_storage_failure
-from lake.survey import MeterView
 from schemas.errors import BrokenLakeError, SumTooLargeError
 from schemas.meter import Meter
 
@@ -26,7 +26,7 @@ ACTION, WHY = "recomputed", "another rule of quantity"
 Tables = Mapping[str, pl.DataFrame]
 
 
-def recompute_sealed(storage: Storage, view: MeterView, report: RunReport) -> None:
+def recompute_sealed(storage: Storage, view: MeterSnapshot, report: RunReport) -> None:
     """Publish the tables of every sealed date of a meter whose `quantity` is by another rule than today's.
 
     Only rows that are those that were published are taken, by their checksums; a date that has others is reported and
@@ -93,7 +93,7 @@ def _proved_rows(
     if file:
         # An interrupted run may have published rows of which the state does not know yet: the file says so itself.
         stored = read_record(storage, file)
-        own = stored.checksums.get(table) if stored and is_same_sealing(stored, record) else None
+        own = stored.checksums.get(table) if stored and is_sealed_alike(stored, record) else None
         try:
             rows = storage.scan([file]).collect()
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:

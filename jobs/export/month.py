@@ -13,9 +13,9 @@ from lake import paths
 from lake.calendar import days_before
 from lake.recent import RecentRows
 from lake.revisions import RevisionInfo
+from lake.snapshot import out_of_date as stale_dates
 from lake.state.records import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
-from lake.survey import out_of_date as stale_dates
 from schemas.meter import Meter
 
 # Of many dates, how many an error names.

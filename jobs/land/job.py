@@ -19,7 +19,7 @@ from jobs.progress import track
 from jobs.run_report import RunReport
 from lake import Lake
 from lake.catalog import MeterCatalog
-from lake.concurrency import ahead
+from lake.concurrency import map_ahead
 from lake.storage import Storage
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.redaction import redacted
@@ -90,7 +90,7 @@ def _write_all(writer: InputWriter, earlier: Earlier) -> None:
     pieces = cut_wide(source.batches(meters), meters)
     with (
         closing(writer),
-        closing(ahead(read, pieces, threads=THREADS, small=_has_short_lines)) as batches,
+        closing(map_ahead(read, pieces, threads=THREADS, small=_has_short_lines)) as batches,
     ):
         for batch in track(_timed(batches, report), f"land {source.name}"):
             writer.add(batch)

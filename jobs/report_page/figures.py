@@ -22,7 +22,7 @@ from lake import Lake, paths
 from lake.aggregates.sums import check_sums, exact_count
 from lake.calendar import days_before
 from lake.revisions import Manifest, parse_manifest
-from lake.state.lateness import GROWTH, merged
+from lake.state.lateness import GROWTH, merge_lateness
 from lake.state.records import load_state
 from lake.storage import Storage
 from lake.storage.changed_files import retry_if_missing
@@ -149,7 +149,7 @@ def _fill(
             with _without_sum(found):
                 figures.rankings.append(_ranking(lake, meter, name, dates))
     records = load_state(lake.storage, meter.name).partitions.values()
-    late = merged(record.late for record in records if record.late)
+    late = merge_lateness(record.late for record in records if record.late)
     figures.late = bands(late.counts) if late else {}
 
 

@@ -13,19 +13,19 @@ from jobs.progress import track
 from jobs.run_report import RunReport
 from jobs.verify.published import Published, check_published, check_stamp, difference, read_content
 from lake import Lake, paths
-from lake.dedupe.find_losers import find_losers, settled_winners
+from lake.dedupe.find_losers import find_losers, load_sealed_winners
 from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import CONFLICT, DATE
-from lake.events.file_check import recorded_partition, reject_unreadable
+from lake.events.file_check import find_damaged_files, recorded_partition
 from lake.events.listing import is_compacted
 from lake.events.partition import Partition
-from lake.partition_files import by_meter_folder, find_strays
-from lake.state.changes import EARLIER_QUANTITY, RULES_CHANGED, Change, changes, file_name
-from lake.state.earlier_rules import counted_otherwise
+from lake.partition_files import by_meter_folder, unexpected_files
+from lake.snapshot import MeterSnapshot, scan_meters
+from lake.state.changes import EARLIER_QUANTITY, RULES_CHANGED, Change, file_name, stale_partitions
+from lake.state.earlier_rules import counted_by_earlier_rules
 from lake.state.records import MeterState
 from lake.storage import Storage, StoredFile
 from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watch_for_changes
-from lake.survey import MeterView, survey
 from schemas.columns import ROW
 from schemas.errors import BrokenLakeError, DifferenceError, MeterlakeError, SumTooLargeError
 
@@ -62,7 +62,7 @@ def _of_meter(storage: Storage, name: str, report: RunReport) -> list[MeterlakeE
     found: list[MeterlakeError] = []
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            (view,) = survey(storage, name)
+            (view,) = scan_meters(storage, name)
         except BrokenLakeError as error:
             return [difference(error.what, error.where, error.expected, error.found, error.hint)]
         files = [file for files in view.files.values() for file in files]
@@ -79,20 +79,20 @@ def _of_meter(storage: Storage, name: str, report: RunReport) -> list[MeterlakeE
     return found
 
 
-def _of_view(storage: Storage, name: str, view: MeterView, report: RunReport) -> Iterator[MeterlakeError]:
+def _of_view(storage: Storage, name: str, view: MeterSnapshot, report: RunReport) -> Iterator[MeterlakeError]:
     if not view.stored and view.state.partitions:
         hint = "run: meterlake aggregate"
         yield difference("missing", paths.state(name), "a state", "none; the aggregates tell it", hint)
     meter = view.meter
-    stale = changes(view.files, view.state, meter.version, meter.earlier_version)
-    stale = counted_otherwise(storage, name, view.state) | stale
+    stale = stale_partitions(view.files, view.state, meter.version, meter.earlier_version)
+    stale = counted_by_earlier_rules(storage, name, view.state) | stale
     for date, change in stale.items():
         if change.why in (RULES_CHANGED, EARLIER_QUANTITY):
             # What is published is right by the rules of its time; the next aggregation goes by today's.
             continue
         hint = "run: meterlake aggregate"
         yield difference("out of date", paths.events(name, date), "aggregated files", change.why, hint)
-    yield from view.strays
+    yield from view.unexpected
     for file in [file for files in view.files.values() for file in files if _is_ours(file)]:
         yield from check_stamp(storage, file)
     yield from _unknown(storage, view)
@@ -107,7 +107,7 @@ def _of_view(storage: Storage, name: str, view: MeterView, report: RunReport) ->
 
 def _of_dates(
     storage: Storage,
-    view: MeterView,
+    view: MeterSnapshot,
     stale: Mapping[dt.date, Change],
     dates: list[dt.date],
     report: RunReport,
@@ -117,9 +117,9 @@ def _of_dates(
     focus = {date for date in dates if date in partitions and date not in stale}
     yield from _unreadable(view, partitions, focus)
     try:
-        settled = settled_winners(storage, view.meter, view.state.sealed)
+        settled = load_sealed_winners(storage, view.meter, view.state.sealed)
         index = KeyIndex(storage, view.meter.name, partitions, fresh=True)
-        lost = find_losers(view.meter, partitions, settled, focus, index, keep=[DATE, ROW, CONFLICT])
+        lost = find_losers(view.meter, partitions, settled, focus, index, columns=[DATE, ROW, CONFLICT])
     except BrokenLakeError as error:
         yield difference("not derived", error.where, error.expected, error.found, error.hint)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -187,7 +187,7 @@ def _shares(state: MeterState) -> Iterator[list[dt.date]]:
         yield share
 
 
-def _recorded(storage: Storage, view: MeterView) -> dict[dt.date, Partition]:
+def _recorded(storage: Storage, view: MeterSnapshot) -> dict[dt.date, Partition]:
     """The open partitions with the files that were counted, as far as they are there still."""
     found = {}
     for date, record in view.state.partitions.items():
@@ -198,18 +198,18 @@ def _recorded(storage: Storage, view: MeterView) -> dict[dt.date, Partition]:
 
 
 def _unreadable(
-    view: MeterView, partitions: dict[dt.date, Partition], focus: set[dt.date]
+    view: MeterSnapshot, partitions: dict[dt.date, Partition], focus: set[dt.date]
 ) -> Iterator[DifferenceError]:
     """Event files that could be read when they were counted and can't be now; takes them out of their partitions."""
     rejected: dict[dt.date, dict[str, dict[str, str]]] = {date: {} for date in partitions}
-    if reject_unreadable(partitions, rejected, focus):
+    if find_damaged_files(partitions, rejected, focus):
         for date, files in rejected.items():
             for name, said in files.items():
                 where = paths.events(view.meter.name, date) + name
                 yield difference("damaged", where, "the file that was aggregated", said["found"])
 
 
-def _unknown(storage: Storage, view: MeterView) -> Iterator[DifferenceError]:
+def _unknown(storage: Storage, view: MeterSnapshot) -> Iterator[DifferenceError]:
     """Aggregate files of partitions that the state does not know, and files that are none."""
     for table in paths.TABLES:
         for file in storage.list(paths.aggregates(table, view.meter.name)):
@@ -246,7 +246,7 @@ def _outside_meters(storage: Storage, names: Collection[str]) -> list[MeterlakeE
     """Return an error for event files that lie in no defined meter's folder."""
     known = {paths.events(name) for name in names}
     listed = by_meter_folder(storage.list(paths.EVENTS))
-    return find_strays({folder: files for folder, files in listed.items() if folder not in known})
+    return unexpected_files({folder: files for folder, files in listed.items() if folder not in known})
 
 
 def _is_ours(file: StoredFile) -> bool:

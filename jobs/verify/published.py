@@ -16,11 +16,11 @@ from lake.aggregates.sums import exact_totals
 from lake.checksums import rows_checksum, stamp_of
 from lake.state.records import (
     PUBLISH_ORDER,
-    SETTLED,
+    SEALED_WINNERS,
     PartitionState,
     decode_record,
     is_same_record,
-    is_same_sealing,
+    is_sealed_alike,
 )
 from lake.storage import Storage, StoredFile, read_each
 from schemas.columns import EARLIER_QUOTIENT, aggregate_columns
@@ -134,7 +134,7 @@ def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError
 def _is_recomputed(of: Published, stored: PartitionState) -> bool:
     """Whether a table is ahead of the state, since computing the `quantity` of sealed dates anew was interrupted."""
     is_due = (of.record.quantity_rule or "") != of.meter.quantity_rule
-    return is_due and is_same_sealing(stored, of.record)
+    return is_due and is_sealed_alike(stored, of.record)
 
 
 def _allowed(
@@ -181,7 +181,7 @@ def _totals(of: Published) -> Iterator[DifferenceError]:
 
 def _settled(of: Published) -> Iterator[DifferenceError]:
     """The winners of a sealed partition that still have copies elsewhere: without them those would count again."""
-    path, expected = paths.settled(of.meter.name, of.date), of.record.checksums.get(SETTLED)
+    path, expected = paths.sealed_winners(of.meter.name, of.date), of.record.checksums.get(SEALED_WINNERS)
     content = read_content(of.storage, path)
     lost = "restore the file from a backup: its events are gone, and copies of them count again without it"
     if isinstance(content, DifferenceError):

@@ -37,7 +37,7 @@ def table_checksums(tables: Mapping[str, pl.DataFrame]) -> dict[str, str]:
     return {table: rows_checksum(tables[table]) for table in sorted(tables)}
 
 
-def withdraw_partition(storage: Storage, meter: str, date: dt.date) -> None:
+def delete_partition(storage: Storage, meter: str, date: dt.date) -> None:
     """Remove the partition's rows from all tables."""
     for table in reversed(PUBLISH_ORDER):
         storage.delete(paths.aggregate(table, meter, date))

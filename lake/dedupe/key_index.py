@@ -1,9 +1,9 @@
 """The key index: the hashed idempotency keys of a meter's event files, a cache beside the events.
 
-It finds candidates for being copies of each other; equal hashes decide nothing, the full keys do. It is kept as a
-few segments, which never change: each says which files of which dates it holds, so nothing else has to be told
-of it, and after a crash or a loss the next run indexes what no segment holds. A run adds a segment for what is
-new and merges segments that are not much larger into it, so that there are few and each key is seldom rewritten.
+It finds candidates for duplicates; equal hashes decide nothing, the full keys do. The index is a few segments, which
+never change: each names the files and dates whose keys it has, so nothing else refers to it, and after a crash or a
+loss the next run indexes the files that are in no segment. A run adds a segment for new files and merges segments
+that are not much larger into it, so that there are few segments and a key is rarely rewritten.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import polars as pl
 
 from lake import paths
 from lake.checksums import KEY, UNSTAMPED, stamp
-from lake.concurrency import ahead
+from lake.concurrency import map_ahead
 from lake.decoding import Count, decode
 from lake.dedupe.winners import DATE, HASH, HASH_BITS, key_hash
 from lake.events.partition import Partition, fingerprint
@@ -25,10 +25,10 @@ from lake.storage import Storage, StoredFile
 from lake.storage.errors import writing
 from schemas.errors import BrokenLakeError
 
-# Polars' hash differs between its versions, so segments made with another one are passed over and made anew.
+# Polars' hash differs between its versions, so segments of another version are ignored and replaced.
 HASHED_BY = f"polars-{pl.__version__}-{HASH_BITS}"
 METADATA_KEY = "meterlake-index"
-# Hashes are sorted within a date, so that of a small row group it is known which part of them it holds.
+# Hashes are sorted within a date, so the statistics of a small row group say which range of hashes it has.
 ROW_GROUP_ROWS = 2**16
 # A segment is merged into a new one unless it is larger than both: what is rewritten by night stays small, and
 # segments grow by this factor from one to the next.
@@ -38,8 +38,8 @@ ABOUT_EVENT_BYTES = 16
 KEYS = {DATE: pl.Date(), HASH: pl.UInt64()}
 
 
-class Held(msgspec.Struct, frozen=True):
-    """What a segment holds of one date: the rows, and the files by their fingerprints."""
+class Contents(msgspec.Struct, frozen=True):
+    """What a segment has of one date: how many rows, and the fingerprints of the files that they are from."""
 
     rows: Count
     files: frozenset[str]
@@ -49,25 +49,25 @@ class Segment(msgspec.Struct, frozen=True):
     """One file of the index: rows of `date` and `key_hash`, sorted by both."""
 
     file: StoredFile
-    dates: dict[dt.date, Held]
+    dates: dict[dt.date, Contents]
 
     @property
     def rows(self) -> int:
-        """All its rows, of whatever dates."""
-        return sum(held.rows for held in self.dates.values())
+        """How many rows it has, of all dates."""
+        return sum(contents.rows for contents in self.dates.values())
 
 
 class KeyIndex:
-    """The index of some partitions of a meter: what the segments hold of their files, and what is in none."""
+    """The index of some partitions of a meter: segments with their files, and the files that are in no segment."""
 
     def __init__(
         self, storage: Storage, meter: str, partitions: Mapping[dt.date, Partition], *, fresh: bool = False
     ) -> None:
-        """Read which files the segments of this meter hold; with `fresh` none is believed to hold any."""
+        """Read which files the segments of this meter have; with `fresh` existing segments are ignored."""
         self._storage, self._meter, self._partitions = storage, meter, dict(partitions)
-        self._found = [] if fresh else storage.list(paths.indexes(meter))
-        self._segments = _open_segments(storage, self._found)
-        self._choose()
+        self._listed = [] if fresh else storage.list(paths.indexes(meter))
+        self._segments = _open_segments(storage, self._listed)
+        self._choose_segments()
 
     def keys(self, dates: Iterable[dt.date] | None = None) -> pl.LazyFrame:
         """Return `date` and `key_hash` of every key in the partitions of these dates, of valid rows or not."""
@@ -83,89 +83,94 @@ class KeyIndex:
         return pl.concat(frames)
 
     def rows(self, dates: Iterable[dt.date]) -> int:
-        """Return how many keys the partitions of these dates have; about, where no segment holds their files."""
+        """Return how many keys the partitions of these dates have; an estimate for files in no segment."""
         wanted = set(dates)
         known = sum(_rows(segment, live & wanted) for segment, live in self._live)
         return known + _estimate(self._missing[date] for date in wanted & self._missing.keys())
 
-    def dates_with(self, hashes: pl.Series, dates: Iterable[dt.date]) -> set[dt.date]:
+    def dates_with(self, key_hashes: pl.Series, dates: Iterable[dt.date]) -> set[dt.date]:
         """Return those of the dates whose keys include one of these hashes."""
-        if hashes.is_empty():
+        if key_hashes.is_empty():
             return set()
-        found = self.keys(dates).filter(pl.col(HASH).is_in(hashes.implode())).select(pl.col(DATE).unique())
-        return set(found.collect(engine="streaming")[DATE])
+        dates_found = (
+            self.keys(dates).filter(pl.col(HASH).is_in(key_hashes.implode())).select(pl.col(DATE).unique())
+        )
+        return set(dates_found.collect(engine="streaming")[DATE])
 
-    def before(self, date: dt.date, record: PartitionState) -> pl.Series | None:
-        """Return the hashes of the keys that the partition held as of its record, and maybe of more; None if not known."""
-        known = {file_fingerprint(name, identity) for name, identity in record.files.items()}
-        there = [each for each in self._segments if date in each.dates and each.dates[date].files & known]
-        if not known <= {file for each in there for file in each.dates[date].files}:
+    def hashes_at_last_run(self, date: dt.date, record: PartitionState) -> pl.Series | None:
+        """Return the hashes of the keys that the partition had at its record, and maybe more; None if unknown."""
+        recorded = {file_fingerprint(name, identity) for name, identity in record.files.items()}
+        segments = [
+            each for each in self._segments if date in each.dates and each.dates[date].files & recorded
+        ]
+        if not recorded <= {file for each in segments for file in each.dates[date].files}:
             return None
-        frames = [self._scan(each).filter(pl.col(DATE) == date) for each in there]
+        frames = [self._scan(each).filter(pl.col(DATE) == date) for each in segments]
         return pl.concat([pl.LazyFrame(schema=KEYS), *frames]).collect(engine="streaming")[HASH]
 
     def update(self) -> None:
-        """Add a segment for what no segment holds, with the smaller segments merged into it."""
-        worn = [(segment, live) for segment, live in self._live if 2 * _rows(segment, live) < segment.rows]
-        if not self._missing and not worn:
+        """Add a segment for files that are in no segment, and merge smaller and mostly stale segments into it."""
+        mostly_stale = [
+            (segment, live) for segment, live in self._live if 2 * _rows(segment, live) < segment.rows
+        ]
+        if not self._missing and not mostly_stale:
             return
-        self._segments.append(self._write([*self._merged(worn), *worn]))
-        self._choose()
+        self._segments.append(self._write([*self._merged(mostly_stale), *mostly_stale]))
+        self._choose_segments()
 
-    def tidy(self) -> None:
-        """Remove what is not needed any more and was not when this index was opened.
+    def delete_obsolete(self) -> None:
+        """Delete the segments that were not needed when this index was opened.
 
-        Only once the state is saved: until then an interrupted run needs the keys of what was there before.
-        What this run made needless is left for the next, since a reader may be about to read it.
+        Call it only once the state is saved: until then an interrupted run needs the keys of earlier files. Segments
+        that this run made obsolete are left for the next run, since a reader may be about to read them.
         """
-        self._storage.delete_all(file.path for file in self._found if file.path not in self._needed)
+        self._storage.delete_all(file.path for file in self._listed if file.path not in self._needed)
 
-    def _choose(self) -> None:
-        """Choose segments so that each file is held once, the larger segments first."""
+    def _choose_segments(self) -> None:
+        """Choose segments so that each file's keys are used once, larger segments first."""
         wanted = {date: _fingerprints(partition) for date, partition in self._partitions.items()}
         taken: dict[dt.date, set[str]] = {date: set() for date in wanted}
         self._live: list[tuple[Segment, set[dt.date]]] = []
         for segment in sorted(self._segments, key=lambda each: (-each.rows, each.file.path)):
             live = {
                 date
-                for date, held in segment.dates.items()
-                if date in wanted and held.files <= wanted[date].keys() - taken[date]
+                for date, contents in segment.dates.items()
+                if date in wanted and contents.files <= wanted[date].keys() - taken[date]
             }
             for date in live:
                 taken[date] |= segment.dates[date].files
             if live:
                 self._live.append((segment, live))
         self._missing = {
-            date: partition.only(wanted[date][each] for each in wanted[date] if each not in taken[date])
+            date: partition.with_files(wanted[date][each] for each in wanted[date] if each not in taken[date])
             for date, partition in self._partitions.items()
             if wanted[date].keys() - taken[date]
         }
         if not hasattr(self, "_needed"):
             self._needed = {segment.file.path for segment, _ in self._live}
 
-    def _merged(self, worn: list[tuple[Segment, set[dt.date]]]) -> list[tuple[Segment, set[dt.date]]]:
-        # The rows of what is missing are not known before they are read; their files' sizes say enough.
+    def _merged(self, mostly_stale: list[tuple[Segment, set[dt.date]]]) -> list[tuple[Segment, set[dt.date]]]:
+        # How many rows the missing files have is known only once they are read; their sizes are a good estimate.
         total = _estimate(self._missing.values())
         chosen = []
         for segment, live in reversed(self._live):
             rows = _rows(segment, live)
-            if (segment, live) not in worn and rows <= max(GROWTH * total, ALWAYS_MERGED_ROWS):
+            if (segment, live) not in mostly_stale and rows <= max(GROWTH * total, ALWAYS_MERGED_ROWS):
                 chosen.append((segment, live))
                 total += rows
         return chosen
 
     def _write(self, merged: list[tuple[Segment, set[dt.date]]]) -> Segment:
         """Write and return a segment, date by date, so that never more than two dates are in memory."""
-        # A run that finds no new file does without.
+        # Imported here, since a run that finds no new file needs no pyarrow.
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         dates = sorted({date for _, live in merged for date in live} | self._missing.keys())
         local = self._storage.scratch(".parquet")
-        held: dict[dt.date, Held] = {}
+        contents: dict[dt.date, Contents] = {}
         schema = pa.schema([(DATE, pa.date32()), (HASH, pa.uint64())])
-        # Of sorted hashes the steps are small numbers; of the date there is one value in a row group: neither can be
-        # compressed further.
+        # Differences of sorted hashes are small, and a row group has few dates: compression would save nothing.
         packed = {HASH: "DELTA_BINARY_PACKED"}
         with (
             writing(local),
@@ -173,22 +178,26 @@ class KeyIndex:
                 local, schema, compression="none", use_dictionary=[DATE], column_encoding=packed
             ) as writer,
         ):
-            # To write takes one core, and to read and sort the next date the other.
-            for date, (sorted_hashes, files) in ahead(lambda date: self._sorted(date, merged), dates):
-                held[date] = Held(len(sorted_hashes), files)
+            # Writing uses one core, reading and sorting the next date the other.
+            for date, (sorted_hashes, files) in map_ahead(
+                lambda date: self._sorted_hashes(date, merged), dates
+            ):
+                contents[date] = Contents(len(sorted_hashes), files)
                 if len(sorted_hashes):
                     rows = pl.select(pl.lit(date).alias(DATE), sorted_hashes)
                     writer.write_table(rows.to_arrow().cast(schema), row_group_size=ROW_GROUP_ROWS)
-            writer.add_key_value_metadata({METADATA_KEY: _encoded(held), KEY: UNSTAMPED})
+            writer.add_key_value_metadata({METADATA_KEY: _encoded(contents), KEY: UNSTAMPED})
         stamp(local)
-        said = {date.isoformat(): ",".join(sorted(of_date.files)) for date, of_date in held.items()}
-        path = paths.index(self._meter, f"{HASHED_BY}-{fingerprint(said)}")
-        return Segment(self._storage.publish_file(path, local, keep=True), held)
+        fingerprints = {
+            date.isoformat(): ",".join(sorted(of_date.files)) for date, of_date in contents.items()
+        }
+        path = paths.index(self._meter, f"{HASHED_BY}-{fingerprint(fingerprints)}")
+        return Segment(self._storage.publish_file(path, local, keep=True), contents)
 
-    def _sorted(
+    def _sorted_hashes(
         self, date: dt.date, merged: list[tuple[Segment, set[dt.date]]]
     ) -> tuple[pl.Series, frozenset[str]]:
-        """Return a date's hashes for a new segment, from merged ones and its own files, and the files that they are of."""
+        """Return a date's sorted hashes from merged segments and new files, and the fingerprints of their files."""
         parts = [(segment, segment.dates[date]) for segment, live in merged if date in live]
         frames = [self._scan(segment).filter(pl.col(DATE) == date) for segment, _ in parts]
         files = frozenset(file for _, part in parts for file in part.files)
@@ -201,39 +210,39 @@ class KeyIndex:
         return self._storage.scan([segment.file]).select(list(KEYS))
 
 
-def hashes(partition: Partition) -> pl.Series:
+def key_hashes(partition: Partition) -> pl.Series:
     """Return the hashes of all keys in the partition, in valid rows or not, from its events."""
     return _keys_of(partition).select(HASH).collect(engine="streaming")[HASH]
 
 
 def file_fingerprint(name: str, identity: str) -> str:
-    """Return an event file as the index names it."""
+    """Return the fingerprint by which the index names an event file."""
     return fingerprint({name: identity})
 
 
 def _open_segments(storage: Storage, files: Iterable[StoredFile]) -> list[Segment]:
-    ours = [file for file in files if file.path.rsplit("/", 1)[-1].startswith(f"{HASHED_BY}-")]
-    storage.prefetch(ours, whole=True)
-    found = []
-    for file in ours:
+    current = [file for file in files if file.path.rsplit("/", 1)[-1].startswith(f"{HASHED_BY}-")]
+    storage.prefetch(current, whole=True)
+    segments = []
+    for file in current:
         dates = _decoded(storage, file)
         if dates is not None:
-            found.append(Segment(file, dates))
-    return found
+            segments.append(Segment(file, dates))
+    return segments
 
 
-def _decoded(storage: Storage, file: StoredFile) -> dict[dt.date, Held] | None:
-    """Return what a segment holds; None if it is damaged, so that its files are indexed anew."""
+def _decoded(storage: Storage, file: StoredFile) -> dict[dt.date, Contents] | None:
+    """Return a segment's contents by date; None if it is damaged, so that its files are indexed again."""
     try:
         body = storage.metadata(file).get(METADATA_KEY, "")
-        return decode(body, dict[dt.date, Held], "not a segment of the key index", where=file.path)
+        return decode(body, dict[dt.date, Contents], "not a segment of the key index", where=file.path)
     except (BrokenLakeError, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
 
 
-def _encoded(held: Mapping[dt.date, Held]) -> bytes:
-    said = {date: {"rows": each.rows, "files": sorted(each.files)} for date, each in held.items()}
-    return msgspec.json.encode(said)
+def _encoded(contents: Mapping[dt.date, Contents]) -> bytes:
+    plain = {date: {"rows": each.rows, "files": sorted(each.files)} for date, each in contents.items()}
+    return msgspec.json.encode(plain)
 
 
 def _fingerprints(partition: Partition) -> dict[str, StoredFile]:

@@ -1,4 +1,4 @@
-"""Deduplication, pure: which keys may be repeated, and which of the copies of a key counts."""
+"""The rule of deduplication, pure: which of the events that share a key is the winner."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from schemas.columns import ROW
 from schemas.meter import Meter
 
 HASH = "key_hash"
-# Of the hash so many bits are kept: sorted and packed they take three bytes a key, and of a billion keys and a night's
-# million about a thousand are alike by accident, which costs reading them.
+# The bits of a hash that are stored: sorted and packed they take three bytes a key. Of a billion keys and a night's
+# million about a thousand collide, which costs reading them.
 HASH_BITS = 40
-# Where a copy lies: its partition, and whether that partition is sealed (then only its winners are known).
-DATE, SETTLED = "date", "settled"
+# Where an event is: its partition, and whether that partition is sealed (then only its winners are known).
+DATE, IS_SEALED = "date", "#is_sealed"
 CONFLICT = "conflict"
-# What a losing copy tells of its winner.
+# The columns of the winner that stand in the row of a losing duplicate.
 WINNER = ("subject", "quantity", "timestamp", DATE)
 
 
@@ -27,28 +27,28 @@ def key_hash(key: pl.Expr | None = None) -> pl.Expr:
     return whole.and_(pl.lit(2**HASH_BITS - 1, pl.UInt64)).alias(HASH)
 
 
-def losers(copies: pl.DataFrame, meter: Meter) -> pl.DataFrame:
-    """Return the copies that do not count: of each key all but the winner.
+def losing_duplicates(duplicates: pl.DataFrame, meter: Meter) -> pl.DataFrame:
+    """Return the events that lose: of each key all but the winner.
 
-    `copies` are events with `date`, `row` and `settled`, of whole keys: of a key that is there, every copy.
-    The winner is the smallest (received_at, timestamp, quantity, subject, dimensions in declared order), null
-    before any value; a settled copy has won already. Gives the copies' columns, `conflict` (subject, quantity
-    or a dimension differs from the winner's), and the winner's subject, quantity, timestamp and date. Row order is
-    not defined.
+    `duplicates` are events with `date`, `row` and `#is_sealed`, and complete: every event of each of its keys. The winner
+    is the smallest (received_at, timestamp, quantity, subject, dimensions in declared order), null before any value;
+    one in a sealed partition has won already. Returns the columns of the events, `conflict` (subject, quantity or a
+    dimension differs from the winner's), and the winner's subject, quantity, timestamp and date. Row order is not
+    defined.
     """
     payload = ["subject", "quantity", *meter.dimension_names]
-    # Copies alike in all of the payload count alike; the last two only make the choice of one the same always.
-    order = ["idempotency_key", SETTLED, "received_at", "timestamp", *_reordered(payload), "metadata", ROW]
-    ranked = copies.sort(order, descending=[name == SETTLED for name in order], nulls_last=False)
+    # Duplicates with the same payload count the same; the last two columns only make the choice deterministic.
+    order = ["idempotency_key", IS_SEALED, "received_at", "timestamp", *_reordered(payload), "metadata", ROW]
+    ranked = duplicates.sort(order, descending=[name == IS_SEALED for name in order], nulls_last=False)
     key = ranked["idempotency_key"]
     wins = (key != key.shift(1)).fill_null(value=True)
-    said = ranked.filter(wins).select(pl.col(*payload, "timestamp", DATE).name.prefix("winner_"))
-    beaten = ~wins & ~ranked[SETTLED]
-    # The copies of a key stand in a row, the winner first: the running count of winners leads to it.
-    both = ranked.filter(beaten).hstack(said[(wins.cum_sum() - 1).filter(beaten)])
+    winners = ranked.filter(wins).select(pl.col(*payload, "timestamp", DATE).name.prefix("winner_"))
+    loses = ~wins & ~ranked[IS_SEALED]
+    # The events of a key are adjacent, the winner first, so the running count of winners is the index of its row.
+    losers = ranked.filter(loses).hstack(winners[(wins.cum_sum() - 1).filter(loses)])
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"winner_{name}")) for name in payload)
-    winner = [f"winner_{name}" for name in WINNER]
-    return both.select(pl.col(ranked.columns).exclude(SETTLED), differs.alias(CONFLICT), *winner)
+    winner_columns = [f"winner_{name}" for name in WINNER]
+    return losers.select(pl.col(ranked.columns).exclude(IS_SEALED), differs.alias(CONFLICT), *winner_columns)
 
 
 def _reordered(payload: list[str]) -> list[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Rejected = dict[dt.date, dict[str, dict[str, str]]]
 
 
-def admit(
+def readable_partitions(
     storage: Storage, meter: Meter, listing: Mapping[dt.date, Sequence[StoredFile]], state: MeterState
 ) -> tuple[dict[dt.date, Partition], Rejected]:
     """Return the open partitions with the files that can be read, by date, and what is wrong with the others.
@@ -50,7 +50,7 @@ def admit(
     return partitions, rejected
 
 
-def reject_unreadable(partitions: dict[dt.date, Partition], rejected: Rejected, dates: set[dt.date]) -> bool:
+def find_damaged_files(partitions: dict[dt.date, Partition], rejected: Rejected, dates: set[dt.date]) -> bool:
     """Read every row of these dates' files, and move those that can't be read from the one to the other.
 
     For files with a whole footer and a broken page. Returns whether there were any.
@@ -59,11 +59,11 @@ def reject_unreadable(partitions: dict[dt.date, Partition], rejected: Rejected, 
     for date in dates & partitions.keys():
         partition = partitions[date]
         for file in partition.files:
-            error = _read_through(partition.only([file]))
+            error = _read_through(partition.with_files([file]))
             if error:
                 rejected[date][file_name(file)] = _said(file, error)
         good = [file for file in partition.files if file_name(file) not in rejected[date]]
-        partitions[date] = partition.only(good)
+        partitions[date] = partition.with_files(good)
     return sum(len(bad) for bad in rejected.values()) > before
 
 

@@ -44,23 +44,23 @@ class Compacted(msgspec.Struct, frozen=True):
         paths.check_stored_names(self.replaces)
 
 
-class Standing(NamedTuple):
+class CurrentFiles(NamedTuple):
     """The files that count by date, the replaced ones with the moment when they were, and files that can't count."""
 
     files: dict[dt.date, list[StoredFile]]
     replaced: dict[StoredFile, dt.datetime]
-    strays: list[MeterlakeError]
+    unexpected: list[MeterlakeError]
 
 
-def list_events(storage: Storage, meter: str, state: MeterState) -> Standing:
+def list_events(storage: Storage, meter: str, state: MeterState) -> CurrentFiles:
     """Return the event files of a meter. Raises FilesChangedError if they change faster than they can be listed."""
     for _ in range(1, ATTEMPTS):
         with suppress(FilesChangedError):
-            return standing(storage, storage.list(paths.events(meter)), state)
-    return standing(storage, storage.list(paths.events(meter)), state)
+            return current_files(storage, storage.list(paths.events(meter)), state)
+    return current_files(storage, storage.list(paths.events(meter)), state)
 
 
-def standing(storage: Storage, listed: Iterable[StoredFile], state: MeterState) -> Standing:
+def current_files(storage: Storage, listed: Iterable[StoredFile], state: MeterState) -> CurrentFiles:
     """Return which of the listed files of one meter count.
 
     The footers of compacted files are read only where the files of a date are not those of its record: there is
@@ -89,7 +89,7 @@ def standing(storage: Storage, listed: Iterable[StoredFile], state: MeterState) 
         files[date] = [file for file in there if file not in replaced and file.path not in errors]
         strays += errors.values()
     # A date with no file that counts has none, as if it were not listed.
-    return Standing({date: there for date, there in files.items() if there}, replaced, strays)
+    return CurrentFiles({date: there for date, there in files.items() if there}, replaced, strays)
 
 
 def is_compacted(file: StoredFile) -> bool:
@@ -102,7 +102,7 @@ def compacted_name(replaces: Mapping[str, str]) -> str:
     return f"{paths.COMPACTED}{fingerprint(replaces)}.parquet"
 
 
-def compacted(storage: Storage, file: StoredFile) -> Compacted:
+def read_compacted(storage: Storage, file: StoredFile) -> Compacted:
     """Return what a compacted file says of itself. Raises BadInputError if it is damaged, FilesChangedError if it is gone."""
     found = "other files than its name tells of"
     try:
@@ -155,7 +155,7 @@ def _are_known(listed: Sequence[StoredFile], record: PartitionState | None) -> b
 
 def _said_or_error(storage: Storage, file: StoredFile) -> Compacted | MeterlakeError:
     try:
-        return compacted(storage, file)
+        return read_compacted(storage, file)
     except BadInputError as error:
         return error
 

@@ -23,7 +23,7 @@ from schemas.event_rules import (
     partition_rule,
     reason,
 )
-from schemas.fields import GIVEN
+from schemas.fields import AS_WRITTEN
 from schemas.meter import Meter
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ class Partition:
     converted: frozenset[str] = frozenset()
 
     @property
-    def identities(self) -> dict[str, str]:
+    def file_identities(self) -> dict[str, str]:
         """The identity of each file, by its name in the partition's folder."""
         return {_file_name(file): file.identity for file in self.files}
 
-    def only(self, files: Iterable[StoredFile]) -> Partition:
+    def with_files(self, files: Iterable[StoredFile]) -> Partition:
         """Return the same partition with some of its files."""
         return dataclasses.replace(self, files=tuple(files))
 
@@ -55,13 +55,13 @@ class Partition:
 
         `where` is a condition on columns as they lie in the files; where few rows meet it, little else is read.
         """
-        stored = self._stored().drop(GIVEN)
+        stored = self._stored().drop(AS_WRITTEN)
         chosen = stored if where is None else stored.filter(where)
         return chosen.with_columns(*normalised(self.meter))
 
-    def as_given(self) -> pl.LazyFrame:
+    def rows_as_written(self) -> pl.LazyFrame:
         """Return the columns of `rows`, and `#given`: the quantity as it is written, of whatever type."""
-        given = pl.coalesce(GIVEN, pl.col("quantity").cast(pl.String)).alias(GIVEN)
+        given = pl.coalesce(AS_WRITTEN, pl.col("quantity").cast(pl.String)).alias(AS_WRITTEN)
         return self._stored().with_columns(*normalised(self.meter), given)
 
     def keys(self) -> pl.LazyFrame:
@@ -77,7 +77,7 @@ class Partition:
         ]
         return pl.concat([rows.select(key.str.strip_chars()) for rows in runs]).filter(key != "")
 
-    def coded(self) -> pl.LazyFrame:
+    def measured_rows(self) -> pl.LazyFrame:
         """Return what is measured of every row, valid or not, and `row`: keys, quantity and times.
 
         Text of a key is Categorical: read, grouped and kept at the price of small numbers. The subject is as it lies
@@ -101,28 +101,28 @@ class Partition:
     def invalid(self) -> pl.LazyFrame:
         """Return the rows that break a rule, with `row`, `reason`, `detail` and `#given`, the quantity as it is written."""
         rules = [
-            rule._replace(found=pl.col(GIVEN)) if rule.reason == "quantity_invalid" else rule
+            rule._replace(found=pl.col(AS_WRITTEN)) if rule.reason == "quantity_invalid" else rule
             for rule in self._rules
         ]
-        rows = self.as_given().with_columns(reason(rules), detail(rules))
+        rows = self.rows_as_written().with_columns(reason(rules), detail(rules))
         return rows.filter(pl.col("reason").is_not_null())
 
     def _stored(self) -> pl.LazyFrame:
         """Return every row as it lies in the files, `row`, and `#given`, where the quantity was not of the lake's type."""
         columns = event_columns(self.meter)
-        given = pl.lit(None, pl.String).alias(GIVEN)
+        given = pl.lit(None, pl.String).alias(AS_WRITTEN)
         if not self.files:
-            return pl.LazyFrame(schema={**columns, ROW: pl.UInt32(), GIVEN: pl.String()})
+            return pl.LazyFrame(schema={**columns, ROW: pl.UInt32(), AS_WRITTEN: pl.String()})
         runs = list(self._runs())
         if runs == [(False, list(self.files))]:
             return self._scan(self.files, row_index_name=ROW).select(*columns, ROW, given)
         rows = [
-            _converted(self.storage, run[0], columns).select(*columns, GIVEN)
+            _converted(self.storage, run[0], columns).select(*columns, AS_WRITTEN)
             if converted
             else self._scan(run).select(*columns, given)
             for converted, run in runs
         ]
-        return pl.concat(rows).with_row_index(ROW).select(*columns, ROW, GIVEN)
+        return pl.concat(rows).with_row_index(ROW).select(*columns, ROW, AS_WRITTEN)
 
     def _scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
         return self.storage.scan(

@@ -19,7 +19,7 @@ from lake.events.large_files import MAX_MEAN_TEXT, decoded_size
 from lake.events.parquet_batches import DAMAGE, read_batches, read_footer
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError
-from schemas.fields import GIVEN, find_misnamed
+from schemas.fields import AS_WRITTEN, find_misnamed
 
 types = pa.types
 Columns = Mapping[str, pl.DataType]
@@ -64,7 +64,7 @@ def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.L
 
     A file that can't be read to its end raises ComputeError when the frame is collected.
     """
-    schema = {**columns, GIVEN: pl.String()}
+    schema = {**columns, AS_WRITTEN: pl.String()}
 
     def frames(
         with_columns: list[str] | None,
@@ -94,7 +94,7 @@ def _converted(
     path = storage.local(file)
     try:
         there = set(read_footer(path).schema.names)
-        sources = {name: "quantity" if name == GIVEN else name for name in wanted}
+        sources = {name: "quantity" if name == AS_WRITTEN else name for name in wanted}
         # Without any column it would not be known how many rows there are.
         needed = {source for source in sources.values() if source in there} or {"subject"}
         for batch, _ in read_batches(path, sorted(needed)):
@@ -125,7 +125,7 @@ def _value(name: str, columns: Columns, dtype: pa.DataType | None) -> pl.Expr:
     if dtype is None:
         # As long as the other columns are.
         return pl.repeat(None, pl.len(), dtype=columns[name])
-    if name == GIVEN:
+    if name == AS_WRITTEN:
         return as_number_text(pl.col("quantity"), dtype)
     return _kind(name, columns).convert(pl.col(name), dtype)
 

@@ -13,7 +13,7 @@ from lake.checksums import write_stamped
 from lake.events.partition import Partition, fingerprint
 from lake.storage import Storage, StoredFile
 from schemas.columns import INSTANT, QUARANTINE_TYPES, ROW, event_columns
-from schemas.fields import GIVEN
+from schemas.fields import AS_WRITTEN
 
 
 def quarantine_rows(
@@ -80,7 +80,7 @@ def _name(path: str, identity: str) -> str:
 
 def _rejected(partition: Partition, file: StoredFile, rows: pl.LazyFrame, now: dt.datetime) -> pl.DataFrame:
     text = [
-        pl.col(GIVEN).alias(name) if name == "quantity" else pl.col(name).cast(pl.String)
+        pl.col(AS_WRITTEN).alias(name) if name == "quantity" else pl.col(name).cast(pl.String)
         for name in event_columns(partition.meter)
     ]
     return rows.select(

@@ -14,16 +14,16 @@ from lake.aggregates.measures import measure, merge
 from lake.aggregates.silence import BEFORE, BUCKET, mark_before
 from lake.aggregates.sums import check_sums, has_no_sum
 from lake.calendar import DAY
-from lake.consistent_read import Snapshot, from_events
+from lake.consistent_read import Snapshot, with_snapshot
 from lake.dedupe.winners import DATE
 from lake.query.plan import Plan
 from lake.query.question import Question, adds_levels
 from lake.query.question_numbers import Numbers, numbers
 from lake.query.time_buckets import bucket_of_date, bucket_of_instant, by_bucket
 from lake.readers import deduplicated, from_aggregates
+from lake.snapshot import out_of_date
 from lake.state.records import MeterState, load_state
 from lake.storage import Storage
-from lake.survey import out_of_date
 from schemas.columns import MEASURES
 from schemas.errors import RefusedError
 from schemas.meter import Meter
@@ -85,7 +85,7 @@ def answer(storage: Storage, meter: Meter, question: Question, plan: Plan) -> pl
         return collect(_kept(rows, plan), merge, {key: _kept(part, plan) for key, part in parts.items()})
 
     if plan.source == "events":
-        found = from_events(storage, meter, of_events)
+        found = with_snapshot(storage, meter, of_events)
     else:
         found = from_aggregates(storage, meter, plan.table, plan.dates, of_aggregates, is_whole=True)
     checked = found.columns[found.columns.index(NO_SUM) :]

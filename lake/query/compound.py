@@ -11,7 +11,7 @@ import polars as pl
 
 from lake import paths
 from lake.calendar import days_before
-from lake.consistent_read import of_one_moment
+from lake.consistent_read import read_consistently
 from lake.meters import load_meter
 from lake.query.answer import RANK, Explanation, answer, explain
 from lake.query.compare import BEFORE, CHANGE, COMPARED, before_question, history_questions, with_before
@@ -79,7 +79,7 @@ def run_query(storage: Storage, meter: Meter, question: Question) -> Compound:
             _joined({name: _answered(storage, name, parts[name]) for name in parts}, parts), parts
         )
 
-    return of_one_moment(look, work, next(iter(folders)), is_whole=True)
+    return read_consistently(look, work, next(iter(folders)), is_whole=True)
 
 
 def explain_parts(storage: Storage, parts: Parts) -> dict[str, Explanation]:

@@ -36,7 +36,7 @@ class Change(NamedTuple):
     removed: tuple[str, ...] = ()
 
 
-def changes(
+def stale_partitions(
     files: Mapping[dt.date, Sequence[StoredFile]],
     state: MeterState,
     meter_version: str,
@@ -70,7 +70,7 @@ def file_name(file: StoredFile) -> str:
     return file.path.rsplit("/", 1)[-1]
 
 
-def why_fixed(files: Iterable[StoredFile]) -> str:
+def why_immovable(files: Iterable[StoredFile]) -> str:
     """Return why the files of a partition may be neither merged nor removed; empty if they may."""
     for file in files:
         if file.unreadable:

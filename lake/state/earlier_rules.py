@@ -18,10 +18,10 @@ from schemas.event_rules import QUANTITY_LIMIT
 TABLE = "usage_by_subject"
 
 
-def counted_otherwise(storage: Storage, meter: str, state: MeterState) -> dict[dt.date, Change]:
+def counted_by_earlier_rules(storage: Storage, meter: str, state: MeterState) -> dict[dt.date, Change]:
     """Return a change for each open partition of earlier rules that counts quantities which are refused today.
 
-    Refused files and rows of such partitions are in their records, and in `lake.state.changes.changes`; what was counted
+    Refused files and rows of such partitions are in their records, and in `lake.state.changes.stale_partitions`; what was counted
     is told by the extremes in one table. Looks at none once the state says that it was looked for.
     """
     if state.rules == READING_RULES:

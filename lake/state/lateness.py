@@ -67,7 +67,7 @@ def lateness(arrived: pl.DataFrame) -> Lateness | None:
     )
 
 
-def merged(parts: Iterable[Lateness]) -> Lateness | None:
+def merge_lateness(parts: Iterable[Lateness]) -> Lateness | None:
     """Return the lateness of the events of all parts together; None if there is none."""
     held = list(parts)
     if not held:

@@ -30,7 +30,7 @@ READING_RULES = 1
 # What is recorded of every rejected file; the other parts of its error may be missing.
 REJECTED_PARTS = frozenset({"identity", "what", "where"})
 # Beside the tables in `PartitionState.checksums`: the settled winners.
-SETTLED = "settled"
+SEALED_WINNERS = "settled"
 # The order in which a partition's tables are published; they are removed in the opposite one.
 PUBLISH_ORDER = ("usage_by_dimension", "usage_by_subject", "usage")
 
@@ -151,11 +151,11 @@ class _Knowing(msgspec.Struct):
 
 
 def load_state(storage: Storage, meter: str) -> MeterState:
-    """Return the state of a meter, read and told as of `told_state`."""
-    return told_state(storage, meter, storage.read(paths.state(meter)))
+    """Return the state of a meter, read and told as of `decode_or_rebuild_state`."""
+    return decode_or_rebuild_state(storage, meter, storage.read(paths.state(meter)))
 
 
-def told_state(storage: Storage, meter: str, body: bytes | None) -> MeterState:
+def decode_or_rebuild_state(storage: Storage, meter: str, body: bytes | None) -> MeterState:
     """Return the state that a meter's file says; without a file rebuilt from the aggregates' metadata, and without a checksum.
 
     Raises BrokenLakeError if the file is not a state.
@@ -180,7 +180,7 @@ def save_state(storage: Storage, meter: str, state: MeterState, stored: str = ""
     return state.checksum
 
 
-def begun_record(record: PartitionState | None, names: Iterable[str]) -> PartitionState:
+def interrupted_record(record: PartitionState | None, names: Iterable[str]) -> PartitionState:
     """Return the record of a partition while its tables are published: out of date, whatever files there are.
 
     The files are those of its last record, whose keys may be wanted; without one, `names` are those that are read now.
@@ -193,7 +193,7 @@ def is_same_record(one: PartitionState | None, other: PartitionState) -> bool:
     return one is not None and _uncounted(one) == _uncounted(other)
 
 
-def is_same_sealing(one: PartitionState, other: PartitionState) -> bool:
+def is_sealed_alike(one: PartitionState, other: PartitionState) -> bool:
     """Return whether two records are of one sealed partition, before or after its `quantity` was computed anew."""
     return one.sealed_at is not None and _without_quantity(one) == _without_quantity(other)
 
@@ -285,7 +285,7 @@ def _finished(
     if not found:
         return None
     if any(record != found[-1] for record in found) and all(
-        is_same_sealing(record, found[-1]) for record in found
+        is_sealed_alike(record, found[-1]) for record in found
     ):
         # Computing `quantity` anew was interrupted: it is due, whatever the rule is now.
         return msgspec.structs.replace(found[-1], quantity_rule=NO_RULE)
@@ -332,13 +332,13 @@ def _all_there(record: PartitionState, there: Mapping[str, str]) -> bool:
 
 def _opened(record: PartitionState) -> PartitionState:
     """Return what a record was of the same inputs before it was sealed, whenever that was."""
-    checksums = {table: checksum for table, checksum in record.checksums.items() if table != SETTLED}
+    checksums = {table: checksum for table, checksum in record.checksums.items() if table != SEALED_WINNERS}
     return msgspec.structs.replace(record, aggregated_at=NEVER, sealed_at=None, checksums=checksums)
 
 
 def _without_quantity(record: PartitionState) -> PartitionState:
     """Return what of a record does not depend on the rule of `quantity`."""
-    settled = {name: checksum for name, checksum in record.checksums.items() if name == SETTLED}
+    settled = {name: checksum for name, checksum in record.checksums.items() if name == SEALED_WINNERS}
     return msgspec.structs.replace(
         _uncounted(record), checksums=settled, quantity_rule=msgspec.UNSET, earlier_checksums=msgspec.UNSET
     )

@@ -138,7 +138,7 @@ def ended(lake: Lake) -> dict[str, Any]:
         "sealed": state.sealed,
         "counts": {d: (p.events, p.duplicates, p.conflicts) for d, p in state.partitions.items()},
         "quarantined": Counter(rows),
-        "settled": [file.path for file in lake.storage.list(paths.SETTLED)],
+        "settled": [file.path for file in lake.storage.list(paths.SEALED_WINNERS)],
         "told": {
             period: (Path(lake.url) / place / "usage.csv").read_bytes()
             for period, place in _told(lake).items()
@@ -209,7 +209,7 @@ def half_compacted(folder: Path) -> None:
 
 
 def never_aggregated(folder: Path) -> None:
-    for place in (paths.AGGREGATES, paths.STATE, paths.INDEX, paths.SETTLED):
+    for place in (paths.AGGREGATES, paths.STATE, paths.INDEX, paths.SEALED_WINNERS):
         shutil.rmtree(folder / place)
 
 

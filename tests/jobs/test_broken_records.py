@@ -44,7 +44,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nightly(lake, report, as_of=AS_OF)
     retained(lake, DAY + dt.timedelta(days=29))
     for name in (BROKEN, WHOLE):
-        assert lake.storage.list(paths.settled(name))
+        assert lake.storage.list(paths.sealed_winners(name))
         put(lake, lake.meter(name), "new.parquet", event("new"))
     return folder
 
@@ -118,13 +118,13 @@ def definition(**members: Any) -> Breaking:
 
 
 def settled(lake: Lake) -> str:
-    (file,) = lake.storage.list(paths.settled(BROKEN))
+    (file,) = lake.storage.list(paths.sealed_winners(BROKEN))
     lake.storage.publish(file.path, b"PAR1 nothing PAR1")
     return file.path
 
 
 def settled_of_other_columns(lake: Lake) -> str:
-    (file,) = lake.storage.list(paths.settled(BROKEN))
+    (file,) = lake.storage.list(paths.sealed_winners(BROKEN))
     pl.DataFrame({"subject": [1]}).write_parquet(lake.storage.uri(file.path))
     return file.path
 

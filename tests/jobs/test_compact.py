@@ -23,7 +23,7 @@ from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.events import listing
-from lake.events.file_check import admit
+from lake.events.file_check import readable_partitions
 from lake.state.changes import file_name
 from lake.state.records import load_state
 from lake.storage import StoredFile
@@ -201,7 +201,7 @@ def test_late_files_are_merged_once_they_are_worth_it(tmp_path: Path, later: Cal
 
 def _replaces(lake: Lake, name: str) -> dict[str, str]:
     (file,) = (f for f in lake.storage.list(paths.events("active_users", DAY)) if file_name(f) == name)
-    return listing.compacted(lake.storage, file).replaces
+    return listing.read_compacted(lake.storage, file).replaces
 
 
 def test_a_merged_file_that_comes_back_does_not_count_again(
@@ -443,10 +443,10 @@ def test_every_reader_of_files_passes_over_what_was_merged(tmp_path: Path) -> No
     compacted_now(lake)
     state = load_state(lake.storage, meter.name)
     there = listing.list_events(lake.storage, meter.name, state)
-    partitions, _ = admit(lake.storage, meter, there.files, state)
+    partitions, _ = readable_partitions(lake.storage, meter, there.files, state)
     assert [len(partition.files) for partition in partitions.values()] == [1, 1]
     assert len(there.replaced) == 5
-    assert there.strays == []
+    assert there.unexpected == []
 
 
 def test_a_date_of_nothing_but_a_damaged_compacted_file_stops_no_other_date(tmp_path: Path) -> None:

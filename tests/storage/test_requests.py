@@ -22,9 +22,9 @@ from jobs.land.job import land
 from lake import Lake, paths
 from lake.checksums import rows_checksum
 from lake.events.partition import fingerprint
+from lake.snapshot import scan_meters
 from lake.state.records import METADATA_KEY, READING_RULES, PartitionState
 from lake.storage.leased_storage import leased
-from lake.survey import survey
 from storage.lakes import defined, fill, night, parquet, put, ran
 from storage.server import Server
 from support import DAY, event, recomputed
@@ -77,7 +77,7 @@ def test_nothing_new_on_twenty_meters_is_two_requests_a_meter_and_the_listing(
         files |= {paths.events(name, day) + "a.parquet": body for day in DAYS}
     fill(lake, files)
     # The states as the first night would leave them; it would take a minute.
-    for view in survey(lake.storage):
+    for view in scan_meters(lake.storage):
         view.state.partitions = {
             date: a_record(view.meter.version, at[0].identity) for date, at in view.files.items()
         }

@@ -224,7 +224,7 @@ def test_a_settled_file_that_is_removed_edited_or_left_over_is_found(tmp_path: P
     aggregated(lake)
     retained(lake, DAY + dt.timedelta(days=31))
     assert verified(lake).problems == []
-    path = paths.settled(meter.name, DAY)
+    path = paths.sealed_winners(meter.name, DAY)
     file = tmp_path / path
     body = file.read_bytes()
     write_stamped(pl.read_parquet(file, hive_partitioning=False).with_columns(subject=pl.lit("x")), file)

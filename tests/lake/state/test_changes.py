@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lake.state.changes import Change, changes
+from lake.state.changes import Change, stale_partitions
 from lake.state.records import READING_RULES, MeterState, PartitionState
 from lake.storage import StoredFile
 
@@ -34,7 +34,7 @@ def record(**more: Any) -> PartitionState:
 
 def change_of(listed: list[StoredFile], known: PartitionState | None) -> Change | None:
     state = MeterState(partitions={DAY: known} if known else {})
-    found = changes({DAY: listed} if listed else {}, state, VERSION)
+    found = stale_partitions({DAY: listed} if listed else {}, state, VERSION)
     assert set(found) <= {DAY}
     return found.get(DAY)
 
@@ -107,8 +107,8 @@ def test_a_partition_is_up_to_date(listed: list[StoredFile], known: PartitionSta
 
 def test_partitions_are_sorted_and_kept_apart() -> None:
     state = MeterState(partitions={NEXT: record(), DAY: record()})
-    found = changes({NEXT: [stored("b.parquet", day=NEXT)], DAY: [A]}, state, VERSION)
+    found = stale_partitions({NEXT: [stored("b.parquet", day=NEXT)], DAY: [A]}, state, VERSION)
     assert found == {
         NEXT: Change("files added, files removed", (stored("b.parquet", day=NEXT),), ("a.parquet",))
     }
-    assert list(changes({}, state, VERSION)) == [DAY, NEXT]
+    assert list(stale_partitions({}, state, VERSION)) == [DAY, NEXT]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.state.lateness import arrivals, lateness, merged
+from lake.state.lateness import arrivals, lateness, merge_lateness
 
 NOON = dt.datetime(2026, 6, 19, 12, tzinfo=dt.UTC)
 seconds = st.lists(st.floats(-86400, 86400 * 400), min_size=1, max_size=60)
@@ -29,7 +29,7 @@ def arrived(late_seconds: list[float]) -> pl.DataFrame:
 def test_a_percentile_of_many_partitions_is_that_of_all_their_events(
     parts: list[list[float]], share: float
 ) -> None:
-    found = merged(filter(None, (lateness(arrived(part)) for part in parts)))
+    found = merge_lateness(filter(None, (lateness(arrived(part)) for part in parts)))
     everything = sorted(round(late, 6) for part in parts for late in part)
     exact = everything[math.ceil(share * len(everything)) - 1]
     assert found is not None
@@ -46,4 +46,4 @@ def test_where_all_events_take_the_same_time_it_is_exact(late: float) -> None:
 
 def test_no_events_have_no_lateness() -> None:
     assert lateness(arrived([])) is None
-    assert merged([]) is None
+    assert merge_lateness([]) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lake import paths
-from lake.survey import survey
+from lake.snapshot import scan_meters
 from schemas.errors import BadInputError, BrokenLakeError
 from support import a_lake, aggregated, event, put
 
@@ -18,7 +18,7 @@ def test_a_meter_is_looked_at_when_its_turn_comes(tmp_path: Path) -> None:
         put(lake, meter, "a.parquet", event("a"))
     aggregated(lake)
     lake.storage.publish(paths.state("b"), b"{}")
-    views = survey(lake.storage)
+    views = scan_meters(lake.storage)
     first = next(views)
     assert (first.meter.name, len(first.state.partitions), len(first.files)) == ("a", 1, 1)
     with pytest.raises(BrokenLakeError, match="the state file was changed"):
@@ -28,5 +28,5 @@ def test_a_meter_is_looked_at_when_its_turn_comes(tmp_path: Path) -> None:
 def test_a_meter_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
     lake, _ = a_lake(tmp_path / "lake", name="a")
     with pytest.raises(BadInputError) as raised:
-        next(survey(lake.storage, "b"))
+        next(scan_meters(lake.storage, "b"))
     assert raised.value.expected == "one of 'a'"

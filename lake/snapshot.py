@@ -12,18 +12,18 @@ from dataclasses import dataclass
 import msgspec
 
 from lake import paths
-from lake.events.listing import Standing, list_events, standing
+from lake.events.listing import CurrentFiles, current_files, list_events
 from lake.meters import load_meter, stored_meter
-from lake.partition_files import by_meter_folder, find_strays
-from lake.state.changes import changes
+from lake.partition_files import by_meter_folder, unexpected_files
+from lake.state.changes import stale_partitions
 from lake.state.records import (
     KnownMeter,
     MeterState,
     PartitionState,
-    begun_record,
+    decode_or_rebuild_state,
+    interrupted_record,
     known_definition,
     save_state,
-    told_state,
 )
 from lake.storage import Body, Storage, StoredFile, body_of, read_each
 from lake.storage.changed_files import FilesChangedError
@@ -32,7 +32,7 @@ from schemas.meter import Meter
 
 
 @dataclass
-class MeterView:
+class MeterSnapshot:
     """One meter as a run has found it; the run keeps `state` up to date with what it does."""
 
     meter: Meter
@@ -40,7 +40,7 @@ class MeterView:
     # Files that are there still though a compacted file has their rows, and since when it has.
     replaced: dict[StoredFile, dt.datetime]
     # A complaint for every file that no partition can hold.
-    strays: list[MeterlakeError]
+    unexpected: list[MeterlakeError]
     state: MeterState
     # The checksum of the state's file as it is now; empty if there is none.
     stored: str
@@ -52,7 +52,7 @@ class MeterView:
         if dates:
             records = self.state.partitions
             self.save_with(
-                storage, {date: begun_record(records.get(date), names) for date, names in dates.items()}
+                storage, {date: interrupted_record(records.get(date), names) for date, names in dates.items()}
             )
 
     def save_with(self, storage: Storage, records: Mapping[dt.date, PartitionState]) -> None:
@@ -62,8 +62,13 @@ class MeterView:
 
     def refresh(self, storage: Storage) -> None:
         """Look at the meter once more, and forget what was found and concluded."""
-        (now,) = survey(storage, self.meter.name)
-        self.meter, self.files, self.replaced, self.strays = now.meter, now.files, now.replaced, now.strays
+        (now,) = scan_meters(storage, self.meter.name)
+        self.meter, self.files, self.replaced, self.unexpected = (
+            now.meter,
+            now.files,
+            now.replaced,
+            now.unexpected,
+        )
         self.state, self.stored = now.state, now.stored
 
     def save(self, storage: Storage) -> None:
@@ -71,9 +76,9 @@ class MeterView:
         self.stored = save_state(storage, self.meter.name, self.state, self.stored)
 
 
-def survey(
+def scan_meters(
     storage: Storage, meter: str | None = None, problem: Callable[[MeterlakeError], None] | None = None
-) -> Iterator[MeterView]:
+) -> Iterator[MeterSnapshot]:
     """All meters of the lake by name, or one, each as its turn comes: no more states are held than are asked for.
 
     Raises BadInputError if there is no such meter. A meter whose definition or state is broken is given to `problem`,
@@ -91,11 +96,11 @@ def survey(
         listed_files = files.pop(paths.events(name), [])
         try:
             # What is not needed for the next is let go.
-            state = told_state(storage, name, body_of(bodies.pop(name)))
+            state = decode_or_rebuild_state(storage, name, body_of(bodies.pop(name)))
             found = _definition(storage, state, name, definitions)
             state.definition = KnownMeter(identities[name], found)
             of_meter = _standing(storage, name, listed_files, state)
-            view = MeterView(found, *of_meter, state, state.checksum)
+            view = MeterSnapshot(found, *of_meter, state, state.checksum)
         except MeterlakeError as error:
             if problem is None:
                 raise
@@ -103,7 +108,7 @@ def survey(
         else:
             yield view
     if problem and meter is None:
-        for stray in find_strays(files):
+        for stray in unexpected_files(files):
             problem(stray)
 
 
@@ -112,13 +117,13 @@ def out_of_date(
 ) -> dict[dt.date, str]:
     """Return why each partition with since <= date < until is out of date, by date. Lists files, and reads none."""
     files = list_events(storage, meter.name, state).files
-    found = changes(files, state, meter.version, meter.earlier_version)
+    found = stale_partitions(files, state, meter.version, meter.earlier_version)
     return {date: change.why for date, change in found.items() if since <= date < until}
 
 
-def _standing(storage: Storage, meter: str, listed: Sequence[StoredFile], state: MeterState) -> Standing:
+def _standing(storage: Storage, meter: str, listed: Sequence[StoredFile], state: MeterState) -> CurrentFiles:
     try:
-        return standing(storage, listed, state)
+        return current_files(storage, listed, state)
     except FilesChangedError:
         return list_events(storage, meter, state)
 
