@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
+from jobs.cli.command import Json, examples
 from jobs.cli.jobs import jobs_app
 from jobs.cli.lake import lake_app
 from jobs.cli.meter import meter_app
-from jobs.cli.options import EXIT_USAGE, PLAIN, PROGRAM, Json, examples, help_if_bare, session_of
+from jobs.cli.options import EXIT_USAGE, PLAIN, PROGRAM, help_if_bare, session_of
 from jobs.cli.query import query_app
 from jobs.cli.report_page import page_app
 from jobs.cli.session import DEFAULT_LAKE, Session, log_to_stderr, steady_streams

@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.help import Command
+from jobs.cli.command import command
 from jobs.cli.options import (
     PLAIN,
     AsOf,
     ColumnSet,
     DryRun,
     Format,
-    Json,
-    NoLease,
     OneMeter,
-    TakeLease,
     TrustClock,
-    Wait,
-    examples,
     listed,
     session_of,
 )
@@ -33,11 +28,10 @@ if TYPE_CHECKING:
 jobs_app = typer.Typer(**PLAIN)
 
 
-@jobs_app.command(
-    cls=Command,
-    epilog=examples(
-        "meterlake land usage.jsonl more.parquet", "gzip -dc usage.jsonl.gz | meterlake land - --format jsonl"
-    ),
+@command(
+    jobs_app,
+    "meterlake land usage.jsonl more.parquet",
+    "gzip -dc usage.jsonl.gz | meterlake land - --format jsonl",
 )
 def land(
     context: typer.Context,
@@ -45,7 +39,6 @@ def land(
     file_format: Annotated[
         Format | None, typer.Option("--format", help="The format of the files, whatever their names say.")
     ] = None,
-    _json: Json = False,
 ) -> int:
     """Land events from files. Landing the same input twice adds nothing."""
 
@@ -54,20 +47,14 @@ def land(
 
         job(lake, files, report, file_format)
 
-    return _run_job(context, "land", work)
+    return _run_job(context, work)
 
 
-@jobs_app.command(
-    cls=Command, epilog=examples("meterlake aggregate", "meterlake aggregate --meter active_users --rebuild")
-)
-def aggregate(  # noqa: PLR0913, PLR0917 - what to aggregate, and how
+@command(jobs_app, "meterlake aggregate", "meterlake aggregate --meter active_users --rebuild", lease=True)
+def aggregate(
     context: typer.Context,
     meter: OneMeter = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every open partition again.")] = False,
-    wait: Wait = False,
-    no_lease: NoLease = False,
-    take_lease: TakeLease = False,
-    _json: Json = False,
 ) -> int:
     """Deduplicate, and bring the aggregate tables up to date."""
 
@@ -76,21 +63,15 @@ def aggregate(  # noqa: PLR0913, PLR0917 - what to aggregate, and how
 
         job(lake, report, meter=meter, rebuild=rebuild)
 
-    return _run_job(context, "aggregate", work, wait=None if no_lease else wait, take=take_lease)
+    return _run_job(context, work)
 
 
-@jobs_app.command(
-    cls=Command, epilog=examples("meterlake retain --dry-run --as-of 2026-12-31", "meterlake retain")
-)
-def retain(  # noqa: PLR0913, PLR0917 - what to retain, and how
+@command(jobs_app, "meterlake retain --dry-run --as-of 2026-12-31", "meterlake retain", lease=True)
+def retain(
     context: typer.Context,
     dry_run: DryRun = False,
     as_of: AsOf = None,
     trust_clock: TrustClock = False,
-    wait: Wait = False,
-    no_lease: NoLease = False,
-    take_lease: TakeLease = False,
-    _json: Json = False,
 ) -> int:
     """Drop raw events that have expired. Their aggregates stay."""
 
@@ -99,18 +80,15 @@ def retain(  # noqa: PLR0913, PLR0917 - what to retain, and how
 
         job(lake, report, as_of=as_of, dry_run=dry_run, trust_clock=trust_clock)
 
-    return _run_job(
-        context, "retain", work, dry_run=dry_run, wait=None if no_lease else wait, take=take_lease
-    )
+    return _run_job(context, work, dry_run=dry_run)
 
 
-@jobs_app.command(
-    cls=Command,
-    epilog=examples(
-        "meterlake export --period 2026-06",
-        "meterlake export --period 2026-06 --meter active_users --group-by plan",
-        "meterlake export --verify usage-lake/exports",
-    ),
+@command(
+    jobs_app,
+    "meterlake export --period 2026-06",
+    "meterlake export --period 2026-06 --meter active_users --group-by plan",
+    "meterlake export --verify usage-lake/exports",
+    lease=True,
 )
 def export(  # noqa: PLR0913, PLR0917 - what to export, and how
     context: typer.Context,
@@ -136,10 +114,6 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
         Path | None,
         typer.Option("--verify", metavar="DIR", help="Check a delivered folder of revisions; needs no lake."),
     ] = None,
-    wait: Wait = False,
-    no_lease: NoLease = False,
-    take_lease: TakeLease = False,
-    _json: Json = False,
 ) -> int:
     """Write a billing revision of a month, if anything changed."""
     if verify is not None:
@@ -155,21 +129,14 @@ def export(  # noqa: PLR0913, PLR0917 - what to export, and how
         options = Options(tuple(listed(group_by)), columns, csv_safe)
         job(lake, report, parse_period(period), meter=meter, options=options, close=close)
 
-    return _run_job(context, "export", work, wait=None if no_lease else wait, take=take_lease)
+    return _run_job(context, work)
 
 
-@jobs_app.command(
-    cls=Command,
-    epilog=examples("meterlake nightly", "meterlake --lake /srv/usage-lake nightly --wait --json"),
-)
-def nightly(  # noqa: PLR0913, PLR0917 - what may keep it from its work
+@command(jobs_app, "meterlake nightly", "meterlake --lake /srv/usage-lake nightly --wait --json", lease=True)
+def nightly(
     context: typer.Context,
     as_of: AsOf = None,
     trust_clock: TrustClock = False,
-    wait: Wait = False,
-    no_lease: NoLease = False,
-    take_lease: TakeLease = False,
-    _json: Json = False,
 ) -> int:
     """Aggregate, export and retain: the command for cron.
 
@@ -181,21 +148,15 @@ def nightly(  # noqa: PLR0913, PLR0917 - what may keep it from its work
 
         job(lake, report, as_of=as_of, trust_clock=trust_clock)
 
-    return _run_job(context, "nightly", work, wait=None if no_lease else wait, take=take_lease)
+    return _run_job(context, work)
 
 
-@jobs_app.command(
-    cls=Command, epilog=examples("meterlake compact --dry-run", "meterlake compact --meter active_users")
-)
-def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
+@command(jobs_app, "meterlake compact --dry-run", "meterlake compact --meter active_users", lease=True)
+def compact(
     context: typer.Context,
     meter: OneMeter = None,
     dry_run: DryRun = False,
     as_of: AsOf = None,
-    wait: Wait = False,
-    no_lease: NoLease = False,
-    take_lease: TakeLease = False,
-    _json: Json = False,
 ) -> int:
     """Merge small event files into files of about 128 MB.
 
@@ -207,19 +168,13 @@ def compact(  # noqa: PLR0913, PLR0917 - what to compact, and how
 
         job(lake, report, meter=meter, as_of=as_of, dry_run=dry_run)
 
-    return _run_job(
-        context, "compact", work, dry_run=dry_run, wait=None if no_lease else wait, take=take_lease
-    )
+    return _run_job(context, work, dry_run=dry_run)
 
 
-@jobs_app.command(cls=Command, epilog=examples("meterlake verify", "meterlake verify --meter active_users"))
+@command(jobs_app, "meterlake verify", "meterlake verify --meter active_users", lease=True)
 def verify(
     context: typer.Context,
     meter: OneMeter = None,
-    wait: Wait = False,
-    no_lease: NoLease = False,
-    take_lease: TakeLease = False,
-    _json: Json = False,
 ) -> int:
     """Check the aggregates against the raw events.
 
@@ -231,20 +186,14 @@ def verify(
 
         job(lake, report, meter=meter)
 
-    return _run_job(context, "verify", work, wait=None if no_lease else wait, take=take_lease)
+    return _run_job(context, work)
 
 
-def _run_job(  # noqa: PLR0913 - a job, and how it takes the lease
-    context: typer.Context,
-    job: str,
-    work: Callable[[Lake, RunReport], None],
-    *,
-    dry_run: bool = False,
-    wait: bool | None = None,
-    take: bool = False,
+def _run_job(
+    context: typer.Context, work: Callable[[Lake, RunReport], None], *, dry_run: bool = False
 ) -> int:
-    """Run a job with a report, and with the lake's lease unless `wait` is None or nothing will be touched."""
-    session = session_of(context)
+    """Run a job with a report, and with the lake's lease unless nothing will be touched."""
+    session, job = session_of(context), str(context.info_name)
     lake = session.lake()
     import msgspec
 
@@ -254,14 +203,15 @@ def _run_job(  # noqa: PLR0913 - a job, and how it takes the lease
     from lake.aggregates.ambiguity import HINT as AMBIGUITY_HINT
     from lake.storage.leased_storage import leased
 
+    lease = session.lease
     with reported(lake, job, dry_run=dry_run) as report:
         if not dry_run:
             session.report_file = lake.storage.uri(paths.run(report.started_at, job))
-        if wait is not None and not dry_run:
-            with leased(lake.storage, job, wait=wait, take=take) as storage:
-                work(lake.over(storage), report)
-        else:
+        if lease is None or lease.none or dry_run:
             work(lake, report)
+        else:
+            with leased(lake.storage, job, wait=lease.wait, take=lease.take) as storage:
+                work(lake.over(storage), report)
     document = msgspec.to_builtins(report) | {"report_file": session.report_file}
     session.print_result(
         document, lambda console: run.report(console, report, session.report_file), report.problems

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.help import Command, whole_number
-from jobs.cli.options import PLAIN, PROGRAM, AsOf, Json, date_or_today, examples, session_of
+from jobs.cli.command import command
+from jobs.cli.help import whole_number
+from jobs.cli.options import PLAIN, PROGRAM, AsOf, date_or_today, session_of
 from jobs.screen.console import console_on, plain
 from schemas.errors import RefusedError
 
@@ -23,8 +24,8 @@ DEMO_MARKER = "meterlake-demo"
 lake_app = typer.Typer(**PLAIN)
 
 
-@lake_app.command(cls=Command, epilog=examples("meterlake init", "meterlake --lake usage-lake init"))
-def init(context: typer.Context, _json: Json = False) -> int:
+@command(lake_app, "meterlake init", "meterlake --lake usage-lake init")
+def init(context: typer.Context) -> int:
     """Make an empty lake. An existing lake stays as it is."""
     from lake import Lake, paths
     from lake.storage import open_storage
@@ -39,13 +40,12 @@ def init(context: typer.Context, _json: Json = False) -> int:
     return 0
 
 
-@lake_app.command(cls=Command, epilog=examples("meterlake demo", "meterlake demo /tmp/try-meterlake"))
+@command(lake_app, "meterlake demo", "meterlake demo /tmp/try-meterlake")
 def demo(
     context: typer.Context,
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="Where to make the lake; default demo-lake.")
     ] = DEMO_FOLDER,
-    _json: Json = False,
 ) -> int:
     """Make a small lake of active users, and run everything on it.
 
@@ -62,7 +62,7 @@ def demo(
     return 0
 
 
-@lake_app.command(cls=Command, epilog=examples("meterlake status", "meterlake status --runs 20 --json"))
+@command(lake_app, "meterlake status", "meterlake status --runs 20 --json")
 def status(
     context: typer.Context,
     runs: Annotated[
@@ -72,7 +72,6 @@ def status(
         ),
     ] = DEFAULT_RUNS,
     as_of: AsOf = None,
-    _json: Json = False,
 ) -> int:
     """Show what is fresh, late or rejected.
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from jobs.cli.command import command, examples
 from jobs.cli.completion import complete_meter
-from jobs.cli.help import Command
-from jobs.cli.options import PLAIN, Json, examples, help_if_bare, session_of
+from jobs.cli.options import PLAIN, help_if_bare, session_of
 from schemas.errors import MeterlakeError
 
 meter_app = typer.Typer(name="meter", **PLAIN)
@@ -23,11 +23,10 @@ def _meter_options(context: typer.Context) -> int | None:
     return help_if_bare(context)
 
 
-@meter_app.command("add", cls=Command, epilog=examples("meterlake meter add active_users.json seats.json"))
+@command(meter_app, "meterlake meter add active_users.json seats.json", name="add")
 def meter_add(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="JSON definitions; - reads stdin.")],
-    _json: Json = False,
 ) -> int:
     """Add meters, or change their definitions. A bad file does not stop the others."""
     session = session_of(context)
@@ -43,10 +42,8 @@ def meter_add(
     return max(definition.exit_code for definition in found)
 
 
-@meter_app.command(
-    "list", cls=Command, epilog=examples("meterlake meter list", "meterlake meter list --json")
-)
-def meter_list(context: typer.Context, _json: Json = False) -> int:
+@command(meter_app, "meterlake meter list", "meterlake meter list --json", name="list")
+def meter_list(context: typer.Context) -> int:
     """List the meters of the lake."""
     session = session_of(context)
     broken: list[MeterlakeError] = []
@@ -59,19 +56,17 @@ def meter_list(context: typer.Context, _json: Json = False) -> int:
     return max((error.exit_code for error in broken), default=0)
 
 
-@meter_app.command(
-    "show",
-    cls=Command,
-    epilog=examples(
-        "meterlake meter show active_users", "meterlake meter show active_users --json > active_users.json"
-    ),
+@command(
+    meter_app,
+    "meterlake meter show active_users",
+    "meterlake meter show active_users --json > active_users.json",
+    name="show",
 )
 def meter_show(
     context: typer.Context,
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The meter's name.", autocompletion=complete_meter)
     ],
-    _json: Json = False,
 ) -> int:
     """Show one meter. With --json it is a definition for `meter add`."""
     session = session_of(context)

@@ -19,12 +19,6 @@ FIRST_DATE, LAST_DATE = dt.date(2, 1, 1), dt.date(9998, 12, 30)
 PLAIN: dict[str, Any] = {"rich_markup_mode": None}
 
 
-def examples(*commands: str) -> str:
-    """The end of a command's help: command lines, each as it can be copied."""
-    # The first character keeps the lines from being filled up.
-    return "\n".join(["\b", "Example:" if len(commands) == 1 else "Examples:", *(f"  {c}" for c in commands)])
-
-
 def _date(text: str) -> dt.date:
     try:
         return dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).date()
@@ -32,12 +26,7 @@ def _date(text: str) -> dt.date:
         raise typer.BadParameter(f"expected a date like 2026-06-19, found {text!r}") from None
 
 
-# Only declares the option: `run` has looked for it.
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 Format = Literal["json", "jsonl", "csv", "parquet"]
-Wait = Annotated[
-    bool, typer.Option("--wait", help="Wait while another job works on this lake, instead of ending.")
-]
 OneMeter = Annotated[
     str | None,
     typer.Option("--meter", metavar="M", help="Only this meter.", autocompletion=complete_meter),
@@ -51,18 +40,6 @@ TrustClock = Annotated[
     bool,
     typer.Option(
         "--trust-clock", help="Go on though this machine's clock is far ahead of everything in the lake."
-    ),
-]
-NoLease = Annotated[
-    bool,
-    typer.Option(
-        "--no-lease", help="Take no lease: make sure yourself that no other job runs at the same time."
-    ),
-]
-TakeLease = Annotated[
-    bool,
-    typer.Option(
-        "--take-lease", help="Take over a lease that is unreadable, or that ends later than a lease can."
     ),
 ]
 AsOf = Annotated[

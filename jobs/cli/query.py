@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.cli import question_options as options
-from jobs.cli.help import Command
-from jobs.cli.options import PLAIN, Json, TheMeter, examples, listed, session_of
+from jobs.cli.command import command
+from jobs.cli.options import PLAIN, TheMeter, listed, session_of
 from jobs.cli.session import Session, print_error
 
 if TYPE_CHECKING:
@@ -23,17 +23,15 @@ MAX_STALE_DATES = 3
 query_app = typer.Typer(**PLAIN)
 
 
-@query_app.command(
-    cls=Command,
-    epilog=examples(
-        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01",
-        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
-        "    --bucket none --group-by subject --top 10 --filter \"plan != 'free'\"",
-        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
-        "    --distinct workspace --rolling 28",
-        "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
-        "    --bucket month --group-by subject --share --compare previous",
-    ),
+@command(
+    query_app,
+    "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01",
+    "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
+    "    --bucket none --group-by subject --top 10 --filter \"plan != 'free'\"",
+    "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
+    "    --distinct workspace --rolling 28",
+    "meterlake query --meter active_users --from 2026-06-01 --to 2026-07-01 \\",
+    "    --bucket month --group-by subject --share --compare previous",
 )
 def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     context: typer.Context,
@@ -55,7 +53,6 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     explain: options.Explain = False,
     answer_format: options.AnswerFormat = "table",
     output: options.Output = None,
-    _json: Json = False,
 ) -> int:
     """Answer how much was used.
 
@@ -91,7 +88,7 @@ def query(  # noqa: PLR0913, PLR0917 - a question has this many parts
     return 0
 
 
-@query_app.command(cls=Command, epilog=examples("meterlake values --meter active_users --dimension plan"))
+@command(query_app, "meterlake values --meter active_users --dimension plan")
 def values(
     context: typer.Context,
     meter: TheMeter,
@@ -106,7 +103,6 @@ def values(
             "--to", parser=options.parse_moment, metavar="DATE", help="End of the dates (exclusive)."
         ),
     ] = None,
-    _json: Json = False,
 ) -> int:
     """List the values of a dimension, and how many events have each."""
     for option, given in (("--from", since), ("--to", until)):

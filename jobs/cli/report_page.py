@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.help import Command, whole_number
-from jobs.cli.options import PLAIN, AsOf, Json, date_or_today, examples, session_of
+from jobs.cli.command import command
+from jobs.cli.help import whole_number
+from jobs.cli.options import PLAIN, AsOf, date_or_today, session_of
 from schemas.errors import StorageError
 
 if TYPE_CHECKING:
@@ -21,11 +22,10 @@ DEFAULT_DAYS = 90
 STDOUT = Path("-")
 
 
-@page_app.command(
-    cls=Command,
-    epilog=examples(
-        "meterlake report --out report.html", "meterlake report --out june.html --days 30 --as-of 2026-06-30"
-    ),
+@command(
+    page_app,
+    "meterlake report --out report.html",
+    "meterlake report --out june.html --days 30 --as-of 2026-06-30",
 )
 def report(
     context: typer.Context,
@@ -42,7 +42,6 @@ def report(
         ),
     ] = DEFAULT_DAYS,
     as_of: AsOf = None,
-    _json: Json = False,
 ) -> int:
     """Write a page about the lake for a browser or a printer.
 

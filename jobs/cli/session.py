@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobs.screen.console import MAX_LINES, for_people, plain, write, write_json
 from schemas.errors import MeterlakeError, StorageError
@@ -25,6 +25,14 @@ EXIT_FAILED = 3
 LOG = logging.getLogger("meterlake")
 
 
+class LeaseOptions(NamedTuple):
+    """How a job takes the lake's lease: whether it waits for it, does without it, or takes over one that is broken."""
+
+    wait: bool = False
+    none: bool = False
+    take: bool = False
+
+
 @dataclass
 class Session:
     """What a command line asked for besides its command: the lake, and how to tell the answer."""
@@ -33,6 +41,8 @@ class Session:
     storage_options: dict[str, str] = field(default_factory=dict)
     debug: bool = False
     as_json: bool = False
+    # None for a command that takes no lease.
+    lease: LeaseOptions | None = None
     # Where the report of the job that runs is kept, for the one who reads why it failed.
     report_file: str | None = None
 
