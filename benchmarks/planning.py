@@ -19,7 +19,7 @@ from jobs.aggregate.job import aggregate
 from jobs.run_report import reported
 from lake import Lake, paths
 from lake.meters import save_meter
-from lake.state.records import load_state, save_state
+from lake.state.state_file import load_state, save_state
 from schemas.meter import parse_meter
 
 

@@ -26,7 +26,8 @@ from lake.meters import load_meter, meter_names
 from lake.partition_files import by_meter_folder, unexpected_files
 from lake.state.changes import file_name, stale_partitions
 from lake.state.lateness import Lateness, merge_lateness
-from lake.state.records import MeterState, load_state
+from lake.state.records import MeterState
+from lake.state.state_file import load_state
 from lake.storage import Storage, StoredFile, body_of, read_each
 from lake.storage.errors import without_secrets
 from lake.storage.lease import current_holder

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from lake import paths
 from lake.meters import meter_names, stored_meter
-from lake.state.records import MeterState, decode_or_rebuild_state
+from lake.state.records import MeterState
+from lake.state.state_file import decode_or_rebuild_state
 from lake.storage import Body, Storage, body_of, read_each
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter

@@ -15,7 +15,8 @@ from lake import paths
 from lake.events.file_check import readable_partitions
 from lake.events.listing import current_files
 from lake.events.partition import Partition
-from lake.state.records import MeterState, decode_or_rebuild_state
+from lake.state.records import MeterState
+from lake.state.state_file import decode_or_rebuild_state
 from lake.storage import Storage, StoredFile
 from lake.storage.changed_files import ATTEMPTS, READING_ERRORS, FilesChangedError
 from schemas.errors import StorageError

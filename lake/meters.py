@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lake import paths
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from lake.storage import Storage
 from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
-from schemas.meter import Meter, check_change, parse_meter
+from schemas.meter import Meter, parse_meter
+from schemas.meter_changes import check_change
 
 
 def meter_names(storage: Storage) -> list[str]:

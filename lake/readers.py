@@ -19,7 +19,8 @@ from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import DATE
 from lake.events.partition import Partition
 from lake.partition_files import part_files
-from lake.state.records import MeterState, decode_or_rebuild_state, load_state
+from lake.state.records import MeterState
+from lake.state.state_file import decode_or_rebuild_state, load_state
 from lake.storage import Storage, StoredFile
 from schemas.columns import INSTANT, MEASURES, QUARANTINE_TYPES, ROW, aggregate_columns, event_columns
 from schemas.errors import BadInputError

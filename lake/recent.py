@@ -17,7 +17,8 @@ import polars as pl
 from lake import paths
 from lake.checksums import rows_checksum, stamp_of, write_stamped
 from lake.dedupe.winners import DATE
-from lake.state.records import PartitionState, decode_record, is_sealed_alike
+from lake.state.rebuild import decode_record
+from lake.state.records import PartitionState, is_sealed_alike
 from lake.storage import Storage, read_each
 from schemas.columns import aggregate_columns
 from schemas.errors import BrokenLakeError

@@ -16,15 +16,8 @@ from lake.events.listing import CurrentFiles, current_files, list_events
 from lake.meters import load_meter, stored_meter
 from lake.partition_files import by_meter_folder, unexpected_files
 from lake.state.changes import stale_partitions
-from lake.state.records import (
-    KnownMeter,
-    MeterState,
-    PartitionState,
-    decode_or_rebuild_state,
-    interrupted_record,
-    known_definition,
-    save_state,
-)
+from lake.state.records import KnownMeter, MeterState, PartitionState, interrupted_record
+from lake.state.state_file import decode_or_rebuild_state, known_definition, save_state
 from lake.storage import Body, Storage, StoredFile, body_of, read_each
 from lake.storage.changed_files import FilesChangedError
 from schemas.errors import MeterlakeError

@@ -1,4 +1,4 @@
-"""What a meter is: the JSON body of its definition, its rules, and which changes of it are allowed."""
+"""What a meter is: the JSON body of its definition, and the rules that it must keep."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import polars as pl
 
 from schemas.columns import RESERVED_NAMES
 from schemas.encodings import other_encoding
-from schemas.errors import BadInputError, RefusedError
+from schemas.errors import BadInputError
 from schemas.levels import GAUGES, check_levels
 
 Aggregation = Literal["sum", "count", "avg", "min", "max", "first", "last", "rate", "unique_count"]
@@ -199,31 +199,6 @@ def check_meter(meter: Meter, where: str) -> None:
     check_levels(meter, where)
 
 
-def check_change(old: Meter, new: Meter) -> None:
-    """Refuse a change of definition that would contradict data the meter already has.
-
-    Allowed: description, retention, `series`, `carry_days`, adding an optional dimension, asking less of an existing
-    one, order of dimensions. Raises RefusedError with the reason for anything else.
-    """
-    for field in ("unit", "aggregation", "unique"):
-        if getattr(old, field) != getattr(new, field):
-            raise _change_refused(old, field, str(getattr(old, field)), str(getattr(new, field)))
-    after = {dimension.name: dimension for dimension in new.dimensions}
-    for before in old.dimensions:
-        now = after.pop(before.name, None)
-        if now is None:
-            raise _change_refused(old, f"dimension {before.name}", "to stay", "it removed")
-        if now.type != before.type:
-            raise _change_refused(old, f"type of dimension {before.name}", before.type, now.type)
-        if now.needs_value and not before.needs_value:
-            raise _change_refused(old, f"dimension {before.name}", "to stay optional", "it required")
-    for added in after.values():
-        if added.needs_value:
-            raise _change_refused(
-                old, f"new dimension {added.name}", "an optional one", "a required one, which old events lack"
-            )
-
-
 def encode_name(name: str) -> str:
     """Return the meter's name as a part of a path: percent-encoded as Hive and Spark do; `unquote` decodes it.
 
@@ -284,17 +259,6 @@ def _check_dimensions(meter: Meter, where: str) -> None:
                 found="two alike",
             )
         seen.add(name.lower())
-
-
-def _change_refused(meter: Meter, what: str, expected: str, found: str) -> RefusedError:
-    return RefusedError(
-        f"the meter has data, so its {what} can't be changed",
-        where=f"meter {meter.name!r}",
-        expected=expected,
-        found=found,
-        hint="define a new meter for the new meaning; description, retention, series, carry_days and optional "
-        "dimensions may change",
-    )
 
 
 def _field_hint(message: str) -> str:

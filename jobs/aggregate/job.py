@@ -29,14 +29,8 @@ from lake.events.partition import Partition
 from lake.snapshot import MeterSnapshot, scan_meters
 from lake.state.changes import FILES_ADDED, NEW, VANISHED, Change, stale_partitions
 from lake.state.earlier_rules import counted_by_earlier_rules
-from lake.state.records import (
-    READING_RULES,
-    MeterState,
-    PartitionState,
-    interrupted_record,
-    published_tables,
-    rebuild_state,
-)
+from lake.state.rebuild import published_tables, rebuild_state
+from lake.state.records import READING_RULES, MeterState, PartitionState, interrupted_record
 from lake.storage import Storage
 from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watch_for_changes
 from lake.storage.errors import is_storage_failure, storage_failures

@@ -16,7 +16,8 @@ from lake.aggregates.publish import publish_partition, published_files, table_ch
 from lake.aggregates.sums import check_sums
 from lake.checksums import rows_checksum
 from lake.snapshot import MeterSnapshot
-from lake.state.records import NO_RULE, PUBLISH_ORDER, PartitionState, is_sealed_alike, read_record
+from lake.state.rebuild import read_record
+from lake.state.records import NO_RULE, PUBLISH_ORDER, PartitionState, is_sealed_alike
 from lake.storage import Storage, StoredFile
 from lake.storage.errors import is_storage_failure
 from schemas.errors import BrokenLakeError, SumTooLargeError

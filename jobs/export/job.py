@@ -15,7 +15,7 @@ from lake.aggregates.sums import sum_too_large
 from lake.events.partition import fingerprint
 from lake.latest_revision import publish_latest, repair_latest
 from lake.revisions import Close, Revisions, save_close
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from schemas.errors import LeaseLostError, MeterlakeError, RefusedError
 from schemas.meter import Meter
 

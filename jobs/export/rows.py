@@ -12,7 +12,8 @@ from lake import paths
 from lake.partition_files import part_files
 from lake.readers import aggregate_rows
 from lake.recent import TABLE
-from lake.state.records import PartitionState, read_record
+from lake.state.rebuild import read_record
+from lake.state.records import PartitionState
 from schemas.errors import BrokenLakeError
 
 

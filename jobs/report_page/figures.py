@@ -23,7 +23,7 @@ from lake.aggregates.sums import check_sums, exact_count
 from lake.calendar import days_before
 from lake.revisions import Manifest, parse_manifest
 from lake.state.lateness import GROWTH, merge_lateness
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from lake.storage import Storage
 from lake.storage.changed_files import retry_if_missing
 from schemas.errors import BrokenLakeError, MeterlakeError, SumTooLargeError

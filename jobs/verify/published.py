@@ -14,14 +14,8 @@ from lake import paths
 from lake.aggregates.publish import published_files
 from lake.aggregates.sums import exact_totals
 from lake.checksums import rows_checksum, stamp_of
-from lake.state.records import (
-    PUBLISH_ORDER,
-    SEALED_WINNERS,
-    PartitionState,
-    decode_record,
-    is_same_record,
-    is_sealed_alike,
-)
+from lake.state.rebuild import decode_record
+from lake.state.records import PUBLISH_ORDER, SEALED_WINNERS, PartitionState, is_same_record, is_sealed_alike
 from lake.storage import Storage, StoredFile, read_each
 from schemas.columns import EARLIER_QUOTIENT, aggregate_columns
 from schemas.errors import DifferenceError, MeterlakeError

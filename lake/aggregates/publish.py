@@ -10,7 +10,8 @@ import polars as pl
 
 from lake import paths
 from lake.checksums import rows_checksum, write_stamped
-from lake.state.records import METADATA_KEY, PLACE_KEY, PUBLISH_ORDER, PartitionState, read_record
+from lake.state.rebuild import read_record
+from lake.state.records import METADATA_KEY, PLACE_KEY, PUBLISH_ORDER, PartitionState
 from lake.storage import Storage, StoredFile
 
 # The first level takes half the time of the usual third, for three per cent more bytes.

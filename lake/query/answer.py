@@ -22,7 +22,8 @@ from lake.query.question_numbers import Numbers, numbers
 from lake.query.time_buckets import bucket_of_date, bucket_of_instant, by_bucket
 from lake.readers import deduplicated, from_aggregates
 from lake.snapshot import out_of_date
-from lake.state.records import MeterState, load_state
+from lake.state.records import MeterState
+from lake.state.state_file import load_state
 from lake.storage import Storage
 from schemas.columns import MEASURES
 from schemas.errors import RefusedError

@@ -28,7 +28,7 @@ from jobs.retain import retain
 from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.meters import save_meter
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from lake.storage import LocalStorage
 from oracle.generate import Spec, generate, meter_body, write_lake
 from schemas.errors import MeterlakeError, StorageError

@@ -25,7 +25,7 @@ from jobs.land.job import land
 from jobs.run_report import reported
 from lake import Lake, paths
 from lake.events import listing
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from oracle.model import Model
 from support import METER, aggregated, define, put, recomputed, retained
 

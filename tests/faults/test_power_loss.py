@@ -21,7 +21,7 @@ from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.events import listing
 from lake.meters import save_meter
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from schemas.meter import parse_meter
 from support import METER, a_lake, event, put
 

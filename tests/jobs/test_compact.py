@@ -25,7 +25,7 @@ from lake import Lake, paths
 from lake.events import listing
 from lake.events.file_check import readable_partitions
 from lake.state.changes import file_name
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from lake.storage import StoredFile
 from schemas.columns import event_columns
 from schemas.errors import BrokenLakeError, StorageError

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from lake import paths
-from lake.state.records import METADATA_KEY, load_state
+from lake.state.records import METADATA_KEY
+from lake.state.state_file import load_state
 from support import DAY, a_lake, aggregated, content, define, event, put, recomputed, retained, usage
 
 NEXT = DAY + dt.timedelta(days=1)

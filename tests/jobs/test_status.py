@@ -16,7 +16,8 @@ from jobs.status import Late, MeterStatus, RunStatus, Undefined, meter_status, o
 from lake import Lake, paths
 from lake.meters import save_meter
 from lake.state.lateness import Lateness
-from lake.state.records import READING_RULES, MeterState, PartitionState, save_state
+from lake.state.records import READING_RULES, MeterState, PartitionState
+from lake.state.state_file import save_state
 from lake.storage import StoredFile
 from schemas.columns import QUARANTINE_TYPES
 from schemas.errors import BadInputError

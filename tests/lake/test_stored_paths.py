@@ -13,7 +13,7 @@ from jobs.land.job import land
 from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from schemas.errors import BrokenLakeError
 from support import DAY, a_lake, aggregated, content, event, put
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from schemas.errors import BadInputError, RefusedError
-from schemas.meter import Meter, check_change, parse_meter
+from schemas.meter import Meter, parse_meter
+from schemas.meter_changes import check_change
 
 SEATS = {
     "name": "seats",

@@ -10,7 +10,8 @@ import pytest
 
 from schemas.columns import RESERVED_NAMES
 from schemas.errors import BadInputError, RefusedError
-from schemas.meter import AGGREGATIONS, Meter, check_change, encode_name, parse_meter
+from schemas.meter import AGGREGATIONS, Meter, encode_name, parse_meter
+from schemas.meter_changes import check_change
 
 WHERE = "active_users.json"
 # The body of Open Spanner's POST /v1/meters, as the contract quotes it.

@@ -16,7 +16,7 @@ from jobs.nightly import nightly
 from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from lake.meters import save_meter
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from schemas.columns import event_columns
 from schemas.meter import Meter, encode_name, parse_meter
 from support import METER

@@ -22,7 +22,7 @@ from jobs.run_report import RunReport
 from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.events import listing
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from lake.storage import Storage, open_storage
 from lake.storage.lease import current_holder
 from lake.storage.leased_storage import leased

@@ -15,7 +15,7 @@ from jobs.cli import app
 from jobs.run_report import RunReport
 from jobs.verify.job import verify
 from lake import Lake, paths
-from lake.state.records import load_state, save_state
+from lake.state.state_file import load_state, save_state
 from support import DAY, a_lake, aggregated, define, event, put
 
 NEXT = DAY + dt.timedelta(days=1)

@@ -27,7 +27,8 @@ from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.events.partition import check_file
 from lake.events.producer_files import FileCheck
-from lake.state.records import READING_RULES, load_state
+from lake.state.records import READING_RULES
+from lake.state.state_file import load_state
 from lake.storage import LocalStorage, StoredFile
 from schemas.errors import BadInputError
 from schemas.meter import Meter

@@ -14,7 +14,8 @@ from faults.storage import BrokenOffError, DyingStorage
 from jobs.compact import compact
 from jobs.run_report import RunReport, reported
 from lake import Lake, paths
-from lake.state.records import PUBLISH_ORDER, load_state
+from lake.state.records import PUBLISH_ORDER
+from lake.state.state_file import load_state
 from schemas.meter import Meter
 from support import (
     DAY,

@@ -18,7 +18,8 @@ from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths
 from lake.recent import TABLE, RecentRows
-from lake.state.records import METADATA_KEY, load_state
+from lake.state.records import METADATA_KEY
+from lake.state.state_file import load_state
 from schemas.errors import BrokenLakeError
 from support import DAY, a_lake, aggregated, define, event, put, retained
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from jobs.demo.data import EXPIRED, LATE_DATES, TODAY
 from jobs.demo.job import demo
 from lake import Lake
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 
 WIDTH = 80
 

@@ -23,7 +23,7 @@ from jobs.report_page.html import document
 from jobs.run_report import ExportReport, RunReport, reported
 from jobs.status import status
 from lake import Lake, paths
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from lake.storage import StoredFile
 from schemas.meter import Meter
 from support import DAY, METER, a_lake, aggregated, content, define, event, put

@@ -22,7 +22,7 @@ from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
 from jobs.run_report import RunReport, reported
 from lake import Lake, paths
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from lake.storage import LocalStorage, StoredFile
 from schemas.meter import Meter
 from support import METER, a_lake, content, event, put

@@ -22,7 +22,8 @@ from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths, recent
 from lake.checksums import write_stamped
-from lake.state.records import METADATA_KEY, load_state
+from lake.state.records import METADATA_KEY
+from lake.state.state_file import load_state
 from lake.storage import StoredFile
 from schemas.meter import Meter
 from support import DAY, METER, a_lake, content, event, put

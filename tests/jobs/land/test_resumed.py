@@ -20,7 +20,7 @@ from jobs.compact import compact
 from jobs.land.job import land
 from jobs.run_report import RunReport, reported
 from lake import Lake, paths
-from lake.state.records import load_state
+from lake.state.state_file import load_state
 from lake.storage import LocalStorage
 from support import DAY, METER, a_lake, aggregated, define, retained, set_flush_bounds
 

@@ -1,0 +1,80 @@
+"""The file of a meter's state: load it, save it, and check that nothing else has changed it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from lake import paths
+from lake.decoding import decode
+from lake.state.rebuild import lacks_parts, rebuild_state
+from lake.state.records import REJECTED_PARTS, KnownMeter, MeterState
+from lake.storage import Storage
+from schemas.errors import BrokenLakeError
+
+
+class _DefinitionOnly(msgspec.Struct):
+    """Of a state what it knows of its meter."""
+
+    definition: KnownMeter | None = None
+
+
+def load_state(storage: Storage, meter: str) -> MeterState:
+    """Return the state of a meter, read and told as of `decode_or_rebuild_state`."""
+    return decode_or_rebuild_state(storage, meter, storage.read(paths.state(meter)))
+
+
+def decode_or_rebuild_state(storage: Storage, meter: str, body: bytes | None) -> MeterState:
+    """Return the state that a meter's file says; without a file rebuilt from the aggregates' metadata, and without a checksum.
+
+    Raises BrokenLakeError if the file is not a state.
+    """
+    return rebuild_state(storage, meter) if body is None else _decoded(meter, body)
+
+
+def known_definition(body: bytes) -> KnownMeter | None:
+    """Return the definition that a state's file knows, without the rest of it; None if none, or if it is no state."""
+    try:
+        return decode(body, _DefinitionOnly, "not a state file", where="").definition
+    except BrokenLakeError:
+        return None
+
+
+def save_state(storage: Storage, meter: str, state: MeterState, stored: str = "") -> str:
+    """Publish the state of a meter unless what is `stored` has its checksum; return the checksum."""
+    state.partitions = dict(sorted(state.partitions.items()))
+    body = _encoded(state)
+    if state.checksum != stored:
+        storage.publish(paths.state(meter), body)
+    return state.checksum
+
+
+def _decoded(meter: str, body: bytes) -> MeterState:
+    """Return the state that a meter's file says. Raises BrokenLakeError if it says none."""
+    hint = "remove it; the next run rebuilds it from the aggregates"
+    where, expected = paths.state(meter), "the JSON of a state"
+    state = decode(body, MeterState, "not a state file", where=where, expected=expected, hint=hint)
+    incomplete = [str(date) for date, record in state.partitions.items() if lacks_parts(record)]
+    if incomplete:
+        found = f"a rejected file of {incomplete[0]} without {' or '.join(sorted(REJECTED_PARTS))}"
+        raise BrokenLakeError("not a state file", where=where, expected=expected, found=found, hint=hint)
+    expected = hashlib.sha256(
+        body.replace(state.checksum.encode(), b"", 1) if state.checksum else body
+    ).hexdigest()
+    if state.checksum != expected:
+        raise BrokenLakeError(
+            "the state file was changed",
+            where=where,
+            expected=expected,
+            found=state.checksum or "no checksum",
+            hint=hint,
+        )
+    return state
+
+
+def _encoded(state: MeterState) -> bytes:
+    """Return the state as its file has it, with the checksum put in."""
+    state.checksum = ""
+    state.checksum = hashlib.sha256(msgspec.json.encode(state)).hexdigest()
+    return msgspec.json.encode(state)
