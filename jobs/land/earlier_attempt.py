@@ -1,4 +1,4 @@
-"""What an interrupted attempt at an input left in the lake, so that each of its rows ends in exactly one place."""
+"""Find the files that an interrupted attempt at an input left in the lake, so that each row ends in exactly one place."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ DEFINITION_KEY = "meterlake-definition"
 
 @dataclass(frozen=True)
 class Earlier:
-    """What there is of an input.
+    """The files of an input in the lake.
 
-    `quarantine_files` are its files of rejected rows. `meters` are the definitions, by name, by which rows of it were
-    landed: landed files never change, so the others are validated by the same. `start` is how its event files are named,
-    if there may be any, and `event_files` are those that are there.
+    `quarantine_files` have its rejected rows. `meters` are the definitions, by name, by which its rows were validated:
+    landed files never change, so the remaining rows are validated by the same ones. `start` is the start of the names
+    of its event files, empty for a new input, and `event_files` are the paths of those in the lake.
     """
 
     quarantine_files: frozenset[str] = frozenset()
@@ -33,7 +33,7 @@ class Earlier:
     event_files: frozenset[str] = frozenset()
 
     def counted(self, meter: str, state: MeterState) -> set[str]:
-        """Return its event files that were dropped with a sealed date of a meter, which had counted them."""
+        """Return the paths of its event files that were aggregated and then dropped with a sealed date of a meter."""
         if not self.start:
             return set()
         return {
@@ -44,7 +44,7 @@ class Earlier:
         }
 
     def dates(self, meter: str, state: MeterState) -> set[dt.date]:
-        """Return the sealed dates of a meter with rows of the input: counted, or landed as they were being sealed."""
+        """Return the sealed dates of a meter that have rows of the input: aggregated ones, or landed during sealing."""
         if not state.sealed:
             return set()
         places = map(paths.split_partition, self.counted(meter, state) | self.event_files)
@@ -52,7 +52,7 @@ class Earlier:
 
 
 def find_earlier(storage: Storage, sha256: str) -> Earlier:
-    """Return what there is of an input: lists the quarantine and all events, and reads a footer for each meter."""
+    """Return the files of an input. Lists quarantine and all events, and reads one footer for each meter."""
     start = paths.landed_files(sha256)
     quarantined = [file.path for file in storage.list(paths.QUARANTINE) if _name(file.path).startswith(start)]
     landed = [file for file in storage.list(paths.EVENTS) if _name(file.path).startswith(start)]
@@ -60,13 +60,13 @@ def find_earlier(storage: Storage, sha256: str) -> Earlier:
     for file in landed:
         place = paths.split_partition(file.path)
         if place and place.meter not in meters:
-            found = definition_of(storage, file)
-            meters |= {place.meter: found} if found else {}
+            definition = definition_of(storage, file)
+            meters |= {place.meter: definition} if definition else {}
     return Earlier(frozenset(quarantined), meters, start, frozenset(file.path for file in landed))
 
 
 def definition_of(storage: Storage, file: StoredFile) -> Meter | None:
-    """Return the definition that a landed file names; None for one of an earlier version, which wrote none.
+    """Return the definition in the metadata of a landed file; None for a file of an earlier version, which wrote none.
 
     Raises BrokenLakeError if the file can't be read.
     """

@@ -1,7 +1,7 @@
-"""Events of CloudEvents whose ids have a slash, which an earlier version has landed under another key.
+"""CloudEvents whose id has a slash: find those that an earlier version landed under another key.
 
-Earlier versions gave `source/id` to all, also where the id has a slash, so that two events could have one key. An event
-that is landed again after the upgrade is the same event only under the key that it has in the lake.
+Earlier versions used the key `source/id` for all of them, so two events could share a key. An event that is landed
+again after the upgrade is recognised as the same only under the key that it has in the lake.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ _SAME = ("subject", "quantity")
 def keep_earlier_keys(
     storage: Storage, meter: str, events: pl.DataFrame, landed_at: dt.datetime
 ) -> pl.DataFrame:
-    """Return the events, those under their earlier key that lie in the lake under it, landed by an earlier version.
+    """Return the events, with the earlier key where an earlier version landed the same event under it.
 
-    The same is what has that key, subject and quantity and, unless the event had none of its own, that timestamp.
-    Reads files only where a key is escaped: those of the dates of such events, or of all where one has no timestamp.
+    An event is the same if its earlier key, subject, quantity and timestamp are the same; the timestamp is not compared
+    where the event had none of its own. Reads files only where a key is escaped: those of the dates of such events, or
+    of all dates where one has no timestamp. Columns and order of rows stay.
     """
     escaped = events.filter(pl.col(_KEY).str.starts_with(ESCAPED))
     if escaped.is_empty():
@@ -46,7 +47,7 @@ def _is_untimed(events: pl.DataFrame, landed_at: dt.datetime) -> bool:
 
 
 def _landed_before(storage: Storage, meter: str, dates: set[dt.date] | None, keys: set[str]) -> pl.DataFrame:
-    """Return key, subject, quantity and timestamp of events with these keys that earlier versions have landed."""
+    """Return key, subject, quantity and timestamp of the events with these keys that earlier versions landed."""
     folders = (
         [paths.events(meter)] if dates is None else [paths.events(meter, date) for date in sorted(dates)]
     )
@@ -66,7 +67,7 @@ def _landed_before(storage: Storage, meter: str, dates: set[dt.date] | None, key
 
 
 def _is_landed_before(storage: Storage, file: StoredFile) -> bool:
-    """Return whether `land` of an earlier version wrote a file, or it was merged from such ones perhaps."""
+    """Return whether an earlier version wrote the file, by `land` or, perhaps, by merging such files."""
     name = file.path.rsplit("/", 1)[-1]
-    ours = name.startswith(("land-", paths.COMPACTED)) and name.endswith(".parquet")
-    return ours and not file.unreadable and definition_of(storage, file) is None
+    is_landed = name.startswith(("land-", paths.COMPACTED)) and name.endswith(".parquet")
+    return is_landed and not file.unreadable and definition_of(storage, file) is None

@@ -1,6 +1,6 @@
-"""When rows that wait in memory are written: bounds that are part of the names of landed files.
+"""When buffered rows are written. The bounds decide which rows each landed file has.
 
-Other bounds would land an interrupted input twice, so its record has the version with which it began.
+With other bounds, an interrupted input would be landed twice, so its record keeps the version that it began with.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from jobs.land.read.line_batches import Batch
 
 
 class FlushBounds(NamedTuple):
-    """Rows are written once so many lines of them wait, or so many bytes of JSON.
+    """Rows are written once this many lines of them are buffered, or this many bytes of JSON.
 
-    Lines of a batch with a long one count so many times, for memory. `within_blocks` is whether rows may be written
-    between pieces of a block, too, which are cut for memory alone.
+    Lines of a batch with a long line count `long_line_weight` times, since they need more memory. `within_blocks`:
+    rows may also be written between pieces of a block.
     """
 
     lines: int
@@ -23,7 +23,7 @@ class FlushBounds(NamedTuple):
     within_blocks: bool
 
     def is_reached(self, batch: Batch, lines: int, json_bytes: int) -> bool:
-        """Return whether so many rows that wait are written behind a batch."""
+        """Return whether this many buffered lines and bytes are written after a batch."""
         may_flush = batch.may_flush and (batch.ends_block or self.within_blocks)
         return may_flush and (lines >= self.lines or json_bytes >= self.json_bytes)
 

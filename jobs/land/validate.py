@@ -1,4 +1,4 @@
-"""From parsed events to events that count and rows that break a rule; pure."""
+"""From parsed events to valid events and rejected rows; pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemas.meter import Meter
 TIMESTAMP = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$"
 # chrono fails on the year 0, which is before 1970 anyway.
 _YEAR_0 = "0000-"
-_GIVEN, _UNREAD = "#given_", "#unread_"
+_TEXT, _INVALID = "#text_", "#invalid_"
 
 
 class Validated(NamedTuple):
@@ -30,25 +30,30 @@ class Validated(NamedTuple):
 def validate(
     parsed: pl.DataFrame, meter: Meter, landed_at: dt.datetime, sealed: Collection[dt.date]
 ) -> Validated:
-    """Hold parsed events to the rules. An absent received_at is the landing time; order of rows is kept."""
+    """Return the rows that keep the rules of events and those that break one, both in their order.
+
+    `parsed` has the columns of `parsed_columns`. An absent received_at becomes the landing time.
+    """
     times = ("timestamp", "received_at")
-    given = parsed.with_columns(pl.col(name).alias(_GIVEN + name) for name in times)
-    read = given.with_columns(_instant(name) for name in times).with_columns(_unread(name) for name in times)
-    # An unreadable received_at is rejected; until then it needs a time that the timestamp can be held to.
-    whole = read.with_columns(pl.col("received_at").fill_null(pl.lit(landed_at, INSTANT)))
+    texts = parsed.with_columns(pl.col(name).alias(_TEXT + name) for name in times)
+    read = texts.with_columns(_instant(name) for name in times).with_columns(
+        _is_invalid(name) for name in times
+    )
+    # An unreadable received_at is rejected; until then the rules compare the timestamp with some time.
+    filled = read.with_columns(pl.col("received_at").fill_null(pl.lit(landed_at, INSTANT)))
     rules = [
         *(_time_rule(name) for name in times),
         _calendar_rule(),
         *event_rules(meter),
         _sealed_rule(sealed),
     ]
-    neat = whole.with_columns(normalised(meter))
-    if neat.select(keeps(rules).all()).item():
-        # The usual case, for which no reason has to be found.
-        return Validated(neat.select(LINE, *event_columns(meter)), _nothing_rejected())
-    said = neat.with_columns(reason(rules), detail(rules))
-    events = said.filter(pl.col("reason").is_null()).select(LINE, *event_columns(meter))
-    rejected = said.filter(pl.col("reason").is_not_null()).select(LINE, "reason", "detail")
+    rows = filled.with_columns(normalised(meter))
+    if rows.select(keeps(rules).all()).item():
+        # The usual case: computing no reasons saves time.
+        return Validated(rows.select(LINE, *event_columns(meter)), _nothing_rejected())
+    explained = rows.with_columns(reason(rules), detail(rules))
+    events = explained.filter(pl.col("reason").is_null()).select(LINE, *event_columns(meter))
+    rejected = explained.filter(pl.col("reason").is_not_null()).select(LINE, "reason", "detail")
     return Validated(events, rejected)
 
 
@@ -67,14 +72,14 @@ def _instant(name: str) -> pl.Expr:
     )
 
 
-def _unread(name: str) -> pl.Expr:
-    """Whether a time was given that could not be read."""
-    return (pl.col(_GIVEN + name).is_not_null() & pl.col(name).is_null()).alias(_UNREAD + name)
+def _is_invalid(name: str) -> pl.Expr:
+    """Return whether the text of a time is present and not readable."""
+    return (pl.col(_TEXT + name).is_not_null() & pl.col(name).is_null()).alias(_INVALID + name)
 
 
 def _time_rule(name: str) -> Rule:
-    given = pl.col(_GIVEN + name)
-    return Rule(f"{name}_invalid", pl.col(_UNREAD + name), "RFC 3339 with a zone", given)
+    text = pl.col(_TEXT + name)
+    return Rule(f"{name}_invalid", pl.col(_INVALID + name), "RFC 3339 with a zone", text)
 
 
 def _calendar_rule() -> Rule:

@@ -1,4 +1,4 @@
-"""Events that wait to be written: in memory, or in scratch files where they have very many columns."""
+"""A buffer of events that are to be written: in memory, or in scratch files where they have very many columns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import polars as pl
 from lake.storage import Storage
 from lake.storage.errors import writing
 
-# So many values are held, of 16 bytes each beside their text; a million rows of the usual meters have fewer.
+# Each value takes 16 bytes beside its text; a million rows of the usual meters have fewer values.
 MAX_CELLS = 16 * 2**20
-# What writes a file takes as much for each column as so many values.
+# The writer of a file needs as much memory for each column as this many values.
 COLUMN_CELLS = 2**13
 _DATE, _ROW = "#date", "#row"
 
@@ -33,25 +33,25 @@ class _File(NamedTuple):
     height: int
 
 
-class Waiting:
-    """Events by meter until they are taken; `prepare` is what becomes of them before they are split by date."""
+class WaitingRows:
+    """Buffers events by meter; `prepare` is applied to them before they are split by date."""
 
     def __init__(self, storage: Storage, prepare: Callable[[str, pl.DataFrame], pl.DataFrame]) -> None:
-        """Begin with none."""
+        """Start empty."""
         self._storage, self._prepare = storage, prepare
         self._frames: dict[str, list[pl.DataFrame]] = {}
         self._files: dict[tuple[str, dt.date], list[_File]] = {}
         self._cells = 0
 
     def add(self, meter: str, events: pl.DataFrame) -> None:
-        """Add events; those that wait move to scratch files once they are too many for memory."""
+        """Add events; all of them move to scratch files once they are too many for memory."""
         self._frames.setdefault(meter, []).append(events)
         self._cells += events.height * events.width
         if self._cells + events.width * COLUMN_CELLS > MAX_CELLS:
             self._spill()
 
     def take(self) -> Iterator[DatedRows]:
-        """Yield all events, by meter and date, and forget them."""
+        """Yield all events, by meter and date, and clear the buffer."""
         if self._files:
             self._spill()
         for meter, date in sorted(self._files):
@@ -63,14 +63,14 @@ class Waiting:
         self.close()
 
     def close(self) -> None:
-        """Forget all events, and remove the scratch files."""
+        """Clear the buffer, and remove its scratch files."""
         for file in (file for files in self._files.values() for file in files):
             file.path.unlink(missing_ok=True)
         self._frames, self._files, self._cells = {}, {}, 0
 
     def _dated(self, meter: str, frames: list[pl.DataFrame]) -> Iterator[DatedRows]:
         events = self._prepare(meter, pl.concat(frames, rechunk=True))
-        # So that only the rows of one date at a time are there twice.
+        # Without these, only the rows of one date at a time are in memory twice.
         frames.clear()
         dates = events.select(pl.col("timestamp").dt.date().alias(_DATE)).with_row_index(_ROW)
         numbers = dates.group_by(_DATE).agg(_ROW).sort(_DATE)
@@ -78,7 +78,7 @@ class Waiting:
             yield DatedRows(meter, date, events[rows], len(rows))
 
     def _spill(self) -> None:
-        """Move what is in memory to scratch files, one for each meter and date."""
+        """Move the rows in memory to scratch files, one for each meter and date."""
         while self._frames:
             for meter, date, rows, height in self._dated(*self._frames.popitem()):
                 local = self._storage.scratch(".parquet")

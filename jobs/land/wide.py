@@ -1,4 +1,4 @@
-"""Batches of meters with very many dimensions, cut so that a column for each fits into memory."""
+"""Cut batches of meters with very many dimensions, so that a column for each dimension fits into memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MAX_CELLS = 2**20
 
 
 def cut_wide(batches: Iterable[Batch], meters: MeterCatalog) -> Iterator[Batch]:
-    """Yield the batches, those of meters with many dimensions in parts; rows are not written between these."""
+    """Yield the batches, those of meters with many dimensions in parts; rows are not written between the parts."""
     for batch in batches:
-        # The first lines mostly name all meters there are, which are read at once; others are when it comes to them.
+        # The first lines usually name all meters of the batch, which are read at once; others are read when needed.
         named = named_meters(batch.lines[:START_BYTES])
         meters.load(named)
         width = max((len(meters[name].dimensions) for name in named if name in meters), default=1)

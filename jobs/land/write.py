@@ -16,7 +16,7 @@ from jobs.land.read.byte_values import count_line_ends
 from jobs.land.read.inputs import Input
 from jobs.land.read.line_batches import Batch
 from jobs.land.read_batch import UNREADABLE, ReadBatch
-from jobs.land.waiting_rows import DatedRows, Waiting
+from jobs.land.waiting_rows import DatedRows, WaitingRows
 from jobs.run_report import RunReport
 from lake import paths
 from lake.catalog import MeterCatalog
@@ -49,7 +49,7 @@ class InputWriter:
         self.unreadable: set[str] = set()
         self.events, self.files, self.quarantine_files = 0, list[str](), list[str]()
         self.reasons: Counter[str] = Counter()
-        self._waiting = Waiting(storage, self._with_earlier_keys)
+        self._waiting = WaitingRows(storage, self._with_earlier_keys)
         self._rejected: dict[str | None, list[pl.DataFrame]] = {}
         self._lines, self._bytes, self._flushes = 0, 0, 0
         self._bounds = VERSIONS[record.bounds]

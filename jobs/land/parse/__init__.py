@@ -1,1 +1,1 @@
-"""From lines of JSON to typed columns."""
+"""Parse lines of JSON into typed columns."""

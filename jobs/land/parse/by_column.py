@@ -1,4 +1,4 @@
-"""The usual way from lines of JSON to typed columns: many lines at once, strict, or not at all."""
+"""Parse many lines of JSON into typed columns at once; strict: a block with any doubtful line is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.land.read.byte_values import byte_values, count_line_ends, line_ends
 from schemas.meter import Dimension, Meter
 
 _NAMES = re.compile(rb'"meter"\s*:\s*"([^"\\]*)"')
-# A quantity that is anything but a short plain number. pyarrow lets digits beyond 38 overflow unseen.
+# A quantity that is not a short plain number: pyarrow lets digits beyond 38 overflow silently.
 _ODD_QUANTITY = re.compile(rb'"quantity"\s*+:\s*+"?+(?![-+]?\d{0,18}(?:\.\d{0,9})?"?\s*[,}])')
 # An escape in a key, which would hide the key from these patterns.
 _ESCAPED_KEY = re.compile(rb'"[^"\\]*\\u[^"]*"\s*:')
@@ -29,7 +29,7 @@ _ARROW = {"string": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
 class Table(NamedTuple):
     """Lines as typed columns: the fields of an event, and `metadata` with all dimensions of the meters present.
 
-    `undeclared` are the types of further members of `metadata`, none of which is any of these dimensions'.
+    `undeclared` has the types of further members of `metadata`, which are no dimensions of these meters.
     """
 
     df: pl.DataFrame
@@ -38,9 +38,9 @@ class Table(NamedTuple):
 
 
 def parse_by_column(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
-    """The events of the lines with their dimensions; None if any line is not plainly right, or needs a closer look."""
+    """Return the events of the lines by meter, in the columns of `parsed_columns`; None if any line is doubtful."""
     table = read_typed(lines, meters, "error", likely_metadata(lines))
-    return None if table is None or _hides_null(lines, table) else _settled(table, lines)
+    return None if table is None or _hides_null(lines, table) else _split(table, lines)
 
 
 def read_typed(
@@ -49,15 +49,15 @@ def read_typed(
     unexpected: Literal["error", "ignore"],
     metadata: Mapping[str, pa.DataType],
 ) -> Table | None:
-    """The lines as one table, in `metadata` these members too; None if a line is not plainly right.
+    """Return the lines as one table, with these members of `metadata` too; None if a line is doubtful.
 
-    pyarrow's reader is strict where it counts: a number is no text nor the reverse, decimals are read from their
-    text, repeated fields are errors, and so are unknown ones unless they are ignored. What it lets pass is looked for
-    here before and after.
+    pyarrow's reader is strict where it matters: a number is no text nor the reverse, decimals are read from their
+    text, duplicate fields are errors, and so are unknown ones unless they are ignored. What it tolerates is checked
+    here, before and after.
     """
     if not _is_plain(lines):
         return None
-    # The first lines mostly name all meters there are; whether they do is seen once all lines are read.
+    # The first lines usually name all meters of the block; whether they do is checked once all lines are read.
     likely = _present(lines[:START_BYTES], meters)
     table = _read(lines, likely, unexpected, metadata)
     names = [meter.name for meter in likely]
@@ -68,7 +68,7 @@ def read_typed(
 
 
 def _is_plain(lines: bytes) -> bool:
-    """Whether the lines hold nothing that pyarrow's reader would let pass, or crash on."""
+    """Return whether the lines have nothing that pyarrow's reader tolerates or crashes on."""
     if not _one_object_a_line(lines) or _ODD_QUANTITY.search(lines):
         return False
     # A search for one byte is forty times as fast as for two, and most inputs have no backslash.
@@ -80,7 +80,7 @@ def _present(lines: bytes, meters: Mapping[str, Meter]) -> list[Meter]:
 
 
 def named_meters(lines: bytes) -> set[str]:
-    """Return what lines of JSON name as meters; not all of them are lines of events, or names that are not escaped."""
+    """Return the values of `meter` in lines of JSON; escaped names are missing, and nested ones are included."""
     return {name.decode(errors="replace") for name in set(_NAMES.findall(lines))}
 
 
@@ -101,7 +101,7 @@ def _read(
         lines.decode()
         table = pyarrow.json.read_json(
             pa.BufferReader(lines),
-            # One block on one thread costs a third less; the other cores have batches of their own.
+            # One block on one thread costs a third less; the other cores parse other batches.
             read_options=pyarrow.json.ReadOptions(block_size=len(lines) + 1, use_threads=False),
             parse_options=pyarrow.json.ParseOptions(
                 explicit_schema=schema, unexpected_field_behavior=unexpected
@@ -116,7 +116,7 @@ def _read(
 
 
 def _one_object_a_line(lines: bytes) -> bool:
-    # A line that is `null` crashes pyarrow's reader, two objects on a line would be two events of one line.
+    # A line `null` crashes pyarrow's reader; two objects on a line would become two events.
     whole = lines.startswith(b"{") and lines.endswith(b"}")
     if not whole:
         return False
@@ -126,7 +126,7 @@ def _one_object_a_line(lines: bytes) -> bool:
 
 
 def _declared(meters: list[Meter]) -> dict[str, Any] | None:
-    """All dimensions of these meters, flat and nested; None if they can't be in one object."""
+    """Return all dimensions of these meters, flat and nested; None if one object can't have all of them."""
     tree: dict[str, Any] = {}
     for meter in meters:
         for dimension in meter.dimensions:
@@ -147,7 +147,7 @@ def _schema(metadata: dict[str, Any]) -> pa.Schema:
 
 
 def _graft(tree: dict[str, Any], path: list[str], leaf: pa.DataType) -> bool:
-    """Add a leaf at a nested path; False if a leaf stands where the path needs a branch, or the reverse."""
+    """Add a leaf at a nested path; return False if the path has a leaf where it needs a branch, or the reverse."""
     *branches, last = path
     for branch in branches:
         inner = tree.setdefault(branch, {})
@@ -163,8 +163,8 @@ def _struct(tree: dict[str, Any]) -> pa.DataType:
     )
 
 
-def _settled(table: Table, lines: bytes) -> Parsed | None:
-    """The events by meter; None if a row has another meter or its dimensions, or says one of its own twice."""
+def _split(table: Table, lines: bytes) -> Parsed | None:
+    """Return the events by meter; None if a row names an unknown meter, has dimensions of another, or one twice."""
     rest = metadata_texts(table.df, table.undeclared, lines)
     if rest is None:
         return None
@@ -177,7 +177,7 @@ def _settled(table: Table, lines: bytes) -> Parsed | None:
     ]
     if sum(group.height for _, group in groups) < df.height:
         return None
-    # Branches too: an empty object in the place of another meter's dimension is undeclared metadata.
+    # Branches too: an empty object at the path of another meter's dimension is undeclared metadata.
     declared = {path[:end] for meter in meters for path in _leaves(meter) for end in range(1, len(path) + 1)}
     for meter, group in groups:
         mine = {path[:end] for path in _leaves(meter) for end in range(1, len(path) + 1)}
@@ -189,20 +189,20 @@ def _settled(table: Table, lines: bytes) -> Parsed | None:
 
 
 def odd_values(meter: Meter) -> list[pl.Expr]:
-    """Where a row has a flat dimension and an object in its nested path, which is kept; or a number is none."""
+    """Return conditions for rows with a dimension both flat and at its nested path, or with a number that is not finite."""
     twice = [_at((d.name,)).is_not_null() & _at(d.name.split(".")[:1]).is_not_null() for d in _dotted(meter)]
     return twice + [~_value(d).is_finite() for d in meter.dimensions if d.type == "number"]
 
 
 def columns(group: pl.DataFrame, meter: Meter, rest: pl.Expr) -> pl.DataFrame:
-    """The columns of parsed events, with `rest` as the metadata."""
+    """Return the columns of parsed events, with `rest` as the metadata."""
     values = [_value(dimension).alias(dimension.name) for dimension in meter.dimensions]
     names = ("idempotency_key", "subject", "quantity", "timestamp", "received_at")
     return group.select(LINE, *names, *values, rest)
 
 
 def _hides_null(lines: bytes, table: Table) -> bool:
-    """Whether a null may stand in undeclared metadata, where it is kept, under a name that the schema knows."""
+    """Return whether undeclared metadata, which is preserved, may have a null under a name of the schema."""
     meters = table.present
     if len(meters) == 1 and not _dotted(meters[0]) and not table.undeclared:
         return False
@@ -225,7 +225,7 @@ def _leaves(meter: Meter) -> set[tuple[str, ...]]:
 
 
 def _at(path: Sequence[str]) -> pl.Expr:
-    found = pl.col("metadata")
+    value = pl.col("metadata")
     for part in path:
-        found = found.struct.field(part)
-    return found
+        value = value.struct.field(part)
+    return value

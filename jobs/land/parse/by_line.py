@@ -1,6 +1,6 @@
-"""The careful way from lines of JSON to typed columns, line by line, for batches that the fast way refuses.
+"""Parse lines of JSON into typed columns one by one, for lines that `by_column` refuses.
 
-It alone knows what is wrong with a line, keeps undeclared metadata as it was written, and reads CloudEvents.
+Only this parser explains what is wrong with a line, preserves undeclared metadata as written, and reads CloudEvents.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ MAX_DEPTH = 64
 MAX_FOUND_CHARS = 120
 _NUMERIC = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SCALE = Decimal("1e-9")
-# A text as JSON, with all but control characters, quotes and backslashes as they are; `json.dumps` is slower by far.
+# Quotes a text as JSON, and escapes only control characters, quotes and backslashes; `json.dumps` is far slower.
 _quoted = encode_basestring
 _EXACT = Context(prec=38, rounding=ROUND_HALF_EVEN)
-# No quantity of 38 digits needs more, and the time to read longer ones is no longer linear.
+# No quantity of 38 digits needs more, and the time to parse longer ones is not linear.
 MAX_QUANTITY_CHARS = 400
 _CONSTANTS = {None: "null", True: "true", False: "false"}
 
@@ -39,17 +39,20 @@ class Number(str):
     __slots__ = ()
 
 
-class NotAnEvent(Exception):  # noqa: N818 - it is no error, but the answer for a line
-    """Why a line is no event: a reason code and what was found."""
+class NotAnEvent(Exception):  # noqa: N818 - no error of the program, but the result for a line
+    """Why a line is rejected: a reason code and what was found."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """Keep both parts; the detail is cut."""
+        """Store both; the detail is shortened."""
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail[: MAX_FOUND_CHARS * 3]
 
 
 def parse_by_line(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
-    """The events of the lines by meter, and every other line with its reason; blank lines are passed over."""
+    """Return the events of the lines by meter, and the rejected lines with their reasons; blank lines are skipped.
+
+    Each frame has the columns of `parsed_columns`, in order of lines.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
     rejected: list[Rejected] = []
     for number, line in enumerate(lines.split(b"\n")):
@@ -59,10 +62,10 @@ def parse_by_line(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
         try:
             body = _decoded(line)
             name = _meter_name(body)
-            event = {LINE: number, **_event(body, _known(name, meters))}
+            event = {LINE: number, **_event(body, _meter(name, meters))}
             rows.setdefault(name, []).append(event)
-        except NotAnEvent as said:
-            rejected.append(Rejected(number, name, said.reason, said.detail))
+        except NotAnEvent as why:
+            rejected.append(Rejected(number, name, why.reason, why.detail))
     events = [
         (meters[name], pl.DataFrame(rows[name], schema=parsed_columns(meters[name]))) for name in sorted(rows)
     ]
@@ -88,14 +91,14 @@ def _decoded(line: bytes) -> dict[str, Any]:
 def _meter_name(body: dict[str, Any]) -> str:
     name = body.get("meter")
     if type(name) is not str or not name.strip():
-        raise NotAnEvent("meter_missing", f"expected the name of a meter, found {_found(name)}")
+        raise NotAnEvent("meter_missing", f"expected the name of a meter, found {_shortened(name)}")
     return name.strip()
 
 
-def _known(name: str, meters: Mapping[str, Meter]) -> Meter:
+def _meter(name: str, meters: Mapping[str, Meter]) -> Meter:
     if name not in meters:
-        known = ", ".join(repr(known) for known in sorted(meters)) or "none"
-        raise NotAnEvent("unknown_meter", f"expected one of {known}, found {_found(name)}")
+        defined = ", ".join(map(repr, sorted(meters))) or "none"
+        raise NotAnEvent("unknown_meter", f"expected one of {defined}, found {_shortened(name)}")
     return meters[name]
 
 
@@ -122,18 +125,18 @@ def _event(body: dict[str, Any], meter: Meter) -> dict[str, Any]:
 
 
 def _check_names(flat: dict[str, Any], body: dict[str, Any], meter: Meter) -> None:
-    """Raise NotAnEvent if one of these members, which are no fields, was meant to be one that has no value."""
-    given = [name for name, value in body.items() if value is not None or name in flat]
-    misnamed = find_misnamed(given, meter.dimension_names)
+    """Raise NotAnEvent if a member of `flat`, which has none of the fields, is a misspelt field without a value."""
+    present = [name for name, value in body.items() if value is not None or name in flat]
+    misnamed = find_misnamed(present, meter.dimension_names)
     if misnamed:
         raise NotAnEvent(
             "unknown_field",
-            f"expected {misnamed[1]}, found {_found(misnamed[0])}: did you mean {misnamed[1]}?",
+            f"expected {misnamed[1]}, found {_shortened(misnamed[0])}: did you mean {misnamed[1]}?",
         )
 
 
 def _check_key(flat: dict[str, Any], body: dict[str, Any], meter: Meter) -> None:
-    """Raise NotAnEvent if there is no key, and one of these members, which are no fields, is no dimension."""
+    """Raise NotAnEvent if the event has no key, and a member of `flat` is neither field nor dimension."""
     key = body.get("idempotency_key")
     if isinstance(key, str) and key.strip():
         return
@@ -142,15 +145,15 @@ def _check_key(flat: dict[str, Any], body: dict[str, Any], meter: Meter) -> None
     if odd:
         # Without its key a retry would be billed twice.
         likely = next(filter(is_likely_key, odd), None)
-        hint = f"{_found(likely)}: did you mean idempotency_key?" if likely else _found(odd[0])
+        hint = f"{_shortened(likely)}: did you mean idempotency_key?" if likely else _shortened(odd[0])
         raise NotAnEvent(
             "unknown_field",
-            f"expected {', '.join(FIELDS)}, or dimensions where no key is given, found {hint}",
+            f"expected {', '.join(FIELDS)}, or dimensions if the event has no key, found {hint}",
         )
 
 
 def _joined(metadata: dict[str, Any], flat: dict[str, Any], meter: Meter) -> dict[str, Any]:
-    """Return the metadata with members that stand beside it. Raises NotAnEvent if both have a value of one name."""
+    """Return the metadata with the members beside it. Raises NotAnEvent if both have a value of the same name."""
     dotted = [name.split(".") for name in meter.dimension_names if "." in name]
     twice = [name for name, value in flat.items() if value is not None and metadata.get(name) is not None]
     twice += [".".join(path) for path in dotted if _has(flat, path) and _has(metadata, path)]
@@ -164,7 +167,7 @@ def _joined(metadata: dict[str, Any], flat: dict[str, Any], meter: Meter) -> dic
 
 
 def _has(members: dict[str, Any], path: list[str]) -> bool:
-    """Whether there is a value of this dimension, by its flat name or its path."""
+    """Return whether there is a value of this dimension, under its flat name or at its path."""
     if members.get(".".join(path)) is not None:
         return True
     value: Any = members
@@ -177,7 +180,7 @@ def _text(body: dict[str, Any], field: str, reason: str) -> str | None:
     value = body.get(field)
     if value is None or type(value) is str:
         return value
-    raise NotAnEvent(reason, f"expected text, found {_found(value)}")
+    raise NotAnEvent(reason, f"expected text, found {_shortened(value)}")
 
 
 def _quantity(value: Any) -> Decimal | None:
@@ -187,7 +190,7 @@ def _quantity(value: Any) -> Decimal | None:
     quantity = _decimal(text) if len(text) <= MAX_QUANTITY_CHARS else None
     if quantity is None:
         expected = f"a number of at most {QUANTITY_DIGITS} digits before the point"
-        raise NotAnEvent("quantity_invalid", f"expected {expected}, found {_found(value)}")
+        raise NotAnEvent("quantity_invalid", f"expected {expected}, found {_shortened(value)}")
     return quantity
 
 
@@ -202,7 +205,7 @@ def _decimal(text: str) -> Decimal | None:
 
 
 def _dimension(rest: dict[str, Any], dimension: Dimension, meter: Meter) -> str | float | bool | None:
-    """The value of a dimension, taken out of the metadata: the flat key if it has a value, else the nested path."""
+    """Remove the value of a dimension from the metadata and return it: of the flat key, else of the nested path."""
     path = dimension.name.split(".")
     value = rest.pop(dimension.name, None)
     if value is None and len(path) > 1:
@@ -220,12 +223,12 @@ def _dimension(rest: dict[str, Any], dimension: Dimension, meter: Meter) -> str 
     if dimension.type == "string" and isinstance(value, str) and not isinstance(value, Number):
         return value
     raise NotAnEvent(
-        "dimension_type", f"expected {dimension.type} in {dimension.name}, found {_found(value)}"
+        "dimension_type", f"expected {dimension.type} in {dimension.name}, found {_shortened(value)}"
     )
 
 
 def _nested(rest: dict[str, Any], path: list[str], meter: Meter) -> Any:
-    """Take the value at a nested path out, and objects that it leaves empty."""
+    """Remove the value at a nested path, and objects that are empty without it; return the value."""
     branch, tail = path[0], path[1:]
     if not tail:
         return rest.pop(branch, None)
@@ -235,7 +238,7 @@ def _nested(rest: dict[str, Any], path: list[str], meter: Meter) -> Any:
     if not isinstance(inner, dict):
         raise NotAnEvent(
             "metadata_conflict",
-            f"expected an object at {branch}, the parent of {'.'.join(tail)}, found {_found(inner)}",
+            f"expected an object at {branch}, the parent of {'.'.join(tail)}, found {_shortened(inner)}",
         )
     value = _nested(inner, tail, meter)
     if not inner:
@@ -244,7 +247,7 @@ def _nested(rest: dict[str, Any], path: list[str], meter: Meter) -> Any:
 
 
 def _written(value: Any) -> str:
-    """Compact JSON; numbers as they were written."""
+    """Return compact JSON; numbers as they were written."""
     if type(value) is Number:
         return str(value)
     if type(value) is str:
@@ -260,16 +263,16 @@ def _written(value: Any) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise NotAnEvent("not_json", "a key stands twice in one object")
+        raise NotAnEvent("not_json", "a duplicate key in one object")
     return members
 
 
 def _no_constant(name: str) -> Any:
-    raise NotAnEvent("not_json", f"{name} is no JSON number")
+    raise NotAnEvent("not_json", f"{name} is not a JSON number")
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether there are more levels than these; looks no deeper, since Python's own stack ends somewhere too."""
+    """Return whether a value is nested deeper than this; looks no deeper, since Python's own stack is limited."""
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value
@@ -285,16 +288,16 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "an array", str: "text", Number: "a number", bool: "a truth value"}
+    kinds = {dict: "an object", list: "an array", str: "text", Number: "a number", bool: "a boolean"}
     return kinds.get(type(value), "null")
 
 
-def _found(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = _written(value)
     return text if len(text) <= MAX_FOUND_CHARS else f"{text[:MAX_FOUND_CHARS]}… ({len(text)} characters)"
 
 
-# Millions of equal numbers may stand in one line.
+# One line may have millions of equal numbers.
 _number = lru_cache(maxsize=2**14)(Number)
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=_number, parse_int=_number, parse_constant=_no_constant

@@ -1,4 +1,4 @@
-"""Lines of JSON to typed columns, by the fastest way that gives what the careful way would."""
+"""Parse lines of JSON with the fastest parser that has the same result as the careful one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from jobs.land.parse.value_limit import TOO_MANY, has_too_many_values
 from jobs.land.read.line_batches import has_long_line
 from schemas.meter import Meter
 
-# Below this, cutting a block in two costs more than reading its lines one by one.
+# Below this, halving a block costs more than parsing its lines one by one.
 CAREFUL_LINES = 256
 
 
 def parse(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
-    """The events of the lines by meter, and every other line with its reason, in order; blank lines are passed over.
+    """Return the events of the lines by meter, and the rejected lines, both in order; blank lines are skipped.
 
-    A block that is not plainly right is cut in two, so that one bad line keeps few others from the fast way. Lines of
-    too many values for memory are rejected unread.
+    A block that the fast parsers refuse is halved, so that one bad line slows down few others. Lines with too many
+    values for memory are rejected without parsing.
     """
-    # Only so long a line can have so many.
+    # Shorter lines can't have that many.
     texts = lines.split(b"\n") if has_long_line(lines, value_limit.MAX_VALUES // 2) else []
     large = [number for number, text in enumerate(texts) if has_too_many_values(text)]
     if not large:
@@ -34,17 +34,17 @@ def parse(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
 
 
 def _parse(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
-    found = parse_by_column(lines, meters)
-    # The fast way takes none with blank lines, and to search for two bytes costs a tenth of it.
-    if found is None and (b"\n\n" in lines or lines.startswith(b"\n")):
+    parsed = parse_by_column(lines, meters)
+    # It refuses blank lines; searching for them first would cost a tenth of its time.
+    if parsed is None and (b"\n\n" in lines or lines.startswith(b"\n")):
         texts = lines.split(b"\n")
         return _parse_some(texts, [number for number, text in enumerate(texts) if text.strip()], meters)
-    if found is None and (nested := with_nested_metadata(lines, meters)):
+    if parsed is None and (nested := with_nested_metadata(lines, meters)):
         lines = nested
-        found = parse_by_column(lines, meters)
-    found = found or parse_rest(lines, meters)
-    if found is not None:
-        return found
+        parsed = parse_by_column(lines, meters)
+    parsed = parsed or parse_rest(lines, meters)
+    if parsed is not None:
+        return parsed
     number = lines.count(b"\n") + 1
     middle = lines.find(b"\n", len(lines) // 2)
     if number <= CAREFUL_LINES or middle < 0:
@@ -54,7 +54,7 @@ def _parse(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
 
 
 def _parse_some(texts: list[bytes], numbers: list[int], meters: Mapping[str, Meter]) -> Parsed:
-    """Parse the lines of these numbers alone."""
+    """Parse only the lines of these numbers."""
     if not numbers:
         return Parsed([], [])
     return at_lines(_parse(b"\n".join(texts[number] for number in numbers), meters), numbers)

@@ -1,27 +1,27 @@
-"""CloudEvents 1.0 in JSON as usage bodies."""
+"""Convert CloudEvents 1.0 in JSON to usage bodies."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import quote, unquote
 
-# How the key of an id with a slash begins. No key `source/id` is like it: there is no slash in it.
+# The start of the key of an id with a slash. Such a key has no slash itself, so that it differs from any `source/id`.
 ESCAPED = "cloudevent:"
 _OURS = ("id", "source", "type", "subject", "time", "data")
 _ABOUT_THE_EVENT = ("specversion", "datacontenttype", "dataschema")
 
 
 def is_cloudevent(body: dict[str, Any]) -> bool:
-    """Whether the object says that it is one."""
+    """Return whether an object is a CloudEvent."""
     return "specversion" in body
 
 
 def usage_body(event: dict[str, Any]) -> dict[str, Any]:
-    """The usage body of a CloudEvent.
+    """Return the usage body of a CloudEvent.
 
-    The key is that of `key_of`, as only source and id together are unique, and none where the id is empty; `type` is the meter,
-    `time` the timestamp. Of `data`, `quantity` is the quantity; `metadata` and the other members are the metadata, and
-    so are extension attributes. A `metadata` that is no object is left as it is, to be rejected.
+    The key is that of `key_of`, since only source and id together are unique; an empty id gives no key. `type` is the
+    meter, `time` the timestamp. In `data`, `quantity` is the quantity; `metadata`, the other members and extension
+    attributes are the metadata. A `metadata` that is no object is passed on, to be rejected.
     """
     data = event.get("data")
     data = dict(data) if isinstance(data, dict) else {}
@@ -40,10 +40,10 @@ def usage_body(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def key_of(source: str, name: str) -> str:
-    """Return the idempotency key of a source and an id, which no other two have.
+    """Return the idempotency key of a source and an id, which is unique to them.
 
-    It is `source/id`. Where the id has a slash of its own, so that it can't be seen where it begins, both are
-    percent-encoded instead, behind `cloudevent:` and parted by a colon.
+    It is `source/id`. If the id has a slash, where it begins would be unclear: then both are percent-encoded, as
+    `cloudevent:source:id`.
     """
     if "/" not in name:
         return f"{source}/{name}"
@@ -51,14 +51,14 @@ def key_of(source: str, name: str) -> str:
 
 
 def earlier_key(key: str) -> str | None:
-    """Return the key that earlier versions gave an event of an escaped key; None for any other key."""
+    """Return the key that earlier versions used in place of an escaped key; None for other keys."""
     source, colon, name = key.removeprefix(ESCAPED).partition(":")
     return f"{unquote(source)}/{unquote(name)}".strip() if key.startswith(ESCAPED) and colon else None
 
 
 def _key(event: dict[str, Any]) -> Any:
     source, name = event.get("source"), event.get("id")
-    # An empty id would make one event of all that a source says.
+    # With an empty id, all events of a source would share one key.
     if type(source) is str and type(name) is str and name.strip():
         return key_of(source, name)
     return name

@@ -1,6 +1,6 @@
-"""Usage bodies whose metadata stands beside their fields, as the same bodies with all of it in `metadata`.
+"""Move metadata that is beside the fields of usage bodies into `metadata`, so that the fast parsers read them.
 
-So that the faster ways read them. A body that is not plainly right is left as it is, for the careful way.
+A doubtful body stays as it is, for the careful parser.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _BODY = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _Declared(NamedTuple):
-    """The names by which the dimensions of a meter may stand in a body, and whether one of them is a path."""
+    """The names that the dimensions of a meter may have in a body, and whether one of them is a path."""
 
     names: frozenset[str]
     dotted: bool
 
 
 def with_nested_metadata(lines: bytes, meters: Mapping[str, Meter]) -> bytes | None:
-    """Return the lines with flat members put into `metadata`; None if the first line has none, or one is no object."""
+    """Return the lines with flat members moved into `metadata`; None if the first line has none, or a line is no object."""
     try:
         if not _flat_names(tuple(_BODY.decode(lines.split(b"\n", 1)[0]))):
             return None
@@ -38,7 +38,7 @@ def with_nested_metadata(lines: bytes, meters: Mapping[str, Meter]) -> bytes | N
     named = {_text(bytes(body["meter"])) for body in bodies if "meter" in body}
     declared = {name: _declared(meters[name]) for name in sorted(named) if name in meters}
     shapes: dict[tuple[str, ...], list[str]] = {}
-    # Like the loop of parse_rest: it only puts texts together that msgspec has cut and checked.
+    # Like the loop of parse_rest: it only joins texts that msgspec has split and checked.
     nested = [_nested(text, body, declared, shapes) for text, body in zip(texts, bodies, strict=True)]
     return None if nested == texts else b"\n".join(nested)
 
@@ -50,7 +50,7 @@ def _declared(meter: Meter) -> _Declared:
 
 
 def _flat_names(names: tuple[str, ...]) -> list[str]:
-    """Return those that are no fields; none where one may be meant to be, or where it is a CloudEvent."""
+    """Return the names that are no fields; none if one may be a misspelt field, or for a CloudEvent."""
     flat = [name for name in names if name not in FIELDS]
     return [] if "specversion" in flat or find_misnamed(flat) else flat
 
@@ -70,7 +70,7 @@ def _nested(
         return text
     values = {name: bytes(value) for name, value in body.items()}
     own = declared.get(_text(values.get("meter")))
-    # A name more than there are members is one that stands twice.
+    # More names than members: a name is duplicated.
     members = len(values) + sum(value.count(b'":') for value in values.values() if value[0] in b"{[")
     if own is None or text.count(b'":') != members:
         return text
@@ -87,7 +87,7 @@ def _nested(
 
 
 def _inner(metadata: bytes, flat: list[str], own: _Declared) -> bytes | None:
-    """Return the members of the metadata; None if one might be a flat member, too, or it is no object."""
+    """Return the text of the metadata's members; None if one might be a flat member too, or if it is no object."""
     if metadata == b"null":
         return b""
     if not metadata.startswith(b"{"):
@@ -99,5 +99,5 @@ def _inner(metadata: bytes, flat: list[str], own: _Declared) -> bytes | None:
 
 
 def _text(value: bytes | None) -> str:
-    """Return a JSON text without escapes, trimmed; empty where it is no text."""
+    """Return the content of a JSON text without escapes, trimmed; empty for other values."""
     return value[1:-1].decode().strip() if value and value.startswith(b'"') else ""

@@ -1,4 +1,4 @@
-"""What parsing a batch of lines gives, whichever way it was parsed."""
+"""The result of parsing a batch of lines, of every parser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINE = "#line"
 
 
 class Rejected(NamedTuple):
-    """A line that is no event: its number in the batch, the meter it names if any, the reason and what was found."""
+    """A rejected line: its number in the batch, the meter it names if any, the reason and what was found."""
 
     line: int
     meter: str | None
@@ -24,14 +24,14 @@ class Rejected(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """The events of a batch by meter, in the columns of `parsed_columns`, and the lines that are none."""
+    """The events of a batch by meter, in the columns of `parsed_columns`, and the rejected lines."""
 
     events: list[tuple[Meter, pl.DataFrame]]
     rejected: list[Rejected]
 
 
 def parsed_columns(meter: Meter) -> dict[str, pl.DataType]:
-    """Columns of parsed events: types are right, rules are not yet held, times are text as they were given."""
+    """Return the columns of parsed events: types are right, rules are not checked yet, times are their original text."""
     text = pl.String()
     first = {LINE: pl.UInt32(), "idempotency_key": text, "subject": text, "quantity": QUANTITY}
     times = {"timestamp": text, "received_at": text}
@@ -39,15 +39,15 @@ def parsed_columns(meter: Meter) -> dict[str, pl.DataType]:
 
 
 def shift_lines(parsed: Parsed, lines: int) -> Parsed:
-    """The same, further down in the batch by this many lines."""
+    """Return the same with this added to all line numbers."""
     events = [
         (meter, df.with_columns(pl.col(LINE) + pl.lit(lines, pl.UInt32))) for meter, df in parsed.events
     ]
-    return Parsed(events, [said._replace(line=said.line + lines) for said in parsed.rejected])
+    return Parsed(events, [each._replace(line=each.line + lines) for each in parsed.rejected])
 
 
 def at_lines(parsed: Parsed, numbers: Sequence[int]) -> Parsed:
-    """Return the same, of which each line is the one of this number in its batch."""
+    """Return the same with the line numbers of a batch: line n becomes `numbers[n]`."""
     place = pl.Series(numbers, dtype=pl.UInt32)
     events = [
         (meter, df.with_columns(place.gather(df.get_column(LINE)).alias(LINE))) for meter, df in parsed.events
@@ -56,9 +56,9 @@ def at_lines(parsed: Parsed, numbers: Sequence[int]) -> Parsed:
 
 
 def concat(parts: Sequence[Parsed]) -> Parsed:
-    """All of these as one, each meter once, meters by name and rows by line."""
+    """Return all parts as one: each meter once, meters by name, rows by line."""
     frames: dict[str, tuple[Meter, list[pl.DataFrame]]] = {}
     for meter, df in (event for part in parts for event in part.events):
         frames.setdefault(meter.name, (meter, []))[1].append(df)
     events = [(meter, pl.concat(dfs).sort(LINE)) for _, (meter, dfs) in sorted(frames.items())]
-    return Parsed(events, sorted(said for part in parts for said in part.rejected))
+    return Parsed(events, sorted(each for part in parts for each in part.rejected))

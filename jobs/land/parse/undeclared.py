@@ -1,4 +1,4 @@
-"""Undeclared metadata of many lines at once, where all of them say it in the same plain way."""
+"""Read undeclared metadata of many lines at once, where all of them have plain members in the same order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
-# So much of the start of a batch shows what its lines have; a name that comes later makes the batch a slower one.
+# The names in this many bytes at the start of a batch; a name that occurs only later slows the batch down.
 START_BYTES = 2**16
 # A column for each of very many names would be mostly empty.
 MAX_NAMES = 32
@@ -29,9 +29,9 @@ _BODIES = msgspec.json.Decoder(_Body)
 
 
 def likely_metadata(lines: bytes) -> dict[str, pa.DataType]:
-    """Types of the metadata's members in the first lines, in their order; none if these are not all plain.
+    """Return the types of the metadata's members in the first lines, in their order; none unless all are plain.
 
-    Without backslashes a quoted name before a colon is a name wherever it stands, and a text is its own JSON.
+    Without backslashes, a quoted text before a colon is always a name, and a text is its own JSON.
     """
     start, line_end, _ = lines[:START_BYTES].rpartition(b"\n")
     if not line_end and len(lines) <= START_BYTES:
@@ -48,22 +48,22 @@ def likely_metadata(lines: bytes) -> dict[str, pa.DataType]:
 
 
 def metadata_texts(df: pl.DataFrame, names: Mapping[str, pa.DataType], lines: bytes) -> pl.Series | None:
-    """These members of the column `metadata` of each line as compact JSON, null where there is none of them.
+    """Return these members of the column `metadata` as compact JSON for each line, null where a line has none.
 
-    Numbers are as they were written. None if names stand in another order anywhere, or with space before the colon.
+    Numbers are as they were written. None if any line has names in another order, or space before a colon.
     """
     if not names:
         return pl.repeat(None, df.height, dtype=pl.String, eager=True)
-    given = pl.DataFrame({"line": lines.decode().split("\n")}).hstack([df.get_column("metadata")])
+    rows = pl.DataFrame({"line": lines.decode().split("\n")}).hstack([df.get_column("metadata")])
     values = {name: pl.col("metadata").struct.field(name) for name in names}
     texts = {name: _text(name, value, names[name]) for name, value in values.items()}
     odd = [texts[name].is_null() & value.is_not_null() for name, value in values.items()]
     odd += [~value.is_finite() for name, value in values.items() if names[name] == pa.float64()]
-    if given.select(pl.any_horizontal(*odd, *_out_of_order(values)).any()).item():
+    if rows.select(pl.any_horizontal(*odd, *_out_of_order(values)).any()).item():
         return None
     members = [pl.concat_str(pl.lit(f'"{name}":'), text) for name, text in texts.items()]
     inner = pl.concat_str(members, separator=",", ignore_nulls=True)
-    return given.select(pl.when(inner != "").then(pl.concat_str(pl.lit("{"), inner, pl.lit("}")))).to_series()
+    return rows.select(pl.when(inner != "").then(pl.concat_str(pl.lit("{"), inner, pl.lit("}")))).to_series()
 
 
 def _text(name: str, value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
@@ -75,7 +75,7 @@ def _text(name: str, value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
 
 
 def _out_of_order(values: Mapping[str, pl.Expr]) -> list[pl.Expr]:
-    """Where a name that a line has is not found in it, or stands before one that should precede it."""
+    """Return conditions for lines in which a name is not found as text, or precedes one that should come before it."""
     odd: list[pl.Expr] = []
     last = pl.lit(0, pl.UInt32)
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""The number of values in one JSON text: each takes up to hundreds of bytes of memory once it is decoded."""
+"""Limit the number of values in one JSON text: decoded, each takes up to hundreds of bytes of memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MARKS = list(b",:[{")
 
 
 def count_marks(text: bytes) -> int:
-    """Return how many commas, colons and opening brackets there are, those within JSON texts too."""
+    """Return the number of commas, colons and opening brackets, including those within JSON texts."""
     return int(_are_marks(byte_values(text)).sum())
 
 
@@ -21,7 +21,7 @@ def _are_marks(values: pl.Series) -> pl.Series:
 
 
 def _count_outside_texts(text: bytes) -> int:
-    # Without what is escaped, texts begin at every other quote.
+    # Without escaped characters, texts begin at every other quote.
     values = byte_values(text.replace(b"\\\\", b"").replace(b'\\"', b""))
     is_outside = (values == ord('"')).cum_sum() % 2 == 0
     return int((_are_marks(values) & is_outside).sum())

@@ -1,1 +1,1 @@
-"""From files of any format to lines of JSON."""
+"""Read files of any format as lines of JSON."""

@@ -1,4 +1,4 @@
-"""The bytes of a block as a column of numbers, in which all places of one byte are found at once."""
+"""The bytes of a block as a column of numbers, to find all places of one byte at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bytes of an input without its compression."""
+"""Decompress an input that is gzip or zstd."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ZSTD_SKIPPED = b"\x2a\x4d\x18"
 
 
 class ByteStream(Protocol):
-    """What is read from its start to its end, once."""
+    """A stream that is read once, from its start to its end."""
 
     def read(self, size: int, /) -> bytes:
-        """Return the next bytes, so many unless the stream ends; none at its end."""
+        """Return the next `size` bytes; fewer before the end of the stream, none at it."""
 
     def __enter__(self) -> Self:
         """Return the stream itself."""
@@ -31,7 +31,7 @@ class ByteStream(Protocol):
 
 
 class _Gzip(gzip.GzipFile):
-    """Gzip as gzip(1) reads it: several members, and zeros behind the last one. Anything else there is damage."""
+    """Gzip as gzip(1) reads it: several members, and zeros after the last one. Anything else there is damage."""
 
     def read(self, size: int | None = -1) -> bytes:
         """Return the next bytes. Raises OSError if the stream is damaged or ends too early."""
@@ -42,7 +42,7 @@ class _Gzip(gzip.GzipFile):
 
 
 def decompressed(raw: BinaryIO) -> ByteStream:
-    """Return the decompressed bytes of a file; reading raises OSError where a compressed one is not whole."""
+    """Return the decompressed bytes of a file; reading raises OSError where a compressed file is damaged or cut."""
     magic = raw.read(4)
     raw.seek(0)
     if magic.startswith(_GZIP):

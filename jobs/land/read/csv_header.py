@@ -1,4 +1,4 @@
-"""The header of a CSV file: its columns, or why the file can't be read."""
+"""Read the header of a CSV file, and refuse a file whose columns are not those of events."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _EXPECTED = "a header in RFC 4180 and UTF-8"
 
 
 class Header(NamedTuple):
-    """The columns of a file, and the place of `meter` among them."""
+    """The columns of a file, and the index of `meter` among them."""
 
     columns: list[str]
     meter: int
 
 
 def read_header(chunks: Iterator[Chunk], name: str, meters: Mapping[str, Meter]) -> tuple[Header, Chunk]:
-    """Return the header, which is the first line that is not blank, and what follows it in its chunk.
+    """Return the header, which is the first line that is not blank, and the rest of its chunk.
 
-    Raises BadInputError if it is no row of CSV, has a column twice, lacks one that an event needs, or misnames one.
+    Raises BadInputError if the line is not CSV, or if a column is duplicated, misnamed or missing.
     """
     first = next((chunk for chunk in chunks if chunk.text.strip(b"\r\n")), Chunk(b"", []))
     record, end = first_record(first.text)
@@ -51,10 +51,10 @@ def _check(columns: list[str], name: str, meters: Mapping[str, Meter]) -> None:
             part.strip('" ').lower() for part in columns[0].split(separator)
         }:
             raise BadInputError(
-                f"its columns are separated by {names}",
+                f"the columns are separated by {names}",
                 where=name,
-                expected="commas, as RFC 4180 has it",
+                expected="commas (RFC 4180)",
                 found=repr(columns[0][:200]),
-                hint="save it with commas between its columns; numbers have a point, not a comma",
+                hint="save the file with commas between its columns; numbers have a point, not a comma",
             )
     check_names(columns, name, meters)

@@ -1,8 +1,8 @@
-"""The records of a CSV file as RFC 4180 has them, and where to go on behind text that is none.
+"""Split a CSV file into the records of RFC 4180, and resume after text that is none.
 
-A line that begins no record of RFC 4180 (text behind a closing quote, a quote within an unquoted field, a quote that is
-never closed) is a row by itself, which is no event; reading goes on with the next line, so that one stray quote costs one
-row. All other records may hold line ends in quotes.
+A line that begins no record of RFC 4180 (text after a closing quote, a quote within an unquoted field, a quote that is
+never closed) becomes a row of its own, which is rejected; reading resumes with the next line, so that one stray quote
+costs one row. All other records may contain line ends in quotes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jobs.land.read.compression import ByteStream
 from jobs.land.read.line_batches import BYTE_ORDER_MARK, MAX_LINE_BYTES
 
 BLOCK_BYTES = 8 * 2**20
-# A quote that has not been closed within this much is taken for a stray one.
+# A quote that is not closed within this many bytes is a stray one.
 MAX_QUOTED_BYTES = MAX_LINE_BYTES + BLOCK_BYTES
 _QUOTED = rb'"(?:[^"]++|"")*+"'
 _FIELD = rb"(?:" + _QUOTED + rb'|[^",\r\n]*+)'
@@ -28,22 +28,22 @@ _LINE = re.compile(rb"[^\r\n]*+" + _LINE_END)
 _UNCLOSED = re.compile(rb"(?:" + _FIELD + rb',)*+"(?:[^"]++|"")*+\Z')
 _FIELDS = re.compile(rb"(?:\A|,)(" + _FIELD + rb")")
 _QUOTE = ord('"')
-# What may stand before a quote that opens and behind one that closes: another one makes both an escaped quote.
+# The characters allowed before an opening and after a closing quote: a second quote makes both an escaped one.
 _BESIDE_QUOTES = list(b',\r\n"')
 
 
 class Record(NamedTuple):
-    """A record, or a line that begins none: its text without the line end, and whether it is RFC 4180."""
+    """A record, or a line that is none: its text without the line end, and whether it is RFC 4180."""
 
     text: bytes
     legal: bool
 
 
 class Chunk(NamedTuple):
-    """Whole records of a file, in order, as their text.
+    """The text of complete records of a file, in order.
 
-    Either all of them are RFC 4180, and `multiline` are the texts of those that hold line ends; or `records` are what
-    they were taken apart into.
+    Either all of them are RFC 4180, and `multiline` are the texts of those that contain line ends; or `records` are the
+    records that the text was split into.
     """
 
     text: bytes
@@ -52,9 +52,9 @@ class Chunk(NamedTuple):
 
 
 def csv_chunks(stream: ByteStream) -> Iterator[Chunk]:
-    """Return the records of a stream without its byte order mark, those that end in one block of it at a time.
+    """Yield the records of a stream without its byte order mark: at a time, those that end in one block.
 
-    A record beyond MAX_LINE_BYTES that has no end is cut, and the rest of its line passed over.
+    A record that has no end within MAX_LINE_BYTES is cut, and the rest of its line is skipped.
     """
     rest = stream.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
     size = BLOCK_BYTES - len(BYTE_ORDER_MARK)
@@ -63,7 +63,7 @@ def csv_chunks(stream: ByteStream) -> Iterator[Chunk]:
         while chunk.text:
             yield chunk
             if chunk.records and not rest and not chunk.text.endswith((b"\n", b"\r")):
-                rest = _behind_line(stream)
+                rest = _skip_line(stream)
             chunk, rest = _whole_records(rest)
         size = BLOCK_BYTES
     while rest:
@@ -71,37 +71,37 @@ def csv_chunks(stream: ByteStream) -> Iterator[Chunk]:
         yield chunk
 
 
-def take_apart(text: bytes, size: int, *, last: bool = True) -> tuple[list[Record], int]:
-    """Return the records of a text that begin in its first bytes, so many, and where those end; no blank lines.
+def split_records(text: bytes, size: int, *, last: bool = True) -> tuple[list[Record], int]:
+    """Return the records that begin in the first `size` bytes of a text, without blank lines, and where they end.
 
-    If it is not the last text of the file, one that is not whole yet is none of them.
+    An incomplete record at the end is not returned, unless this is the `last` text of the file.
     """
     records: list[Record] = []
     at = 0
     while at < min(len(text), size):
-        found = _RECORD.match(text, at)
-        legal = found is not None
-        if not found:
+        match = _RECORD.match(text, at)
+        legal = match is not None
+        if not match:
             if not last and len(text) - at <= MAX_QUOTED_BYTES and _UNCLOSED.match(text, at):
                 break
-            found = _LINE.match(text, at)
-        start, end = at, found.start(1) if found else len(text)
+            match = _LINE.match(text, at)
+        start, end = at, match.start(1) if match else len(text)
         if end == len(text) and not last and end - start <= MAX_LINE_BYTES:
             break
-        at = found.end() if found else end
+        at = match.end() if match else end
         if end > start:
             records.append(Record(text[start:end], legal))
     return records, at
 
 
 def first_record(text: bytes) -> tuple[Record | None, int]:
-    """Return the first record of a text, None if all lines are blank, and where the next line begins."""
+    """Return the first record of a text (None if all lines are blank), and where the next line begins."""
     at = len(text) - len(text.lstrip(b"\r\n"))
-    found = _RECORD.match(text, at)
-    whole = found or _LINE.match(text, at)
+    match = _RECORD.match(text, at)
+    whole = match or _LINE.match(text, at)
     if not whole or at == len(text):
         return None, at
-    return Record(text[at : whole.start(1)], legal=found is not None), whole.end()
+    return Record(text[at : whole.start(1)], legal=match is not None), whole.end()
 
 
 def field_texts(record: bytes) -> list[bytes]:
@@ -113,31 +113,31 @@ def field_texts(record: bytes) -> list[bytes]:
 
 
 def _whole_records(text: bytes, *, last: bool = False) -> tuple[Chunk, bytes]:
-    """Return the whole records of a text that begins with one, and what is left."""
+    """Return the complete records at the start of a text, and the rest of it."""
     codes = byte_values(text)
     quotes = (codes == _QUOTE).arg_true() if b'"' in text else pl.Series(dtype=pl.UInt32)
     end = len(text) if last else _end_of_records(text, quotes)
     if len(text) <= MAX_LINE_BYTES and _are_legal(codes, quotes.filter(quotes < end), end):
         whole = text[:end]
         return Chunk(whole, _multiline(whole, codes[:end], quotes)), text[end:]
-    records, end = take_apart(text, BLOCK_BYTES, last=last)
+    records, end = split_records(text, BLOCK_BYTES, last=last)
     return Chunk(text[:end], [], records), text[end:]
 
 
 def _end_of_records(text: bytes, quotes: pl.Series) -> int:
-    """Return where the last line end outside quotes lies, if each quote is where RFC 4180 has one; 0 without any."""
+    """Return the end of the last line end outside quotes, if all quotes are as in RFC 4180; 0 if there is none."""
     number = len(quotes)
     for after in range(number - number % 2, -1, -2):
         start = quotes[after - 1] if after else 0
         stop = quotes[after] if after < number else len(text)
-        found = max(text.rfind(b"\n", start, stop), text.rfind(b"\r", start, stop))
-        if found >= 0:
-            return found + 1
+        last_end = max(text.rfind(b"\n", start, stop), text.rfind(b"\r", start, stop))
+        if last_end >= 0:
+            return last_end + 1
     return 0
 
 
 def _are_legal(codes: pl.Series, quotes: pl.Series, end: int) -> bool:
-    """Whether quotes open and close in turn, at the edges of fields."""
+    """Return whether quotes open and close in turn, at the edges of fields."""
     if len(quotes) % 2:
         return False
     before = quotes.gather_every(2).cast(pl.Int64) - 1
@@ -147,7 +147,7 @@ def _are_legal(codes: pl.Series, quotes: pl.Series, end: int) -> bool:
 
 
 def _multiline(text: bytes, codes: pl.Series, quotes: pl.Series) -> list[bytes]:
-    """Return the records that hold a line end in quotes."""
+    """Return the records that have a line end in quotes."""
     if quotes.is_empty():
         return []
     ends = ((codes == ord("\n")) | (codes == ord("\r"))).arg_true()
@@ -160,10 +160,10 @@ def _multiline(text: bytes, codes: pl.Series, quotes: pl.Series) -> list[bytes]:
     return [text[start : bounds[number]] for start, number in zip(starts, numbers, strict=True)]
 
 
-def _behind_line(stream: ByteStream) -> bytes:
-    """Read on to the end of a line; return what was read behind it."""
+def _skip_line(stream: ByteStream) -> bytes:
+    """Skip to the end of a line; return the bytes that were read after it."""
     while block := stream.read(BLOCK_BYTES):
-        found = re.search(rb"[\r\n]", block)
-        if found:
-            return bytes(block[found.end() :])
+        match = re.search(rb"[\r\n]", block)
+        if match:
+            return bytes(block[match.end() :])
     return b""

@@ -1,4 +1,4 @@
-"""Opening what is to be landed: its bytes decompressed, the hash of its content, and batches of its lines."""
+"""Open an input: check that all of it can be read, hash its content, and read it in batches of lines."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ STDIN = "-"
 FORMATS = ("json", "jsonl", "csv", "parquet")
 PEEK_BYTES = 2**16
 _PARQUET = b"PAR1"
-# What an event names, and little else does.
+# Keys that events have, and few other objects.
 _EVENT = frozenset({"meter", "specversion"})
 
 
 class Input(NamedTuple):
-    """An input that has been read through once: it is whole, and its content has this hash."""
+    """An input that was read to its end once; `sha256` is of its decompressed content."""
 
     name: str
     file: SteadyFile
@@ -40,9 +40,9 @@ class Input(NamedTuple):
     file_format: str
 
     def batches(self, meters: Mapping[str, Meter]) -> Iterator[Batch]:
-        """Its events as lines of JSON, in order, in batches whose bounds depend on the content alone.
+        """Yield its events as lines of JSON, in order, in batches whose bounds depend on the content alone.
 
-        Raises BadInputError if a table has not the columns of an event.
+        Raises BadInputError if a table lacks columns of an event.
         """
         if self.file_format == "parquet":
             yield from parquet_batches(self.file.reader, self.name, meters)
@@ -60,10 +60,10 @@ class Input(NamedTuple):
 def open_input(
     source: str, storage: Storage, file_format: str | None, meters: Mapping[str, Meter]
 ) -> Iterator[Input]:
-    """Open an input for the time of the body, and read it through once.
+    """Open an input for the body of a `with`, and read it to its end once.
 
-    Raises BadInputError if it can't be opened, is damaged, or ends too early; and in the body, where its bytes are
-    other ones when they are read again.
+    Raises BadInputError if it can't be opened, is damaged, or ends too early; in the body too, if its bytes have
+    changed when they are read again.
     """
     if file_format not in (None, *FORMATS):
         raise BadInputError("unknown format", expected=", ".join(FORMATS), found=repr(file_format))
@@ -72,25 +72,25 @@ def open_input(
     with ExitStack() as opened:
         try:
             path = Path(source)
-            # A pipe, as of `land <(zcat usage.gz)`, can be read only once; here it is hashed, then read.
+            # A pipe, as of `land <(zcat usage.gz)`, can be read only once, and an input is read twice.
             if source == STDIN or not (path.is_file() or path.is_dir() or not path.exists()):
                 path = storage.scratch(".input")
                 opened.callback(path.unlink, missing_ok=True)
                 _spool(source, path)
             file = SteadyFile(path, where)
             opened.callback(file.close)
-            found = _read_through(Input(name, file, "", file_format or ""), meters)
-            # Who goes on writing may have written half a row.
+            opened_input = _read_through(Input(name, file, "", file_format or ""), meters)
+            # A writer that is still at work may have written half a row.
             file.check_size()
         except OSError as error:
             raise _unreadable(where, error) from error
-        yield found
+        yield opened_input
 
 
 def _read_through(source: Input, meters: Mapping[str, Meter]) -> Input:
     check_form(source.file.reader().read(PEEK_BYTES), source.name)
     with decompressed(source.file.reader()) as stream:
-        # In the blocks of the file, which need not be put together then.
+        # In the blocks of the file, which then need not be joined.
         block = stream.read(BLOCK_BYTES)
         start = block[:PEEK_BYTES]
         check_form(start, source.name, decompressed=True)
@@ -98,13 +98,13 @@ def _read_through(source: Input, meters: Mapping[str, Meter]) -> Input:
         while block:
             digest.update(block)
             block = stream.read(BLOCK_BYTES)
-    found = source.file_format or _format(source.name, start)
-    opened = source._replace(sha256=digest.hexdigest(), file_format=found)
+    file_format = source.file_format or _detect_format(source.name, start)
+    opened = source._replace(sha256=digest.hexdigest(), file_format=file_format)
     if opened.file_format == "csv":
-        # Only its header can refuse the whole of it.
+        # Only a wrong header refuses the whole file.
         next(opened.batches(meters), None)
     if opened.file_format == "parquet":
-        # Damage in the middle shows only on decoding, and must show before anything is landed.
+        # Damage in the middle is found only by decoding, and must be found before anything is landed.
         for _ in opened.batches(meters):
             pass
     return opened
@@ -116,12 +116,12 @@ def _unreadable(where: str, error: OSError) -> BadInputError:
         where=where,
         expected="a file that can be read to its end",
         found=error.strerror or str(error),
-        hint="nothing of it was landed; land it again once it is whole",
+        hint="nothing of it was landed; land it again once it is complete",
     )
 
 
 def _spool(source: str, path: Path) -> None:
-    """Copy what can be read only once."""
+    """Copy a stream that can be read only once."""
     if source == STDIN:
         _copy(sys.stdin.buffer, path)
         return
@@ -134,8 +134,8 @@ def _copy(pipe: BinaryIO, path: Path) -> None:
         shutil.copyfileobj(pipe, spool)
 
 
-def _format(name: str, start: bytes) -> str:
-    """What the content is; of `.json` too, since many a file of that name holds one object a line."""
+def _detect_format(name: str, start: bytes) -> str:
+    """Return the format by name and first bytes; for `.json` by the bytes alone, since many are JSON Lines."""
     suffixes = Path(name).suffixes
     if start.startswith(_PARQUET) or suffixes[-1:] == [".parquet"]:
         return "parquet"
@@ -148,14 +148,14 @@ def _format(name: str, start: bytes) -> str:
 
 
 def _has_lines(text: bytes) -> bool:
-    """Whether lines are objects by themselves: the first, or if that is broken, one that looks like an event."""
+    """Return whether single lines are objects: the first, or if that is broken, one that looks like an event."""
     first, *others = text.split(b"\n")
     return _object(first) is not None or any(_EVENT.intersection(_object(line) or ()) for line in others)
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        said = json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return said if isinstance(said, dict) else None
+    return value if isinstance(value, dict) else None

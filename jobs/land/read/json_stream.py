@@ -1,4 +1,4 @@
-"""The elements of a JSON document, an array or objects one after the other, each as one line of its own text."""
+"""Split a JSON document, an array or a sequence of objects, into its elements, each as one line of text."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ BLOCK_BYTES = 2**20
 MAX_ELEMENT_CHARS = 16 * 2**20
 # Why an element can't be read: its reason code, and what was found.
 _Why = tuple[str, str]
-_NOT_JSON = ("not_json", "what is no JSON")
+_NOT_JSON = ("not_json", "text that is not JSON")
 _TOO_DEEP = ("too_large", "nested too deep")
 _TOO_LONG = ("too_large", "an element of more than 16 Mi characters")
 _TOO_MANY = ("too_large", TOO_MANY)
-# One that the buffer ends in is whole too, so that its brackets are none.
+# A text that is cut by the end of the buffer matches too, so that brackets in it are not counted.
 _BRACKET_OR_TEXT = re.compile(r'[\[\]{}]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
-# Python makes no numbers of more than 4,300 digits.
+# Python refuses to convert numbers of more than 4,300 digits.
 _DECODER = json.JSONDecoder(parse_int=str)
 
 
 def json_elements(stream: ByteStream) -> Iterator[bytes | Refused]:
-    """Each element's own text, with line ends made spaces, in bounded memory.
+    """Yield the text of each element, with spaces for line ends, in bounded memory.
 
-    Where the text stops being JSON, the rest of the document is one last, refused element, cut to 16 Mi characters;
-    so is the missing end of an array, since what is missing with it can't be known. An element of too many values for
-    memory is refused alone.
+    Where the text stops being JSON, the rest of the document is one last, refused element, cut to 16 Mi characters.
+    The missing end of an array is refused too, since elements may be missing with it. An element with too many values
+    for memory is refused alone.
     """
     decode = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape").decode
     buffer, at, ended, opened, array, dense = "", 0, False, False, False, False
     while True:
         if not opened:
-            # Space is dropped at once, since there may be more of it than memory.
+            # Spaces are dropped at once: there may be more of them than memory.
             buffer = buffer.lstrip()
             opened, array = bool(buffer), buffer.startswith("[")
             at = int(array)
         at = _end_of_blank(buffer, at) if opened else at
         end, why = _end_of_element(buffer, at, dense=dense)
         if end and (ended or end < len(buffer)):
-            # What ends with the buffer may go on: 12 of 123.
+            # An element that ends with the buffer may be cut: 12 of 123.
             element = _line(buffer[at:end])
             yield Refused(element, *why) if why else element
             at = end
@@ -65,14 +65,14 @@ def json_elements(stream: ByteStream) -> Iterator[bytes | Refused]:
 
 
 def _end_of_blank(buffer: str, at: int) -> int:
-    found = _BETWEEN.match(buffer, at)
-    return found.end() if found else at
+    match = _BETWEEN.match(buffer, at)
+    return match.end() if match else at
 
 
 def _end_of_element(buffer: str, at: int, *, dense: bool) -> tuple[int, _Why | None]:
-    """Return where the element that begins here ends, 0 where it does not, and why it can't be read, if so.
+    """Return where the element that begins here ends (0 if it does not), and why it can't be read (None if it can).
 
-    In a dense buffer, that has many values, brackets are counted first.
+    In a `dense` buffer, which has many values, brackets are counted first.
     """
     if dense and buffer.startswith(("[", "{"), at):
         end = _end_of_brackets(buffer, at)
@@ -88,23 +88,23 @@ def _end_of_element(buffer: str, at: int, *, dense: bool) -> tuple[int, _Why | N
 
 
 def _end_of_brackets(buffer: str, at: int) -> int:
-    """Return where the bracket that opens here is closed; 0 if it is not."""
+    """Return the end of the bracket that opens here; 0 if it is not closed."""
     depth = 0
-    for found in _BRACKET_OR_TEXT.finditer(buffer, at):
-        mark = buffer[found.start()]
+    for match in _BRACKET_OR_TEXT.finditer(buffer, at):
+        mark = buffer[match.start()]
         depth += (mark in "[{") - (mark in "]}")
         if not depth:
-            return found.end()
+            return match.end()
     return 0
 
 
 def _refused(rest: str, why: _Why) -> Refused:
     if not rest:
         return Refused(b"", "not_json", "expected ] at the end of the array, found the end of the input")
-    # What is shorter goes on nowhere: the document ends in it.
+    # A shorter rest is not too long: the document ends in the middle of an element.
     reason, found = _NOT_JSON if why == _TOO_LONG and len(rest) <= MAX_ELEMENT_CHARS else why
     return Refused(
-        _line(rest[:MAX_ELEMENT_CHARS]), reason, f"{found}; this and all that follows was not read"
+        _line(rest[:MAX_ELEMENT_CHARS]), reason, f"{found}; this and everything after it was not read"
     )
 
 

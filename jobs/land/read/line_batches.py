@@ -1,4 +1,4 @@
-"""Batches of lines: large enough to be parsed at once, small enough for memory, cut where the content says."""
+"""Batches of lines: large enough for fast parsing, small enough for memory, with bounds that the content decides."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from jobs.land.read.byte_values import count_line_ends
 from jobs.land.read.compression import ByteStream
 
 BATCH_BYTES = 8 * 2**20
-# A batch of very short lines would need many times its bytes once every line has become an object.
+# A batch of very short lines would need many times its bytes, since every line becomes an object.
 BATCH_LINES = 100_000
-# Longer lines are rejected unread, so that a file without line ends can't fill the memory.
+# Longer lines are rejected without parsing, so that a file without line ends can't fill the memory.
 MAX_LINE_BYTES = 16 * 2**20
 KEPT_OF_LONG_LINE_BYTES = 2**16
-# A batch with a longer line may need many times its bytes: it is read alone, and written soon.
+# A batch with a longer line may need many times its bytes: it is parsed alone, and written soon.
 LONG_LINE_BYTES = 2**14
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TOO_LONG = "the line is longer than 16 MiB; this is its start"
 
 
 class Refused(NamedTuple):
-    """A text that is known to be no event: its reason code, and what was found."""
+    """A text that can't be an event: its reason code, and what was found."""
 
     text: bytes
     reason: str
@@ -34,10 +34,10 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Lines of JSON, one event each, and where they stand in the input; `refused` are no events, whatever they say.
+    """Lines of JSON, one event each, and their numbers in the input; with `refused`, all of them are rejected.
 
-    `position` is the number of the first line, and the others follow; or `positions` says the number of each. `texts`
-    are the original text of each line where that is another one.
+    `position` is the number of the first line, and the others follow; or `positions` has the number of each. `texts`
+    has the original text of each line where it differs from the line.
     """
 
     lines: bytes
@@ -45,18 +45,18 @@ class Batch:
     refused: Refused | None = None
     positions: Sequence[int] | None = None
     texts: list[bytes] | None = None
-    # Bounds of landed files depend on these: whether it ends a block of rows, and whether what waits may be written
-    # behind it at all.
+    # Bounds of landed files depend on these: whether the batch ends a block of rows, and whether buffered rows may be
+    # written after it.
     ends_block: bool = True
     may_flush: bool = True
 
     @cached_property
     def has_long_line(self) -> bool:
-        """Whether there is a line twice as long as LONG_LINE_BYTES; False where all are shorter than that once."""
+        """Whether a line has twice LONG_LINE_BYTES; False where all have fewer than LONG_LINE_BYTES."""
         return has_long_line(self.lines, LONG_LINE_BYTES)
 
     def in_pieces(self) -> Iterator[Batch]:
-        """Yield the same lines in batches that are small enough for memory, of which the last ends the block."""
+        """Yield the lines in batches that are small enough for memory; the last of them ends the block."""
         if len(self.lines) <= MAX_LINE_BYTES and count_line_ends(self.lines) < BATCH_LINES:
             yield self
             return
@@ -66,7 +66,7 @@ class Batch:
             yield replace(part, refused=piece.refused or self.refused)
 
     def in_parts(self, number: int) -> Iterator[Batch]:
-        """Yield the same lines in batches of so many, of which only the last may end a block or be written behind."""
+        """Yield the lines in batches of `number`; only the last may end a block, or be followed by a flush."""
         lines = self.lines.split(b"\n")
         for start in range(0, len(lines), number):
             is_last = start + number >= len(lines)
@@ -86,13 +86,13 @@ class Batch:
 
 
 def has_long_line(lines: bytes, size_bytes: int) -> bool:
-    """Return True where a line has twice these bytes or more, False where all have less than these."""
+    """Return True if a line has twice `size_bytes` or more, False if all have fewer than `size_bytes`."""
     starts = range(0, len(lines) - size_bytes + 1, size_bytes)
     return any(lines.find(b"\n", start, start + size_bytes) < 0 for start in starts)
 
 
 def cut(stream: ByteStream) -> Iterator[Batch]:
-    """Batches of the lines of a stream."""
+    """Yield the lines of a stream in batches."""
     position, rest, first = 1, b"", True
     while block := stream.read(BATCH_BYTES):
         text = rest + (block.removeprefix(BYTE_ORDER_MARK) if first else block)
@@ -104,35 +104,35 @@ def cut(stream: ByteStream) -> Iterator[Batch]:
             position += ends + 1
         if len(rest) > MAX_LINE_BYTES:
             yield _too_long(rest, position)
-            rest, position = _after_line(stream), position + 1
+            rest, position = _skip_line(stream), position + 1
     if rest:
         yield from _bounded(rest, position, 0)
 
 
 def joined(texts: Iterable[bytes | Refused]) -> Iterator[Batch]:
-    """Batches of texts that are a line each; a refused one is a batch of its own."""
+    """Yield texts, each of which is a line, in batches; a refused text is a batch of its own."""
     position, size_bytes = 1, 0
-    held: list[bytes] = []
+    lines: list[bytes] = []
     for text in texts:
         refused = text if isinstance(text, Refused) else None
         if not isinstance(text, Refused):
-            held.append(text)
+            lines.append(text)
             size_bytes += len(text)
         ends_batch = refused is not None or size_bytes >= BATCH_BYTES
         # Very short texts take many times their bytes.
-        if held and (ends_batch or len(held) == BATCH_LINES):
-            yield from _bounded(b"\n".join(held), position, len(held) - 1)
-            position, held = position + len(held), []
+        if lines and (ends_batch or len(lines) == BATCH_LINES):
+            yield from _bounded(b"\n".join(lines), position, len(lines) - 1)
+            position, lines = position + len(lines), []
         size_bytes = 0 if ends_batch else size_bytes
         if refused:
             yield Batch(refused.text, position, refused)
             position += 1
-    if held:
-        yield from _bounded(b"\n".join(held), position, len(held) - 1)
+    if lines:
+        yield from _bounded(b"\n".join(lines), position, len(lines) - 1)
 
 
 def _bounded(lines: bytes, position: int, ends: int) -> Iterator[Batch]:
-    """Batches of a bounded number of lines, which have so many ends, without those that are too long."""
+    """Yield lines, which have `ends` line ends, in batches of a bounded number; too long lines are refused."""
     if len(lines) <= MAX_LINE_BYTES and ends < BATCH_LINES:
         yield Batch(lines, position)
         return
@@ -159,8 +159,8 @@ def _too_long(line: bytes, position: int) -> Batch:
     return Batch(kept, position, Refused(kept, "too_large", TOO_LONG))
 
 
-def _after_line(stream: ByteStream) -> bytes:
-    """Read on to the end of the line; gives what was read behind it."""
+def _skip_line(stream: ByteStream) -> bytes:
+    """Skip to the end of a line; return the bytes that were read after it."""
     while block := stream.read(BATCH_BYTES):
         _, line_end, rest = block.partition(b"\n")
         if line_end:

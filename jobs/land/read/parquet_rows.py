@@ -1,4 +1,4 @@
-"""Rows of Parquet as lines of JSON, so that they are held to the same rules as every other event."""
+"""Convert rows of Parquet to lines of JSON, so that the same rules apply to them as to every other event."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lake.events.parquet_batches import read_batches, read_footer
 from schemas.errors import BadInputError
 from schemas.meter import Meter
 
-# Of rows that become text at once.
+# The size of rows that are converted to text at once.
 TEXT_BYTES = 4 * 2**20
 _INSTANT = "%Y-%m-%dT%H:%M:%S%.6fZ"
 
@@ -25,9 +25,10 @@ _INSTANT = "%Y-%m-%dT%H:%M:%S%.6fZ"
 def parquet_batches(
     opened: Callable[[], BinaryIO], name: str, meters: Mapping[str, Meter]
 ) -> Iterator[Batch]:
-    """Return the rows of a Parquet file: event fields, `metadata`, and further columns of any type as metadata.
+    """Yield the rows of a Parquet file: fields of events, `metadata`, and further columns of any type as metadata.
 
-    `opened` opens the file. Raises BadInputError if it can't be read, or if a column that an event needs is missing or of a wrong type.
+    `opened` opens the file. Raises BadInputError if it can't be read, or if a column that an event needs is missing or
+    of a wrong type.
     """
     try:
         schema = read_footer(opened()).schema
@@ -45,7 +46,7 @@ def parquet_batches(
 def _batches(opened: Callable[[], BinaryIO]) -> Iterator[Batch]:
     position = 1
     for rows, ends_block in read_batches(opened):
-        # To become text takes many times the bytes of the rows.
+        # The text takes many times the bytes of the rows.
         number = max(1, rows.num_rows * TEXT_BYTES // max(rows.nbytes, 1))
         for start in range(0, rows.num_rows, number):
             ends = ends_block and start + number >= rows.num_rows

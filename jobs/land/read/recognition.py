@@ -1,4 +1,4 @@
-"""What an input is where it is none of the formats that can be landed, by its first bytes."""
+"""Recognise formats that can't be landed by their first bytes, to name them in the error."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _KNOWN = (
     (rb"ARROW1\0\0", "an Arrow file", _TABLE),
     (rb"Obj\x01", "an Avro file", _TABLE),
 )
-# Text may pass for the first bytes of zlib, but not for so many.
+# Text may look like the first bytes of zlib, but not for this many.
 _LOOK_BYTES = 2**16
 _TWICE = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
 
 
 def check_form(start: bytes, where: str, *, decompressed: bool = False) -> None:
-    """Raise BadInputError if an input that begins so is known to be something that can't be landed."""
+    """Raise BadInputError if an input with this start has a known format that can't be landed."""
     for pattern, name, hint in _KNOWN:
         if re.match(pattern, start):
             raise _not_landed(where, name, hint)
@@ -49,7 +49,7 @@ def check_form(start: bytes, where: str, *, decompressed: bool = False) -> None:
 
 
 def _is_zlib(start: bytes) -> bool:
-    """Whether it is a zlib stream; two bytes alone are too few to say so, since `x^` is text as well."""
+    """Return whether this starts a zlib stream; two bytes alone do not prove it, since `x^` is text as well."""
     if start[:1] != b"x" or int.from_bytes(start[:2], "big") % 31:
         return False
     try:

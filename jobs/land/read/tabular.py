@@ -1,4 +1,4 @@
-"""Rows of tables as lines of JSON, so that they are held to the same rules as every other event."""
+"""Convert rows of tables to lines of JSON, so that the same rules apply to them as to every other event."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from schemas.meter import Meter
 
 FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "received_at")
 REQUIRED = ("subject", "meter", "quantity")
-# Each column takes kilobytes while it becomes text, however few rows there are.
+# Each column takes kilobytes while it is converted to text, however few rows there are.
 COLUMNS_AT_ONCE = 256
-# It checks the whole text and makes no value of it.
+# Checks the whole text, and builds no value.
 _JSON = msgspec.json.Decoder(msgspec.Raw)
-# What readers raise of a damaged file; names in it that are not Unicode are ValueErrors.
+# The errors of readers for a damaged file; names that are not Unicode are ValueErrors.
 DAMAGE = (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def check_names(columns: Sequence[str], name: str, meters: Mapping[str, Meter]) -> None:
-    """Raise BadInputError if a column that an event needs is missing, one is misnamed, or one stands twice.
+    """Raise BadInputError if a column that an event needs is missing, or if a column is misnamed or duplicated.
 
     The quantity may be missing in a lake with a meter whose events do not need one.
     """
     twice = [column for number, column in enumerate(columns) if column in columns[:number]]
     if twice:
         raise BadInputError(
-            f"column {twice[0]!r} stands twice", where=name, expected="each column once", found="two alike"
+            f"column {twice[0]!r} is duplicated", where=name, expected="each column once", found="two of them"
         )
-    # All meters are looked at only where a name is odd, or one is missing.
+    # Reading all meters takes time, and is needed only where a name is suspect, or a column is missing.
     misnamed = find_misnamed(columns) and find_misnamed(columns, _declared(meters))
     if misnamed:
         raise BadInputError(
@@ -51,13 +51,13 @@ def check_names(columns: Sequence[str], name: str, meters: Mapping[str, Meter]) 
             raise BadInputError(
                 f"column {column!r} is missing",
                 where=name,
-                expected=f"columns {', '.join(required)}, and where there are: idempotency_key, timestamp, metadata",
+                expected=f"columns {', '.join(required)}, and optionally idempotency_key, timestamp, metadata",
                 found=", ".join(columns)[:200] or "no columns",
             )
 
 
 def _readable(meters: Mapping[str, Meter]) -> list[Meter]:
-    """Return all meters that are in the mapping; one that is listed only may be broken."""
+    """Return all meters of the mapping whose definition can be read."""
     return [meters[name] for name in meters if name in meters]
 
 
@@ -66,10 +66,10 @@ def _declared(meters: Mapping[str, Meter]) -> set[str]:
 
 
 def json_lines(df: pl.DataFrame, value: Callable[[str], pl.Expr]) -> bytes:
-    """Return one line of JSON for each row; `value` makes the JSON of a column that is no field of an event.
+    """Return one line of JSON for each row, in order; `value` converts a column that is no field of an event to JSON.
 
-    The fields of an event are columns of text, and so is `metadata`, of JSON. Where that has a value of a further
-    column, too, the columns stand beside it: in one object they would be no JSON, but so the conflict is found.
+    The fields of an event are columns of text, and so is `metadata`, of JSON. A row that has a value in both `metadata`
+    and a further column gets two members `metadata`, so that parsing rejects the row for the conflict.
     """
     if "metadata" not in df.columns:
         return _lines(df, value)
@@ -85,7 +85,7 @@ def json_lines(df: pl.DataFrame, value: Callable[[str], pl.Expr]) -> bytes:
 
 
 def replace_lines(lines: bytes, others: Mapping[int, bytes]) -> bytes:
-    """Return the lines with others in the place of some of them."""
+    """Return the lines, with those of the numbers in `others` replaced."""
     if not others:
         return lines
     texts = lines.split(b"\n")
@@ -101,7 +101,7 @@ def _further(df: pl.DataFrame) -> list[str]:
 def _lines(df: pl.DataFrame, value: Callable[[str], pl.Expr]) -> bytes:
     fields = [name for name in df.columns if name in FIELDS]
     rows = df.select(*fields, metadata=_metadata(df, _further(df), value))
-    # Fields are put together as text: a struct would quote the metadata, which is JSON already.
+    # Fields are joined as text: a struct would quote the metadata, which is JSON already.
     texts = [member(name, quoted(pl.col(name))) for name in fields]
     members = pl.concat_str(
         [*texts, member("metadata", pl.col("metadata"))], separator=",", ignore_nulls=True
@@ -116,16 +116,16 @@ def _metadata(df: pl.DataFrame, further: list[str], value: Callable[[str], pl.Ex
         return _object(columns)
     text = df.get_column("metadata").str.strip_chars()
     whole = pl.Series([_is_object(each) for each in text], dtype=pl.Boolean)
-    # Line ends of whole JSON lie between its tokens, and would make two lines of one row.
+    # Line ends in valid JSON are between its tokens, and would make two lines of one row.
     inner = text.set(~whole, None).str.slice(1).str.head(-1).str.replace_all(r"[\r\n]", " ")
     columns.append(pl.lit(inner.set(inner.str.strip_chars() == "", None)))
-    # What is no object stays what it is, and is rejected as such.
+    # A value that is no object is passed on, to be rejected as such.
     odd = text.set(whole | text.is_in(["", "null"]), None).alias("t")
     return pl.coalesce(quoted(pl.lit(odd)), _object(columns))
 
 
 def _members(df: pl.DataFrame, columns: list[str], value: Callable[[str], pl.Expr]) -> list[pl.Expr]:
-    """Return these columns as members of an object; of very many, those of a group as one text."""
+    """Return these columns as members of an object; where they are very many, each text has those of a group."""
     members = [member(name, value(name)) for name in columns]
     if len(members) <= COLUMNS_AT_ONCE:
         return members
@@ -137,7 +137,7 @@ def _members(df: pl.DataFrame, columns: list[str], value: Callable[[str], pl.Exp
 
 
 def _is_object(text: str | None) -> bool:
-    """Whether this is one JSON object and nothing behind it, which might pass for further fields of the event."""
+    """Return whether this is exactly one JSON object; text after it might be read as further fields of the event."""
     try:
         return text is not None and text.startswith("{") and _JSON.decode(text) is not None
     except (msgspec.DecodeError, RecursionError):
@@ -152,7 +152,7 @@ def _object(members: list[pl.Expr]) -> pl.Expr:
 
 
 def unreadable(name: str, expected: str, error: Exception) -> BadInputError:
-    """Return the error for an input that a reader refused."""
+    """Return the error for an input that can't be read."""
     return BadInputError(
         "could not read this input",
         where=name,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jobs.land.job import land
 from jobs.land.read import csv_records, csv_rows
 from jobs.land.read.conflicts import find_conflicts
-from jobs.land.read.csv_records import Record, csv_chunks, field_texts, take_apart
+from jobs.land.read.csv_records import Record, csv_chunks, field_texts, split_records
 from jobs.run_report import RunReport, reported
 from lake import Lake, paths
 from schemas.meter import parse_meter
@@ -268,9 +268,9 @@ def test_an_empty_file_is_refused_and_a_header_alone_is_not(tmp_path: Path) -> N
 
 
 BAD_HEADERS = {
-    "semicolons": (HEADER.replace(",", ";"), "its columns are separated by semicolons"),
-    "tabs": (HEADER.replace(",", "\t"), "its columns are separated by tabs"),
-    "a column twice": (HEADER + ",plan", "column 'plan' stands twice"),
+    "semicolons": (HEADER.replace(",", ";"), "the columns are separated by semicolons"),
+    "tabs": (HEADER.replace(",", "\t"), "the columns are separated by tabs"),
+    "a column twice": (HEADER + ",plan", "column 'plan' is duplicated"),
     "a stray quote": (HEADER + ',"x', "the header is not CSV"),
     "no meter": ("subject,quantity", "column 'meter' is missing"),
     "no quantity": ("subject,meter", "column 'quantity' is missing"),
@@ -359,7 +359,9 @@ def records_in_blocks(text: bytes, block_bytes: int) -> list[Record]:
     return [
         record
         for chunk in chunks
-        for record in (take_apart(chunk.text, len(chunk.text))[0] if chunk.records is None else chunk.records)
+        for record in (
+            split_records(chunk.text, len(chunk.text))[0] if chunk.records is None else chunk.records
+        )
     ]
 
 
@@ -367,7 +369,7 @@ def records_in_blocks(text: bytes, block_bytes: int) -> list[Record]:
 @example(b'a,"b\r\nc"\r\n', 7)
 def test_no_byte_is_lost_wherever_blocks_end(text: bytes, block_bytes: int) -> None:
     records = records_in_blocks(text, block_bytes)
-    assert records == take_apart(text, len(text))[0]
+    assert records == split_records(text, len(text))[0]
     at = 0
     for record in records:
         found = text.index(record.text, at)
@@ -379,7 +381,7 @@ def test_no_byte_is_lost_wherever_blocks_end(text: bytes, block_bytes: int) -> N
 @given(texts)
 def test_what_is_taken_for_right_at_once_is_right_row_by_row(text: bytes) -> None:
     for chunk in csv_chunks(pa.input_stream(pa.py_buffer(text))):
-        records, _ = take_apart(chunk.text, len(chunk.text))
+        records, _ = split_records(chunk.text, len(chunk.text))
         assert (chunk.records is None) == all(record.legal for record in records)
         if chunk.records is None:
             inner = [record.text for record in records if b"\n" in record.text or b"\r" in record.text]
@@ -393,14 +395,14 @@ def test_what_a_strict_writer_writes_is_read_as_it_was(rows: list[list[str]]) ->
     out = io.StringIO()
     csv.writer(out, quoting=csv.QUOTE_ALL).writerows(rows)
     text = out.getvalue().encode()
-    records, _ = take_apart(text, len(text))
+    records, _ = split_records(text, len(text))
     assert all(record.legal for record in records)
     assert [[field.decode() for field in field_texts(record.text)] for record in records] == rows
 
 
 def test_a_broken_file_is_read_in_linear_time() -> None:
     for lines in (b'a,"b\n', b'a",b\n', b'","\n"', b'a,"",""b\n', b'"\n'):
-        records, _ = take_apart(lines * 200_000, 10**9)
+        records, _ = split_records(lines * 200_000, 10**9)
         assert records
 
 
