@@ -7,7 +7,7 @@ where a few bytes stand for a long value in each of many rows: the pages tell th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lake import paths
 from lake.events.parquet_batches import read_batches
-from lake.events.parquet_pages import column_chunks, column_sizes, fixed_width
+from lake.events.parquet_pages import column_leaves, column_sizes, fixed_width
 from lake.storage import Storage, StoredFile
 
 # Of a row group that is decoded at once: a million events with metadata have less.
@@ -26,6 +26,14 @@ MAX_METADATA_BYTES, MAX_TEXT_BYTES, MAX_MEAN_TEXT = 2**28, 2**25, 2**14
 _OUR_OWN = ("land-", paths.COMPACTED)
 
 
+class Leaf(NamedTuple):
+    """A leaf of a column: its number in every row group, and the bytes of each value, None for text."""
+
+    number: int
+    column: str
+    width: int | None
+
+
 class Size(NamedTuple):
     """Whether a row group is too large to be decoded at once, and a column with more text than events have, if any."""
 
@@ -33,17 +41,31 @@ class Size(NamedTuple):
     dense_column: str | None = None
 
 
+def leaves_of(schema: pq.ParquetSchema, columns: Collection[str]) -> tuple[Leaf, ...]:
+    """Return the leaves of these columns in files of this schema."""
+    return tuple(
+        Leaf(number, _column_of(leaf.path, columns), fixed_width(leaf))
+        for number, leaf in column_leaves(schema, columns)
+    )
+
+
 def decoded_size(
-    storage: Storage, file: StoredFile, metadata: pq.FileMetaData, columns: Collection[str]
+    storage: Storage,
+    file: StoredFile,
+    metadata: pq.FileMetaData,
+    columns: Collection[str],
+    leaves: Sequence[Leaf],
 ) -> Size:
-    """Return how much memory these columns of a file take once they are decoded; `metadata` is from its footer.
+    """Return how much memory these columns of a file take once they are decoded.
+
+    `metadata` is from its footer, `leaves` are those of the columns.
 
     The files that the lake has written itself, in small row groups, are not looked into. Reads the headers of the
     pages only where the footer can't rule it out, and text only where these can't. Raises one of `DAMAGE` for a file
     that can't be read.
     """
     is_own = file.path.rsplit("/", 1)[-1].startswith(_OUR_OWN)
-    if is_own or not _may_be_large(metadata, columns):
+    if is_own or not _may_be_large(metadata, leaves):
         return Size()
     local = storage.local(file)
     groups, text = _bounds(metadata, local, columns)
@@ -82,17 +104,20 @@ def _is_dense(column: str, text_bytes: int, rows: int) -> bool:
     return text_bytes > max(enough, rows * MAX_MEAN_TEXT)
 
 
-def _may_be_large(metadata: pq.FileMetaData, columns: Collection[str]) -> bool:
-    """Return whether a footer leaves it open that the columns take much memory once they are decoded."""
-    text, groups = Counter[str](), Counter[int]()
-    for group in range(metadata.num_row_groups):
-        for chunk, leaf in column_chunks(metadata, group, columns):
+def _may_be_large(metadata: pq.FileMetaData, leaves: Sequence[Leaf]) -> bool:
+    """Return whether a footer leaves it open that these leaves take much memory once they are decoded."""
+    text = Counter[str]()
+    largest = 0
+    for number in range(metadata.num_row_groups):
+        group, group_bytes = metadata.row_group(number), 0
+        for leaf in leaves:
+            chunk = group.column(leaf.number)
             # Each text is at most as long as all that is stored of them.
-            width = fixed_width(leaf) or chunk.total_uncompressed_size
-            bound = max(chunk.num_values, 1) * width
-            text[_column_of(leaf.path, columns)] += bound
-            groups[group] += bound
-    return max(text.values(), default=0) > MAX_TEXT_BYTES or max(groups.values(), default=0) > MAX_GROUP_BYTES
+            bound = max(chunk.num_values, 1) * (leaf.width or chunk.total_uncompressed_size)
+            text[leaf.column] += bound
+            group_bytes += bound
+        largest = max(largest, group_bytes)
+    return max(text.values(), default=0) > MAX_TEXT_BYTES or largest > MAX_GROUP_BYTES
 
 
 def _column_of(leaf: str, columns: Collection[str]) -> str:

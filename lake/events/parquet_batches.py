@@ -30,25 +30,46 @@ class Rows(NamedTuple):
     ends_block: bool
 
 
-class Footer(NamedTuple):
-    """The columns of a Parquet file, as Arrow names their types, and all else that its footer says."""
+class FileSchema:
+    """The columns of a Parquet file: as Arrow names their types, and as they are stored. Equal where both are."""
 
-    schema: pa.Schema
+    def __init__(self, arrow: pa.Schema, stored: pq.ParquetSchema) -> None:
+        """Take both, as a reader of the file has them."""
+        self.stored = stored
+        self._arrow = arrow
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The columns as Arrow names their types; one of INT96 is one of moments of UTC."""
+        columns = [self.stored.column(number) for number in range(len(self.stored))]
+        ancient = {column.path for column in columns if column.physical_type == "INT96"}
+        moment = pa.timestamp("us", "UTC")
+        return pa.schema(
+            [field.with_type(moment) if field.name in ancient else field for field in self._arrow]
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether columns and types are the same."""
+        if not isinstance(other, FileSchema):
+            return NotImplemented
+        return bool(self._arrow.equals(other._arrow) and self.stored.equals(other.stored))
+
+    def __hash__(self) -> int:
+        """Return a hash of the columns' names."""
+        return hash(tuple(self._arrow.names))
+
+
+class Footer(NamedTuple):
+    """The columns of a Parquet file, and all else that its footer says."""
+
+    schema: FileSchema
     metadata: pq.FileMetaData
 
 
 def read_footer(source: Path | BinaryIO) -> Footer:
-    """Return what the footer of a Parquet file says; a column of INT96 is one of moments of UTC.
-
-    Raises one of `DAMAGE` if it has none.
-    """
+    """Return what the footer of a Parquet file says. Raises one of `DAMAGE` if it has none."""
     with _opened(source) as file:
-        schema, leaves, metadata = file.schema_arrow, file.schema, file.metadata
-        columns = [leaves.column(number) for number in range(len(leaves))]
-        ancient = {column.path for column in columns if column.physical_type == "INT96"}
-    moment = pa.timestamp("us", "UTC")
-    fields = [field.with_type(moment) if field.name in ancient else field for field in schema]
-    return Footer(pa.schema(fields), metadata)
+        return Footer(FileSchema(file.schema_arrow, file.schema), file.metadata)
 
 
 def read_batches(

@@ -56,20 +56,20 @@ def column_sizes(
     metadata: pq.FileMetaData, source: BinaryIO, row_group: int, columns: Collection[str] | None
 ) -> Iterator[ColumnSize]:
     """Yield the sizes of the leaves of these columns, or of all. Raises ValueError for headers that are none."""
-    rows = max(metadata.row_group(row_group).num_rows, 1)
-    for chunk, leaf in column_chunks(metadata, row_group, columns):
-        yield _column_size(source, chunk, leaf, rows)
-
-
-def column_chunks(
-    metadata: pq.FileMetaData, row_group: int, columns: Collection[str] | None
-) -> Iterator[tuple[pq.ColumnChunkMetaData, pq.ColumnSchema]]:
-    """Yield what a footer says of these columns, or of all, in a row group: of each leaf its chunk and its schema."""
     group = metadata.row_group(row_group)
-    for number in range(group.num_columns):
-        leaf = metadata.schema.column(number)
+    rows = max(group.num_rows, 1)
+    for number, leaf in column_leaves(metadata.schema, columns):
+        yield _column_size(source, group.column(number), leaf, rows)
+
+
+def column_leaves(
+    schema: pq.ParquetSchema, columns: Collection[str] | None
+) -> Iterator[tuple[int, pq.ColumnSchema]]:
+    """Yield the leaves of these columns, or of all, each with its number in every row group."""
+    for number in range(len(schema)):
+        leaf = schema.column(number)
         if columns is None or leaf.path in columns or leaf.path.split(".")[0] in columns:
-            yield group.column(number), leaf
+            yield number, leaf
 
 
 def fixed_width(leaf: pq.ColumnSchema) -> int | None:

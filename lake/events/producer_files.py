@@ -7,6 +7,7 @@ while it is read.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import polars as pl
@@ -15,8 +16,8 @@ from polars.io.plugins import register_io_source
 
 from lake.events.arrow_values import as_number_text, to_frame
 from lake.events.column_kinds import DIMENSIONS, FIELDS, Kind, is_own_text
-from lake.events.large_files import MAX_MEAN_TEXT, decoded_size
-from lake.events.parquet_batches import DAMAGE, read_batches, read_footer
+from lake.events.large_files import MAX_MEAN_TEXT, Leaf, decoded_size, leaves_of
+from lake.events.parquet_batches import DAMAGE, FileSchema, read_batches, read_footer
 from lake.storage import Storage, StoredFile
 from schemas.errors import BadInputError, MeterlakeError
 from schemas.fields import AS_WRITTEN, find_misnamed
@@ -34,29 +35,33 @@ class FileCheck(NamedTuple):
     converted: bool = False
 
 
+class _Structure(NamedTuple):
+    """What the schema of a file says: the first column that is wrong, if any, if all types are the lake's own, and leaves."""
+
+    wrong: str | None
+    is_own: bool
+    leaves: tuple[Leaf, ...]
+
+
 def check_columns(
     storage: Storage, file: StoredFile, columns: Columns, optional: Collection[str]
 ) -> FileCheck:
     """Return what is wrong with a file as events of these columns, or how it is to be read. Reads its footer only."""
     try:
         schema, metadata = read_footer(storage.footer(file))
+        structure = _structure(schema, tuple(columns.items()), frozenset(optional))
     except DAMAGE as error:
         found = f"{file.size_bytes} bytes: {_reason(error)}"
         return FileCheck(_wrong(file.path, "unreadable file", "a Parquet file", found))
-    for name in columns:
-        # A quantity under another name must not count as an absent one, which is 1.
-        misnamed = name == "quantity" and _misnamed(schema, name, columns)
-        if name in schema.names or name not in optional or misnamed:
-            wrong = _column_error(schema, name, columns, file)
-            if wrong:
-                return FileCheck(wrong)
+    if structure.wrong:
+        return FileCheck(_column_error(schema.arrow, structure.wrong, columns, file.path))
     try:
-        size = decoded_size(storage, file, metadata, columns)
+        size = decoded_size(storage, file, metadata, columns, structure.leaves)
     except DAMAGE as error:
         return FileCheck(damaged_file(file.path, _reason(error)))
     if size.dense_column:
         return FileCheck(_too_dense(file, size.dense_column))
-    return FileCheck(converted=size.is_large or not _is_own(schema, columns))
+    return FileCheck(converted=size.is_large or not structure.is_own)
 
 
 def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.LazyFrame:
@@ -93,7 +98,7 @@ def _converted(
 ) -> Iterator[pl.DataFrame]:
     path = storage.local(file)
     try:
-        there = set(read_footer(path).schema.names)
+        there = set(read_footer(path).schema.arrow.names)
         sources = {name: "quantity" if name == AS_WRITTEN else name for name in wanted}
         # Without any column it would not be known how many rows there are.
         needed = {source for source in sources.values() if source in there} or {"subject"}
@@ -141,14 +146,30 @@ def _misnamed(schema: pa.Schema, name: str, columns: Columns) -> str | None:
     return None if name in schema.names else next(alike, None)
 
 
-def _column_error(schema: pa.Schema, name: str, columns: Columns, file: StoredFile) -> MeterlakeError | None:
+# A producer's files are mostly of one schema.
+@lru_cache(maxsize=64)
+def _structure(
+    schema: FileSchema, columns: tuple[tuple[str, pl.DataType], ...], optional: frozenset[str]
+) -> _Structure:
+    found, by_name = schema.arrow, dict(columns)
+    wrong = (name for name in by_name if _is_wrong(found, name, by_name, optional))
+    return _Structure(next(wrong, None), _is_own(found, by_name), leaves_of(schema.stored, by_name))
+
+
+def _is_wrong(schema: pa.Schema, name: str, columns: Columns, optional: Collection[str]) -> bool:
+    numbers = schema.get_all_field_indices(name)
+    if not numbers and name in optional:
+        # A quantity under another name must not count as an absent one, which is 1.
+        return name == "quantity" and _misnamed(schema, name, columns) is not None
+    return len(numbers) != 1 or not _kind(name, columns).readable(schema.types[numbers[0]])
+
+
+def _column_error(schema: pa.Schema, name: str, columns: Columns, where: str) -> BadInputError:
     kind, misnamed = _kind(name, columns), _misnamed(schema, name, columns)
     found = [str(schema.types[number]) for number in schema.get_all_field_indices(name)]
-    if len(found) == 1 and kind.readable(schema.field(name).type):
-        return None
     return BadInputError(
         f"column {name!r} is wrong",
-        where=file.path,
+        where=where,
         expected=kind.expected if len(found) <= 1 else f"one column of this name: {kind.expected}",
         found=" and ".join(found) or (f"column {misnamed!r}" if misnamed else "no such column"),
         hint=f"did you mean {name!r}? {HINT}" if misnamed else HINT,

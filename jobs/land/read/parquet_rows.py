@@ -31,7 +31,7 @@ def parquet_batches(
     of a wrong type.
     """
     try:
-        schema = read_footer(opened()).schema
+        schema = read_footer(opened()).schema.arrow
     except DAMAGE as error:
         raise unreadable(name, "a Parquet file", error) from error
     check_names(schema.names, name, meters)
