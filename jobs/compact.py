@@ -270,7 +270,7 @@ def _said(due: _Due) -> PartitionReport:
         meter=due.partition.meter.name,
         date=due.partition.date,
         action="compacted",
-        why=f"{len(merged)} files into {len(due.groups)}",
+        reason=f"{len(merged)} files into {len(due.groups)}",
         bytes_merged=_size_bytes(merged),
     )
 

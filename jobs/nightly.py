@@ -109,9 +109,9 @@ def _export_meter(lake: Lake, report: RunReport, exports: MeterExports, this_mon
             if known:
                 report.exports.append(known)
                 continue
-            seen, problems = exports.seen(form), len(report.problems)
+            seen, errors = exports.seen(form), len(report.errors)
             export(lake, report, form.period, meter=name, options=form.options, seen=seen, on_request=False)
-            if len(report.problems) == problems:
+            if len(report.errors) == errors:
                 exports.remember(form, seen, report.exports[-1])
         if form.period not in recent_months(this_month):
             recent.forget(*form.period)

@@ -133,7 +133,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_ru
     for date in sorted({*doomed, *leftover}):
         partition = lake.partition(date)
         why = "interrupted before" if date in leftover else f"before {until}"
-        done = PartitionReport(meter=lake.meter.name, date=date, action="dropped", why=why)
+        done = PartitionReport(meter=lake.meter.name, date=date, action="dropped", reason=why)
         done.events = lake.state.partitions[date].events
         folder = paths.events(lake.meter.name, date)
         replaced = [file for file in lake.view.replaced if file.path.startswith(folder)]

@@ -1,4 +1,4 @@
-"""The report of one run: what it read, decided, wrote and could not do, kept in the lake as JSON."""
+"""The report of one run: what it read, decided and wrote, and its errors; stored in the lake as JSON."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from lake import Lake, paths
-from lake.decoding import Moment, check_moments
+from lake.decoding import Moment, check_moments, decode
 from lake.storage.errors import storage_failures
 from schemas.errors import LeaseLostError, MeterlakeError, PathRefusedError, StorageError
 from schemas.redaction import redacted
@@ -22,25 +22,30 @@ from schemas.redaction import redacted
 EXIT_FAILED = 3
 LOG = logging.getLogger("meterlake")
 Item = TypeVar("Item")
-# How many partitions a report has, and the counts of them all.
+# The number of partitions in a report, and its counts.
 Mark = tuple[int, tuple[int, int, int, int, int]]
+NewNames = dict[str, str]
+# Members of version 1 that have another name in version 2: of the report, of its partitions, of its exports.
+NEW_NAMES: NewNames = {"problems": "errors", "seconds": "stage_seconds"}
+NEW_PARTITION_NAMES: NewNames = {"why": "reason"}
+NEW_EXPORT_NAMES: NewNames = {"left_out": "omitted_rows"}
 
 
 class PartitionReport(msgspec.Struct, kw_only=True):
-    """What a run did to one partition, and why."""
+    """What a run did to one partition, and the reason. `events` are the winning ones, after deduplication."""
 
     meter: str
     date: dt.date
     action: str
-    why: str
+    reason: str
     events: int = 0
     duplicates: int = 0
     conflicts: int = 0
     rows_written: int = 0
     bytes_written: int = 0
-    # Of the raw events that retention has dropped, or with a dry run would.
+    # The size of the raw events that retention dropped, or in a dry run would drop.
     bytes_dropped: int = 0
-    # Of the files whose rows were merged into others, or with a dry run would be.
+    # The size of the files whose rows were merged into others, or in a dry run would be.
     bytes_merged: int = 0
 
 
@@ -52,35 +57,36 @@ class ExportReport(msgspec.Struct, kw_only=True):
     # `exported`, `unchanged`, or `nothing used`.
     action: str
     folder: str
-    # The newest revision there is now, 0 for none, and whether the period is final.
+    # The newest revision after the run (0: none), and whether the period is final.
     revision: int = 0
     closed: bool = False
     rows: int = 0
     adjustments: int = 0
     bytes_written: int = 0
-    # Rows of a closed month that differ since the definition or the program changed, and that only a request adjusts.
+    # Rows of a closed month that differ since the definition or the program changed; only a request adjusts them.
     pending_adjustments: int = 0
     # The keys of rows that are not billed, since one of their sums is too large.
-    left_out: list[dict[str, Any]] = msgspec.field(default_factory=list)
-    # Dates whose files differ from those that were aggregated, and exported, last; and why.
+    omitted_rows: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    # Dates whose files differ from those of the last aggregation, with the reason.
     out_of_date: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def form(self) -> str:
-        """The month and what makes the form another than the usual, like `2026-06/by=plan`."""
+        """The month and, unless it is the usual form, its options: `2026-06/by=plan`."""
         return self.folder.partition("period=")[2].rstrip("/")
 
     @property
     def is_news(self) -> bool:
-        """Whether something was done, or is left to do."""
+        """Whether a revision was made, or something is left to do."""
         return self.action == "exported" or bool(
-            self.pending_adjustments or self.left_out or self.out_of_date
+            self.pending_adjustments or self.omitted_rows or self.out_of_date
         )
 
 
 class RunReport(msgspec.Struct, kw_only=True):
-    """Everything a run tells. Counts are of this run alone; `seconds` are by stage, of the wall clock."""
+    """What one run did. Counts are of this run alone; `stage_seconds` is wall-clock time by stage."""
 
+    schema_version: Literal[2] = 2
     job: str
     started_at: Moment
     finished_at: Moment | None = None
@@ -96,9 +102,9 @@ class RunReport(msgspec.Struct, kw_only=True):
     quarantined: dict[str, int] = msgspec.field(default_factory=dict)
     rows_written: int = 0
     bytes_written: int = 0
-    seconds: dict[str, float] = msgspec.field(default_factory=dict)
-    problems: list[dict[str, str]] = msgspec.field(default_factory=list)
-    # What somebody should decide; it changes no exit code.
+    stage_seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    errors: list[dict[str, str]] = msgspec.field(default_factory=list)
+    # Decisions that somebody should take; they change no exit code.
     notes: list[str] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -112,20 +118,22 @@ class RunReport(msgspec.Struct, kw_only=True):
         try:
             yield
         finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+            self.stage_seconds[name] = round(
+                self.stage_seconds.get(name, 0.0) + time.perf_counter() - start, 3
+            )
 
     def each(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, the seconds that it takes to get them added to a stage."""
-        waiting = iter(items)
+        """Yield the items, and add the seconds that producing them takes to a stage."""
+        iterator = iter(items)
         while True:
             with self.stage(name):
-                found = list(islice(waiting, 1))
-            if not found:
+                following = list(islice(iterator, 1))
+            if not following:
                 return
-            yield found.pop()
+            yield following.pop()
 
     def add_partition(self, partition: PartitionReport) -> None:
-        """Note a partition, and add its counts to the run's."""
+        """Add a partition, and its counts to those of the run."""
         self.partitions.append(partition)
         self.duplicates += partition.duplicates
         self.conflicts += partition.conflicts
@@ -133,25 +141,25 @@ class RunReport(msgspec.Struct, kw_only=True):
         self.bytes_written += partition.bytes_written
 
     def mark(self) -> Mark:
-        """Return how far the report is, for `rewind`."""
+        """Return the current position of the report, for `rewind`."""
         counts = (self.duplicates, self.conflicts, self.rows_written, self.bytes_written, self.events_read)
         return len(self.partitions), counts
 
     def rewind(self, mark: Mark) -> None:
-        """Forget the partitions since a mark, and their counts: they are done once more. What is in quarantine stays."""
-        done, counts = mark
-        del self.partitions[done:]
+        """Remove partitions and counts since a mark, before they are done again. Quarantined rows stay counted."""
+        number, counts = mark
+        del self.partitions[number:]
         self.duplicates, self.conflicts, self.rows_written, self.bytes_written, self.events_read = counts
 
     def quarantine(self, counts: dict[str, int]) -> None:
-        """Add rejected rows by reason; the run then ends with exit code 1."""
+        """Add rejected rows by reason; if there are any, the run ends with exit code 1."""
         self.quarantined = dict(sorted((Counter(self.quarantined) + Counter(counts)).items()))
         if any(counts.values()):
             self.exit_code = max(self.exit_code, 1)
 
     def add_error(self, error: MeterlakeError) -> None:
-        """Note something that could not be done while the rest went on."""
-        self.problems.append(error.to_dict())
+        """Add an error that did not stop the run; its exit code becomes the run's if it is greater."""
+        self.errors.append(error.to_dict())
         self.exit_code = max(self.exit_code, error.exit_code)
 
     def note(self, text: str) -> None:
@@ -160,10 +168,10 @@ class RunReport(msgspec.Struct, kw_only=True):
             self.notes.append(text)
 
     def keep_going(self, meters: Iterable[Item], work: Callable[[Item], None]) -> None:
-        """Work on one meter after the other; what is wrong with one is noted, and the others go on.
+        """Call `work` for each meter; the error of one is added to the report, and does not stop the others.
 
-        Raises it where there is no other that could be worked on. A lost lease or a failing storage concerns all, and
-        is raised at once.
+        If `work` fails for all meters, raises the first error. A lost lease or a failing storage concerns all meters,
+        and is raised at once.
         """
         failed: list[MeterlakeError] = []
         done = 0
@@ -183,19 +191,19 @@ class RunReport(msgspec.Struct, kw_only=True):
             raise failed[0]
 
     def fail(self, error: BaseException, where: str = "") -> None:
-        """Note a failure that nobody has foreseen."""
-        said = {"kind": "failure", "what": redacted(f"{type(error).__name__}: {error}"), "where": where}
-        self.problems.append({part: text for part, text in said.items() if text})
+        """Add an unexpected failure; the run ends with exit code 3."""
+        parts = {"kind": "failure", "what": redacted(f"{type(error).__name__}: {error}"), "where": where}
+        self.errors.append({part: text for part, text in parts.items() if text})
         self.exit_code = EXIT_FAILED
 
     def to_json(self) -> bytes:
-        """The report as one indented JSON document."""
+        """Return the report as one indented JSON document."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
 @contextmanager
 def reported(lake: Lake, job: str, *, dry_run: bool = False) -> Iterator[RunReport]:
-    """Run a job with a report that is kept in `runs/` however the job ends; a dry run keeps none."""
+    """Run the body with a new report, and store it in `runs/` however the body ends; a dry run stores none."""
     report = RunReport(job=job, started_at=now(), dry_run=dry_run)
     try:
         with storage_failures(lake.url):
@@ -207,20 +215,47 @@ def reported(lake: Lake, job: str, *, dry_run: bool = False) -> Iterator[RunRepo
         else:
             report.fail(error)
         try:
-            _keep(lake, report)
+            _store(lake, report)
         except StorageError as second:
-            # What the job failed of is what must be told.
-            LOG.warning("the report of this run could not be kept: %s", second)
+            # The error of the job is the one to raise.
+            LOG.warning("could not store the report of this run: %s", second)
         raise
-    _keep(lake, report)
+    _store(lake, report)
 
 
-def _keep(lake: Lake, report: RunReport) -> None:
+def _store(lake: Lake, report: RunReport) -> None:
     report.finished_at = now()
     if not report.dry_run:
         lake.storage.publish(paths.run(report.started_at, report.job), report.to_json())
 
 
+def decode_report(body: bytes, path: str) -> RunReport:
+    """Return a run report of either version, in the form of version 2.
+
+    Raises BrokenLakeError if the file at `path` contains none.
+    """
+    what = "not a run report"
+    document = decode(body, dict[str, Any], what, where=path)
+    if "schema_version" not in document:
+        document = _from_version_1(document)
+    return decode(msgspec.json.encode(document), RunReport, what, where=path)
+
+
+def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
+    upgraded: dict[str, Any] = _rename(document, NEW_NAMES)
+    for name, names in (("partitions", NEW_PARTITION_NAMES), ("exports", NEW_EXPORT_NAMES)):
+        # Any other value is left for the decoder to refuse.
+        if isinstance(upgraded.get(name), list):
+            upgraded[name] = [_rename(each, names) for each in upgraded[name]]
+    return upgraded
+
+
+def _rename(members: Any, names: NewNames) -> Any:
+    if not isinstance(members, dict):
+        return members
+    return {names.get(name, name): value for name, value in members.items()}
+
+
 def now() -> dt.datetime:
-    """The present moment, UTC."""
+    """Return the current time, UTC."""
     return dt.datetime.now(dt.UTC)

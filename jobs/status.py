@@ -17,10 +17,9 @@ from jobs.export.again import MeterExports
 from jobs.export.billing import Period, month_of
 from jobs.export.due import MonthDue, months_due
 from jobs.export.listing import ExportListing
-from jobs.run_report import RunReport, now
+from jobs.run_report import RunReport, decode_report, now
 from lake import Lake, paths
 from lake.aggregates.ambiguity import most_ambiguous
-from lake.decoding import decode
 from lake.events.listing import list_events
 from lake.meters import load_meter, meter_names
 from lake.partition_files import by_meter_folder, unexpected_files
@@ -277,7 +276,7 @@ def _undefined(
 def _run_status(storage: Storage, path: str, started_at: dt.datetime, job: str) -> RunStatus:
     (body,) = read_each(storage, [path])
     try:
-        report = decode(body_of(body) or b"", RunReport, "not a run report", where=path)
+        report = decode_report(body_of(body) or b"", path)
     except (BrokenLakeError, StorageError):
         return RunStatus(file=path, started_at=started_at, job=job, outcome="unreadable report")
     seconds = (report.finished_at - report.started_at).total_seconds() if report.finished_at else None

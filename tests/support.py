@@ -86,7 +86,7 @@ def retained(lake: Lake, as_of: dt.date, *, dry_run: bool = False) -> RunReport:
 
 def recomputed(report: RunReport) -> dict[dt.date, str]:
     """Why each partition was recomputed."""
-    return {partition.date: partition.why for partition in report.partitions}
+    return {partition.date: partition.reason for partition in report.partitions}
 
 
 def usage(lake: Lake, meter: Meter) -> list[tuple[dt.date, str, Decimal]]:

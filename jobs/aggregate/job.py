@@ -324,7 +324,7 @@ def _publish(
         meter=partition.meter.name,
         date=partition.date,
         action="aggregated",
-        why=due.why,
+        reason=due.why,
         events=record.events,
     )
     done.duplicates, done.conflicts = record.duplicates, record.conflicts

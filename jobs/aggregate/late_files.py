@@ -60,7 +60,7 @@ def _quarantine_one(
     report.quarantine(quarantine_rows(partition, file, rows, now()))
     storage.delete(file.path)
     report.add_partition(
-        PartitionReport(meter=meter.name, date=date, action="quarantined", why=LATE_IN_SEALED)
+        PartitionReport(meter=meter.name, date=date, action="quarantined", reason=LATE_IN_SEALED)
     )
 
 

@@ -23,7 +23,7 @@ from lake.storage.errors import is_storage_failure
 from schemas.errors import BrokenLakeError, SumTooLargeError
 from schemas.meter import Meter
 
-ACTION, WHY = "recomputed", "another rule of quantity"
+ACTION, REASON = "recomputed", "another rule of quantity"
 Tables = Mapping[str, pl.DataFrame]
 
 
@@ -77,7 +77,7 @@ def _publish(  # noqa: PLR0913, PLR0917 - what is published, and where
         earlier_checksums=record.checksums,
         ambiguous_subjects=msgspec.UNSET,
     )
-    done = PartitionReport(meter=meter.name, date=date, action=ACTION, why=WHY, events=record.events)
+    done = PartitionReport(meter=meter.name, date=date, action=ACTION, reason=REASON, events=record.events)
     done.rows_written = sum(rows.height for rows in tables.values())
     done.bytes_written = publish_partition(storage, meter.name, date, tables, record)
     report.add_partition(done)

@@ -214,7 +214,7 @@ def _run_job(
                 work(lake.over(storage), report)
     document = msgspec.to_builtins(report) | {"report_file": session.report_file}
     session.print_result(
-        document, lambda console: run.report(console, report, session.report_file), report.problems
+        document, lambda console: run.print_run(console, report, session.report_file), report.errors
     )
     session.print_notes(report.notes, AMBIGUITY_HINT)
     return report.exit_code

@@ -74,7 +74,7 @@ def _run(lake: Lake, inputs: Inputs, console: Console) -> dict[str, Any]:
         f"A file came late, with {late.events_landed} events. Second night, only what it touches:",
     )
     for partition in _done(second, "aggregated"):
-        line(console, f"  {partition.meter} {partition.date}  {partition.why}")
+        line(console, f"  {partition.meter} {partition.date}  {partition.reason}")
     line(console)
     return {
         "events_landed": landed.events_landed + late.events_landed,

@@ -53,8 +53,8 @@ def export(  # noqa: PLR0913 - what to export, and how
                 check_columns(each, chosen.by, chosen.columns, month.folder)
                 done = _export(month, close=close)
             report.exports.append(done)
-            if done.left_out:
-                report.add_error(sum_too_large(f"meter {each.name!r}, {period}", done.left_out))
+            if done.omitted_rows:
+                report.add_error(sum_too_large(f"meter {each.name!r}, {period}", done.omitted_rows))
         except LeaseLostError:
             raise
         except MeterlakeError as error:
@@ -87,7 +87,7 @@ def _export(export: MonthExport, *, close: bool) -> ExportReport:
     if _is_due(export, revisions, close=close):
         revise(export, revisions, billed_rows(export), done, closed, may_be_empty=close)
     elif done.revision:
-        done.left_out = revisions.left_out(done.revision)
+        done.omitted_rows = revisions.left_out(done.revision)
     if not done.revision:
         done.action = "nothing used"
     elif is_closing:
@@ -101,12 +101,12 @@ def _export(export: MonthExport, *, close: bool) -> ExportReport:
 
 def _close(export: MonthExport, revisions: Revisions, done: ExportReport) -> None:
     """Make the period final with its last revision. Raises RefusedError if that lacks a row."""
-    if not done.left_out:
+    if not done.omitted_rows:
         sha256 = revisions.info(done.revision).sha256
         save_close(export.storage, export.folder, Close(revision=done.revision, manifest_sha256=sha256))
         done.closed = True
     publish_latest(revisions, closed=done.closed)
-    if done.left_out:
+    if done.omitted_rows:
         raise _lacks_rows(export, done)
 
 
@@ -159,7 +159,7 @@ def _check_ambiguity(export: MonthExport) -> None:
 
 
 def _lacks_rows(export: MonthExport, done: ExportReport) -> RefusedError:
-    error = sum_too_large(export.folder, done.left_out)
+    error = sum_too_large(export.folder, done.omitted_rows)
     return RefusedError(
         "the period can't be closed without a row",
         where=export.folder,

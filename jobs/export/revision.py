@@ -46,11 +46,11 @@ def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
     """
     made = Drafts(export.storage, additive=is_additive(export.meter))
     try:
-        usage, done.left_out = _usage(export, rows, made)
+        usage, done.omitted_rows = _usage(export, rows, made)
         if revisions.last:
             if not _adjust(export, revisions, usage, made, done):
                 return
-        elif not (may_be_empty or done.left_out or usage.head(1).collect().height):
+        elif not (may_be_empty or done.omitted_rows or usage.head(1).collect().height):
             # Of dates before the month whose levels were all 0, or too long ago.
             return
         if closed:
@@ -60,9 +60,9 @@ def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
             shown = in_columns(usage, chosen.by, chosen.columns)
             made.csv(f"{USAGE}.csv", shown, full=chosen.columns == "default", safe=chosen.csv_safe)
         manifest = _manifest(export, revisions, made, closed)
-        if done.left_out:
-            manifest = msgspec.structs.replace(manifest, left_out=done.left_out)
-        if export.seen and export.seen.is_small and not closed and not done.left_out:
+        if done.omitted_rows:
+            manifest = msgspec.structs.replace(manifest, left_out=done.omitted_rows)
+        if export.seen and export.seen.is_small and not closed and not done.omitted_rows:
             export.seen.billed = rows_checksum(usage.select(*export.keys, "quantity").collect())
         publish_revision(revisions, manifest, made)
     finally:
@@ -78,14 +78,14 @@ def _adjust(
     """Write what changes since the last revision; False if that is nothing to be published."""
     before = _before(export, revisions)
     # What has no number now is as it was stated last, until it has one.
-    unknown = keys_frame(before, done.left_out, export.keys)
+    unknown = keys_frame(before, done.omitted_rows, export.keys)
     before = before.join(unknown, on=export.keys, how="anti", nulls_equal=True)
     # By the rows of both revisions, since whole subjects may have come and gone.
     parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
     changed_rows = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
     adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", changed_rows)
     changed = adjustments.select(pl.len()).collect().item()
-    same = done.left_out == revisions.left_out(revisions.last) and not changed
+    same = done.omitted_rows == revisions.left_out(revisions.last) and not changed
     if not changed and (revisions.is_closed or (same and _same_rows(revisions, usage, parts))):
         return False
     if revisions.is_closed and not export.on_request and _same_events(export, revisions, usage, parts):

@@ -1,4 +1,4 @@
-"""How the answer to a question about usage is written: a table, CSV, JSON or Parquet."""
+"""Write the answer to a question about usage as a table, CSV, JSON or Parquet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lake.query.share import SHARE
 from lake.query.time_buckets import bucket_label, zone_of
 from schemas.errors import StorageError
 
-# More lines nobody reads; the other formats have them all, and the table says so.
+# Nobody reads more lines; the other formats have all rows, and the table says so.
 MAX_ROWS = 1_000
 CRLF = "\r\n"
 
@@ -61,12 +61,12 @@ def _show(console: Console, found: Answer) -> None:
     asked, shown = found.question, found.rows.head(MAX_ROWS)
     in_time = asked.bucket != "none"
     texts = _texts(shown, asked)
-    # Moments and states are texts, and not to be shortened either.
+    # Times and states are texts too, but must not be shortened.
     measures = [
         f"={name}" if name.endswith(("_at", STATE)) else f">{name}" for name in texts.columns[len(asked.by) :]
     ]
     heading = [f"={_heading(asked)}"] if in_time else []
-    # One row has nothing to be compared with.
+    # A bar compares a row with others; one row has none.
     bars = shares(shown[asked.value]) if shown.height > 1 else []
     table = Table(*heading, *asked.by, *measures, *("|" for _ in bars[:1]))
     zone = zone_of(asked.zone)
@@ -85,7 +85,7 @@ def _show(console: Console, found: Answer) -> None:
 
 
 def _title(part: Part) -> str:
-    """What was asked for, in words: `active_users: distinct user in the 7 days up to each`."""
+    """Return the question in words: `active_users: distinct user in the 7 days up to each`."""
     asked, meter = part.question, part.meter
     what = f"distinct {asked.distinct}" if asked.distinct else f"{meter.aggregation} of {meter.unit}"
     window = f" in the {counted(asked.rolling, 'day')} up to each" if asked.rolling else ""
@@ -93,7 +93,7 @@ def _title(part: Part) -> str:
 
 
 def _texts(rows: pl.DataFrame, asked: Question) -> pl.DataFrame:
-    """The cells of a table, without the bounds of buckets; shares in percent."""
+    """Return the cells of the table as text, without the bounds of buckets; shares in percent."""
     texts = format_columns(rows.lazy().drop("bucket_start", "bucket_end")).collect()
     percent = pl.format("{} %", (rows[SHARE].cast(pl.Float64) * 100).round(1)) if asked.share else None
     return texts if percent is None else texts.with_columns(percent.alias(SHARE))

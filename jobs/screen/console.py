@@ -1,7 +1,4 @@
-"""What a terminal, or whatever stands in its place, is given: texts that are safe for it, in its width.
-
-Imports nothing heavy.
-"""
+"""Write to the terminal, or to what replaces it: texts that are safe for it, in its width. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -19,42 +16,42 @@ from schemas.errors import StorageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Where nobody says how wide the screen is; and what no number fits into is taken for wider.
+# The width of an unknown screen; and the least width, since numbers do not fit into less.
 SCREEN_WIDTH, MIN_WIDTH = 80, 20
-# Of marks above and below one letter; more of them would reach into other lines.
+# Marks above and below one letter; more of them would reach into other lines.
 MAX_MARKS = 4
-# Longer lists are cut for people, which is always said.
+# Longer lists are cut for people, and the output says so.
 MAX_LINES = 20
 
 
 def as_json(document: Any) -> str:
-    """One indented JSON document; dates as ISO text."""
+    """Return one indented JSON document; dates as ISO text."""
     import msgspec
 
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 
 def for_people(show: Callable[[Console], None], *, on_screen: bool = True) -> str:
-    """What `show` prints, as text; coloured only where stdout is a terminal, and not what is meant for a file."""
-    # Into memory first, since rich has its own ideas of what to do when stdout fails.
+    """Return what `show` prints as text; coloured only if stdout is a terminal and the text is `on_screen`."""
+    # Into memory first, since rich handles a failing stdout in its own way.
     page = _Page(sys.stdout.encoding or "utf-8" if on_screen else "utf-8")
     show(console_on(page, page if not on_screen else sys.stdout))
     return "".join(f"{line.rstrip()}\n" for line in page.getvalue().splitlines())
 
 
 def console_on(file: IO[str], stream: IO[str] | None = None) -> Console:
-    """A console that writes to a file what a stream (default the same) will show: in its width, coloured or not."""
+    """Return a console that writes to a file, in the width and colours of the stream that will show it."""
     from rich.console import Console
 
     class Steady(Console):
-        """A console whose reader may leave: what the command does goes on, unseen."""
+        """A console that survives a closed pipe: the command continues without output."""
 
         def on_broken_pipe(self) -> None:
             self.quiet = True
-            _unread(self.file)
+            _discard_output(self.file)
 
     columns, _ = shutil.get_terminal_size((SCREEN_WIDTH, 0))
-    # Names come from users: no markup in them is obeyed.
+    # Names come from users: markup in them must not work.
     return Steady(
         file=file,
         force_terminal=(stream or file).isatty(),
@@ -66,7 +63,7 @@ def console_on(file: IO[str], stream: IO[str] | None = None) -> Console:
 
 
 def write(text: str) -> None:
-    """Write to stdout now. A reader who has seen enough is no failure; a full disk is a StorageError."""
+    """Write to stdout and flush. A closed pipe is no failure; raises StorageError for a full disk."""
     with _on_stdout():
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -81,33 +78,33 @@ def write_bytes(content: bytes) -> None:
 
 
 def write_json(document: Any) -> None:
-    """Write a JSON document to stdout, in UTF-8 as JSON is, whatever the encoding of the terminal."""
+    """Write a JSON document to stdout in UTF-8, whatever the encoding of the terminal."""
     write_bytes(as_json(document).encode())
 
 
 def plain(text: str) -> str:
-    """The text with control characters escaped, so that a name can't steer a terminal or fake a line.
+    """Return the text with control characters escaped, so that a name can't control a terminal or fake a line.
 
-    So are marks that have no letter to stand on, or pile up on one.
+    Combining marks without a letter, or too many of them on one, are escaped too.
     """
     if text.isascii() and text.isprintable():
         return text
-    said, marks = [], MAX_MARKS
+    safe, marks = [], MAX_MARKS
     for character in text:
         marks = marks + 1 if unicodedata.category(character) in {"Mn", "Me"} else 0
-        shown = character.isprintable() and marks <= MAX_MARKS
-        said.append(character if shown else character.encode("unicode_escape").decode())
-    return "".join(said)
+        is_safe = character.isprintable() and marks <= MAX_MARKS
+        safe.append(character if is_safe else character.encode("unicode_escape").decode())
+    return "".join(safe)
 
 
 class _Page(io.TextIOWrapper):
-    """What is going to be written to a stream of this encoding."""
+    """A buffer for text that will be written to a stream of this encoding."""
 
     def __init__(self, encoding: str | None) -> None:
         super().__init__(io.BytesIO(), encoding=encoding, errors="backslashreplace", newline="\n")
 
     def getvalue(self) -> str:
-        """What has been written."""
+        """Return the text written so far."""
         self.seek(0)
         return self.read()
 
@@ -117,15 +114,15 @@ def _on_stdout() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        # What the command did is done. The interpreter's own last flush must not fail either.
-        _unread(sys.stdout)
+        # The command's work is done. The interpreter's last flush must not fail either.
+        _discard_output(sys.stdout)
     except OSError as error:
-        _unread(sys.stdout)
+        _discard_output(sys.stdout)
         raise StorageError(
             "could not write the answer", where="standard output", found=error.strerror or str(error)
         ) from error
 
 
-def _unread(stream: IO[str]) -> None:
-    """Send what is still written to a stream nowhere."""
+def _discard_output(stream: IO[str]) -> None:
+    """Discard everything that is written to a stream from now on."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

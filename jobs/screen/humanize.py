@@ -1,4 +1,4 @@
-"""What people see of meter definitions, checked exports and values, and how counts, sizes and times are written."""
+"""Print meter definitions, verified exports and values for people; format counts, sizes and times."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def definitions(console: Console, found: Sequence[Definition]) -> None:
-    """One line per definition file that was taken."""
+    """Print one line per accepted definition file."""
     for definition in found:
         if not definition.error:
             line(console, f"{definition.outcome:<9}  {definition.meter}  ({definition.file})")
 
 
 def meters(console: Console, found: Sequence[Meter]) -> None:
-    """One row per meter."""
+    """Print one row per meter."""
     if not found:
         prose(console, "no meters yet; define one with: meterlake meter add FILE")
         return
@@ -35,34 +35,34 @@ def meters(console: Console, found: Sequence[Meter]) -> None:
 
 
 def meter(console: Console, found: Meter) -> None:
-    """One meter, with a row per dimension."""
+    """Print one meter, with a row per dimension."""
     prose(
         console,
         f"{found.name}: {found.aggregation} of {found.unit}, raw events kept for "
         f"{number(found.event_retention_days)} days",
     )
-    for said in filter(None, (found.description, _levels(found), _unique(found))):
-        prose(console, said)
+    for text in filter(None, (found.description, _levels(found), _unique(found))):
+        prose(console, text)
     if not found.dimensions:
         line(console, "no dimensions")
         return
     table = Table("dimension", "=type", "=value", "description", fold=True)
     for dimension in found.dimensions:
         value = "deprecated" if dimension.deprecated else "required" if dimension.required else "optional"
-        said = ": ".join(text for text in (dimension.display_name, dimension.description) if text)
-        table.add(dimension.name, dimension.type, value, said)
+        about = ": ".join(text for text in (dimension.display_name, dimension.description) if text)
+        table.add(dimension.name, dimension.type, value, about)
     table.print(console)
 
 
 def _aggregation(meter: Meter) -> str:
-    """The aggregation, and of what: `last by subject, workspace`, `unique_count of user`."""
+    """Return the aggregation with its arguments: `last by subject, workspace`, `unique_count of user`."""
     if meter.series is not None:
         return f"{meter.aggregation} by {', '.join(['subject', *meter.series])}"
     return f"{meter.aggregation} of {meter.unique}" if meter.unique else meter.aggregation
 
 
 def _levels(meter: Meter) -> str:
-    """How the levels of a gauge are added up; empty for other meters."""
+    """Return how the levels of a gauge are added; empty for meters without series."""
     if meter.series is None:
         return ""
     carried = (
@@ -78,7 +78,7 @@ def _unique(meter: Meter) -> str:
 
 
 def verified(console: Console, found: Sequence[VerifiedRevision]) -> None:
-    """One line per revision that was checked."""
+    """Print one line per verified revision."""
     for each in found:
         result = f"{len(each.problems)} wrong" if each.problems else "ok"
         of = (
@@ -90,7 +90,7 @@ def verified(console: Console, found: Sequence[VerifiedRevision]) -> None:
 
 
 def values(console: Console, dimension: str, found: pl.DataFrame) -> None:
-    """One row per value, the most frequent first."""
+    """Print one row per value, the most frequent first."""
     table = Table(dimension, ">events", "|")
     bars: list[Share] = shares(found["events"])
     for (value, events), bar in zip(found.iter_rows(), bars, strict=True):
@@ -99,23 +99,23 @@ def values(console: Console, dimension: str, found: pl.DataFrame) -> None:
 
 
 def reasons(counts: Mapping[str, int]) -> str:
-    """Counts by reason, the most frequent first."""
+    """Return counts by reason as text, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{number(count)} {reason}" for reason, count in ordered)
 
 
 def number(count: int) -> str:
-    """A whole number with its commas."""
+    """Return a whole number with commas."""
     return f"{count:,}"
 
 
 def counted(count: int, word: str) -> str:
-    """A whole number of things."""
+    """Return a number of things: `1 row`, `1,234 rows`."""
     return f"{number(count)} {word if count == 1 else f'{word}s'}"
 
 
 def size(size_bytes: int) -> str:
-    """A size in its largest fitting unit: `999 bytes`, `8.1 kB`."""
+    """Return a size in its largest fitting unit: `999 bytes`, `8.1 kB`."""
     rest = float(size_bytes)
     for unit in ("bytes", "kB", "MB", "GB"):
         if rest < 1000:
@@ -125,7 +125,7 @@ def size(size_bytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A span of time in its largest fitting unit: `45 s`, `12 min`, `3.5 h`, `2 d`; negative ones too."""
+    """Return a duration in its largest fitting unit: `45 s`, `12 min`, `3.5 h`, `2 d`; negative ones too."""
     for unit_seconds, unit in UNITS:
         if abs(seconds) >= unit_seconds:
             return f"{seconds / unit_seconds:.1f}".removesuffix(".0") + f" {unit}"

@@ -1,4 +1,4 @@
-"""What people see of a run: what it did to which partitions and exports, its totals, and where its report is."""
+"""Print a run for people: what it did to which partitions and exports, its totals, and the path of its report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from jobs.screen.table import Table, line, prose
 from jobs.status import outcome
 
 
-def report(console: Console, run: RunReport, file: str | None) -> None:
-    """What a run did, then its totals, and where the report is."""
+def print_run(console: Console, run: RunReport, file: str | None) -> None:
+    """Print what a run did, its totals, and the path of its report."""
     if run.job == "nightly":
         _steps(console, run)
     for action, partitions in _by_action(run.partitions).items():
@@ -23,14 +23,14 @@ def report(console: Console, run: RunReport, file: str | None) -> None:
         _exports(console, run.exports)
     if run.inputs:
         _inputs(console, run.inputs)
-    for said in _totals(run):
-        prose(console, said, "  ")
+    for text in _totals(run):
+        prose(console, text, "  ")
     if file:
         line(console, f"report: {file}")
 
 
 def _steps(console: Console, run: RunReport) -> None:
-    """The steps of a night, each with what it did."""
+    """Print the steps of a nightly run, each with its counts."""
     table = Table("=step", ">done", "=of", ">events", ">rows", ">size")
     actions = _by_action(run.partitions)
     for step, action in (("aggregate", "aggregated"), ("quarantine", "quarantined"), ("retain", "dropped")):
@@ -61,7 +61,7 @@ def _export_steps(table: Table, exports: Sequence[ExportReport]) -> None:
 def _partitions(
     console: Console, action: str, partitions: Sequence[PartitionReport], *, dry_run: bool
 ) -> None:
-    """A row per partition where they are few, else per meter and reason; what retention drops is a plan by meter."""
+    """Print a row per partition if they are few, else per meter and reason; what retention drops always so."""
     if action == "compacted":
         _compacted(console, partitions, dry_run=dry_run)
     elif action == "dropped" or len(partitions) > MAX_LINES:
@@ -69,7 +69,7 @@ def _partitions(
     else:
         table = Table(action, "=date", ">events", "why")
         for partition in partitions:
-            table.add(partition.meter, partition.date, partition.events, partition.why)
+            table.add(partition.meter, partition.date, partition.events, partition.reason)
         table.print(console)
     console.print()
 
@@ -78,29 +78,29 @@ def _compacted(console: Console, partitions: Sequence[PartitionReport], *, dry_r
     table = Table("would compact" if dry_run else "compacted", "=date", ">merged", ">written", "why")
     for each in partitions[:MAX_LINES]:
         written = "-" if dry_run else size(each.bytes_written)
-        table.add(each.meter, each.date, size(each.bytes_merged), written, each.why)
+        table.add(each.meter, each.date, size(each.bytes_merged), written, each.reason)
     table.print(console)
     cut(console, partitions, MAX_LINES)
 
 
 def _ranges(console: Console, action: str, partitions: Sequence[PartitionReport], *, dry_run: bool) -> None:
-    """A row per meter and reason, in the order of their first partition."""
-    found: dict[tuple[str, str], list[PartitionReport]] = {}
+    """Print a row per meter and reason, in the order of their first partition."""
+    groups: dict[tuple[str, str], list[PartitionReport]] = {}
     for partition in partitions:
-        found.setdefault((partition.meter, partition.why), []).append(partition)
+        groups.setdefault((partition.meter, partition.reason), []).append(partition)
     heading = "would drop" if dry_run else action
     table = Table(heading, ">dates", ">events", ">size", "=from", "=to", "=why")
-    rows = [(meter, those, why) for (meter, why), those in found.items()]
-    for meter, those, why in rows[:MAX_LINES]:
-        first, last = min(each.date for each in those), max(each.date for each in those)
-        table.add(meter, *_summed(those, action), first, last, why)
+    rows = [(meter, group, reason) for (meter, reason), group in groups.items()]
+    for meter, group, reason in rows[:MAX_LINES]:
+        first, last = min(each.date for each in group), max(each.date for each in group)
+        table.add(meter, *_sums(group, action), first, last, reason)
     if len(rows) > 1:
-        table.add("all", *_summed(partitions, action))
+        table.add("all", *_sums(partitions, action))
     table.print(console)
     cut(console, rows, MAX_LINES)
 
 
-def _summed(partitions: Sequence[PartitionReport], action: str) -> tuple[int, int, str]:
+def _sums(partitions: Sequence[PartitionReport], action: str) -> tuple[int, int, str]:
     written = sum(each.bytes_written for each in partitions)
     size_bytes = _dropped_bytes(partitions) if action == "dropped" else written
     return len(partitions), sum(each.events for each in partitions), size(size_bytes)
@@ -111,19 +111,19 @@ def _dropped_bytes(partitions: Iterable[PartitionReport]) -> int:
 
 
 def _by_action(partitions: Iterable[PartitionReport]) -> dict[str, list[PartitionReport]]:
-    found: dict[str, list[PartitionReport]] = {}
+    groups: dict[str, list[PartitionReport]] = {}
     for partition in partitions:
-        found.setdefault(partition.action, []).append(partition)
-    return found
+        groups.setdefault(partition.action, []).append(partition)
+    return groups
 
 
 def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
     table = Table("export", "=period", ">revision", ">rows", ">adjustments", "=outcome")
-    # What is new comes first, so that it is never what is cut.
+    # New revisions come first, so that a long list is never cut before them.
     for each in sorted(exports, key=lambda export: export.action != "exported")[:MAX_LINES]:
-        said = f"{each.action}, closed" if each.closed else each.action
+        outcome_text = f"{each.action}, closed" if each.closed else each.action
         counts = (each.rows, each.adjustments) if each.action == "exported" else ("-", "-")
-        table.add(each.meter, each.form, each.revision or "-", *counts, said)
+        table.add(each.meter, each.form, each.revision or "-", *counts, outcome_text)
     table.print(console)
     cut(console, exports, MAX_LINES)
     for each in exports:
@@ -131,7 +131,7 @@ def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
             prose(
                 console,
                 f"{each.meter} {each.period}: {counted(len(each.out_of_date), 'date')} changed since, "
-                "and not in it before the next: meterlake aggregate",
+                "not included before the next: meterlake aggregate",
                 "  ",
             )
         if each.pending_adjustments:
@@ -153,7 +153,7 @@ def _inputs(console: Console, inputs: Sequence[Mapping[str, object]]) -> None:
     table = Table("file", "=format", ">events", ">quarantined", "=outcome")
     for each in inputs[:MAX_LINES]:
         counts = [each.get(name, "-") for name in ("events", "quarantined")]
-        # Shorter by the words that say nothing beside a heading and the other times of the output.
+        # Shorter, without the words that repeat the heading and the zone of all times.
         status = str(each.get("status", "")).replace("landed at", "landed").removesuffix(" UTC")
         table.add(each.get("source", ""), each.get("format", "-"), *counts, status)
     table.print(console)
@@ -162,29 +162,43 @@ def _inputs(console: Console, inputs: Sequence[Mapping[str, object]]) -> None:
 
 
 def _totals(run: RunReport) -> Iterator[str]:
-    took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
-    note = ", nothing touched" if run.dry_run else ""
-    would = "would be " if run.dry_run else ""
-    said = [
-        f"{counted(len(those), 'partition')} {would}{action}"
-        for action, those in _by_action(run.partitions).items()
-    ]
-    if run.exports:
-        said.append(f"{counted(sum(each.action == 'exported' for each in run.exports), 'revision')} exported")
-    if run.events_landed or run.inputs:
-        said.append(f"{counted(run.events_landed, 'event')} landed")
-    if run.events_read:
-        said.append(f"{counted(run.events_read, 'event')} read")
-    yield f"{run.job}: {'dry run ' if run.dry_run else ''}{outcome(run)}{note}; {', '.join(said) or 'nothing to do'}; {took:.1f} s"
+    yield "; ".join(_summary(run))
     if run.duplicates:
-        yield f"{counted(run.duplicates, 'duplicate')}, of them with another payload {number(run.conflicts)}"
+        conflicts = number(run.conflicts) if run.conflicts else "none"
+        yield f"{counted(run.duplicates, 'duplicate')}, {conflicts} with a different payload"
     if run.quarantined:
-        yield f"quarantined {number(sum(run.quarantined.values()))}: {reasons(run.quarantined)}"
+        yield f"quarantined {counted(sum(run.quarantined.values()), 'row')}: {reasons(run.quarantined)}"
     if run.rows_written:
         yield f"wrote {counted(run.rows_written, 'row')}, {size(run.bytes_written)}"
 
 
+def _summary(run: RunReport) -> Iterator[str]:
+    """Yield the parts of the line that sums up a run: outcome, what it did, warnings or errors, and time."""
+    results, has_failed = ", ".join(_results(run)), outcome(run) == "failed"
+    end = "failed" if has_failed else "dry run, nothing touched" if run.dry_run else "done"
+    if results or run.dry_run or has_failed:
+        yield f"{run.job}: {end}"
+        yield results or "nothing to do"
+    else:
+        yield f"{run.job}: nothing to do"
+    if run.errors:
+        yield counted(len(run.errors), "error" if has_failed else "warning")
+    yield f"{(run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0:.1f} s"
+
+
+def _results(run: RunReport) -> Iterator[str]:
+    would = "would be " if run.dry_run else ""
+    for action, partitions in _by_action(run.partitions).items():
+        yield f"{counted(len(partitions), 'partition')} {would}{action}"
+    if run.exports:
+        yield f"{counted(sum(each.action == 'exported' for each in run.exports), 'revision')} exported"
+    if run.events_landed or run.inputs:
+        yield f"{counted(run.events_landed, 'event')} landed"
+    if run.events_read:
+        yield f"{counted(run.events_read, 'event')} read"
+
+
 def cut(console: Console, items: Sequence[object], shown: int) -> None:
-    """Say how many are not shown, if any."""
+    """Print how many items are not shown, if any."""
     if len(items) > shown:
         line(console, f"… and {number(len(items) - shown)} more; --json has all")

@@ -1,4 +1,4 @@
-"""What people see of a lake's status: what counts, what does not and why, its last runs, and what there is to do."""
+"""Print a lake's status for people: events by meter, what is not counted and why, the last runs, and what to do."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from jobs.status import MeterStatus, Status
 from lake.aggregates.ambiguity import HINT as AMBIGUITY_HINT
 from lake.aggregates.ambiguity import ambiguity_note
 
-# Of many dates, those that people look for are the newest.
+# People look for the newest dates.
 MAX_DATES = 5
-# As many days as there is room for, at most; and those that the names and numbers beside them need.
+# The greatest number of days shown; and the columns that names and numbers beside them need.
 DAYS, ROOM_BESIDE = 30, 36
 
 Daily = Mapping[str, Mapping[dt.date, int]]
 
 
 def status(console: Console, found: Status, daily: Daily) -> None:
-    """The lake's meters with their events by day, what of them is not counted, its last runs, and what to do."""
+    """Print the lake's meters with their events by day, what is not counted, the last runs, and what to do."""
     line(console, f"lake {found.lake}")
     if found.working:
         line(console, f"at work: {found.working}")
@@ -43,8 +43,8 @@ def status(console: Console, found: Status, daily: Daily) -> None:
     to_do = [*_to_do(found)]
     if to_do:
         heading(console, "to do")
-        for said in to_do:
-            prose(console, f"- {said}", "  ")
+        for task in to_do:
+            prose(console, f"- {task}", "  ")
 
 
 def _counted(console: Console, found: Sequence[MeterStatus]) -> None:
@@ -57,7 +57,7 @@ def _counted(console: Console, found: Sequence[MeterStatus]) -> None:
 
 
 def _by_day(console: Console, daily: Daily) -> None:
-    """The last days of each meter that has events, up to the newest date of all of them."""
+    """Print the last days of each meter that has events, up to the newest date of all meters."""
     used = {name: dates for name, dates in daily.items() if any(dates.values())}
     if not used:
         return
@@ -75,7 +75,7 @@ def _by_day(console: Console, daily: Daily) -> None:
 
 
 def _dates(range_: Sequence[dt.date]) -> str:
-    """The first and the last date, at both ends of a line with a character for each."""
+    """Return the first and the last date, at both ends of a line that has one character for each date."""
     first, last = f"{range_[0]:%m-%d}", f"{range_[-1]:%m-%d}"
     if len(range_) >= 2 * len(first) + 4:
         first = f"{range_[0]}" if len(range_) >= 22 else first
@@ -115,7 +115,7 @@ def _exports_due(console: Console, each: MeterStatus) -> None:
 
 
 def why_due(month: MonthDue) -> str:
-    """Why a month is to be exported, in words."""
+    """Return why a month is to be exported, in words."""
     if not month.revision:
         return "no revision"
     since = f"{month.why} since revision {month.revision}{', closed' if month.closed else ''}"
@@ -154,7 +154,7 @@ def _runs(console: Console, found: Status) -> None:
 
 
 def _to_do(found: Status) -> Iterator[str]:
-    """What would bring the lake in order, as far as it is known; the problems have their own hints."""
+    """Yield what people should do next; the hints of errors are printed with them."""
     stale = sum(len(each.out_of_date) for each in found.meters)
     if stale:
         yield f"bring {counted(stale, 'date')} up to date: meterlake aggregate"
@@ -175,7 +175,7 @@ def _to_do(found: Status) -> Iterator[str]:
     if rows:
         yield (
             f"{counted(rows, 'quarantined row')}: see reason, detail and raw in the Parquet files of quarantine/, "
-            "mend the raw text, land it as a new file"
+            "correct the raw text, land it as a new file"
         )
     for each in found.undefined:
         if each.meter is not None:

@@ -1,4 +1,4 @@
-"""Tables, bars and lines that fit a screen of any width, whatever the names in them; numbers are never cut."""
+"""Tables, bars and lines that fit a screen of any width, with any names in them; numbers are never cut."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.text import Text
 from jobs.screen.console import plain
 
 GAP = "  "
-# A bar is as long as there is room, within these; below, it says nothing and is left away.
+# Greatest and least length of a bar; a shorter one shows nothing, so bars are dropped before numbers.
 BAR_CHARS = 24
 SHORTEST_BAR_CHARS = 6
-# Names are shortened to this much for the sake of a bar, and to this much at all; then rows are stacked.
+# Names are shortened to this length to make room for a bar, and to this length at most; then rows are stacked.
 NAME_CHARS = 24
 SHORTEST_NAME_CHARS = 8
 NUMBER = re.compile(r"(-?[\d,]+)(\.\d+)?")
-# A number and what it is of stay together; `plain` lets no such character through.
+# Keeps a number and its unit together while lines are broken; `plain` removes such a character from texts.
 NUMBER_AND_WORD, TIED = re.compile(r"(?<=\d) (?=\w)"), "\0"
 LEVELS, ASCII_LEVELS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
 KINDS: dict[str, Kind] = {">": "number", "=": "fixed", "|": "bar"}
@@ -31,32 +31,32 @@ Kind = Literal["text", "number", "fixed", "bar"]
 
 
 class Share(NamedTuple):
-    """A cell of a bar column: how much of the longest bar, from 0 to 1."""
+    """A cell of a bar column: its length as a part of the longest bar, from 0 to 1."""
 
     of_longest: float
 
 
 class Table:
-    """Rows below headings, without lines; on a screen too narrow for a row, its cells one below the other.
+    """Rows below headings, without lines; on a screen that is too narrow, the cells of a row one below the other.
 
-    A heading that begins with `>` is of numbers, aligned on the decimal point; with `=` of text that is never
-    shortened, such as dates; with `|` of bars. Other text is shortened in its middle, or with `fold` goes on in
+    A heading that begins with `>` is for numbers, aligned on the decimal point; with `=` for text that is never
+    shortened, such as dates; with `|` for bars. Other text is shortened in its middle, or with `fold` continued in
     the next line.
     """
 
     def __init__(self, *headings: str, fold: bool = False) -> None:
-        """Declare the columns."""
+        """Define the columns."""
         self.kinds: list[Kind] = [KINDS.get(heading[:1], "text") for heading in headings]
         self.headings = [heading.lstrip(">=|") for heading in headings]
         self.fold = fold
         self.rows: list[list[str | float]] = []
 
     def add(self, *cells: object) -> None:
-        """Add one row; whole numbers get their commas, and cells that are left away are empty."""
+        """Add one row; whole numbers get commas, and missing cells at the end are empty."""
         self.rows.append([*map(_cell, cells), *[""] * (len(self.headings) - len(cells))])
 
     def print(self, console: Console) -> None:
-        """Print it, within the console's width where that is possible at all."""
+        """Print the table, within the console's width if possible."""
         texts = self._texts(console)
         widths = self._widths(texts, console.width)
         if widths is None:
@@ -69,7 +69,7 @@ class Table:
                 console.print(Text(each, "" if number else "bold"), soft_wrap=True)
 
     def _texts(self, console: Console) -> list[list[str | float]]:
-        """The cells as this console can show them, numbers aligned."""
+        """Return the cells as this console can show them, numbers aligned."""
         columns = []
         for kind, cells in zip(self.kinds, zip(*self.rows, strict=True), strict=False):
             texts = [cell if isinstance(cell, float) else shown(cell, console) for cell in cells]
@@ -77,7 +77,7 @@ class Table:
         return [list(row) for row in zip(*columns, strict=True)]
 
     def _widths(self, texts: Sequence[Sequence[str | float]], screen: int) -> list[int] | None:
-        """How wide each column is, 0 for one that is left away; None where a row can't be put into a line."""
+        """Return the width of each column, 0 for a dropped one; None if a row does not fit into a line."""
         natural = [
             BAR_CHARS if kind == "bar" else max(_width(row[number]) for row in [self.headings, *texts])
             for number, kind in enumerate(self.kinds)
@@ -119,7 +119,7 @@ class Table:
         return [isolated(shortened(cell, width, console) if kind == "text" else cell, console)]
 
     def _stacked(self, texts: Sequence[Sequence[str | float]], console: Console) -> Iterator[str]:
-        """Every row as lines of heading and cell."""
+        """Yield every row as lines of heading and cell."""
         label = max(map(cell_len, self.headings))
         for number, row in enumerate(texts):
             if number:
@@ -139,22 +139,22 @@ class Table:
                 elif cell_len(text) <= room:
                     yield start + text
                 else:
-                    # Alone in its line a number has all the room there is.
+                    # Alone in its line, a number has the whole width.
                     yield heading
                     yield text
 
 
 def line(console: Console, text: str = "") -> None:
-    """One line of any length, such as one with a path that may be copied; a name in it can't make lines of its own."""
+    """Print one line of any length, for instance with a path to copy; line ends in it are escaped."""
     console.print(Text(shown(text, console)), soft_wrap=True)
 
 
 def prose(console: Console, text: str, indent: str = "") -> None:
-    """Words, broken between them where the screen ends; indented from the second line on."""
-    said = shown(text, console)
-    line_ = " " * (len(said) - len(said.lstrip()))
+    """Print text, broken between words at the width of the screen; indented from the second line on."""
+    safe = shown(text, console)
+    line_ = " " * (len(safe) - len(safe.lstrip()))
     indent = indent or line_
-    for word in _words(said, console.width - len(indent)):
+    for word in _words(safe, console.width - len(indent)):
         longer = f"{line_}{word}" if not line_.strip() else f"{line_} {word}"
         if cell_len(longer) > console.width and line_.strip():
             console.print(Text(line_), soft_wrap=True)
@@ -164,18 +164,18 @@ def prose(console: Console, text: str, indent: str = "") -> None:
 
 
 def heading(console: Console, text: str) -> None:
-    """An empty line, and a heading."""
+    """Print an empty line and a heading."""
     console.print()
     console.print(Text(shortened(shown(text, console), console.width, console), "bold"), soft_wrap=True)
 
 
 def shown(text: str, console: Console) -> str:
-    """The text as the console can show it: no control characters, and escapes for what its encoding lacks."""
+    """Return the text as the console can show it: control characters, and those its encoding lacks, are escaped."""
     return plain(text).encode(console.encoding, "backslashreplace").decode(console.encoding)
 
 
 def shortened(text: str, width: int, console: Console) -> str:
-    """The text, or as much of its begin and end as fits, with an ellipsis between: names often differ at the end."""
+    """Return the text, or as much of its start and end as fits around an ellipsis: names often differ at the end."""
     if cell_len(text) <= width:
         return text
     ellipsis = "..." if console.options.ascii_only else "…"
@@ -187,7 +187,7 @@ def shortened(text: str, width: int, console: Console) -> str:
 
 
 def isolated(text: str, console: Console) -> str:
-    """The text so that a terminal that reorders right-to-left text does not reorder what stands beside it."""
+    """Return the text with marks around right-to-left text, so that a terminal does not reorder text beside it."""
     if not console.is_terminal or text.isascii():
         return text
     rightward = any(unicodedata.bidirectional(character) in {"R", "AL", "AN"} for character in text)
@@ -195,28 +195,28 @@ def isolated(text: str, console: Console) -> str:
 
 
 def bar(of_longest: float, width: int, console: Console) -> str:
-    """A bar of at most `width` characters; at least one for what is more than nothing."""
+    """Return a bar of at most `width` characters; at least one for a value above 0."""
     if of_longest <= 0 or not width:
         return ""
     return ("#" if console.options.ascii_only else "█") * max(1, round(of_longest * width))
 
 
 def shares(values: Iterable[Any]) -> list[Share]:
-    """The cells of a bar column for these values: nothing for null, for what is below zero and what is no number."""
-    found = [float(value) if value is not None and value > 0 else 0.0 for value in values]
-    longest = max(found, default=0.0)
-    return [Share(value / longest if 0 < longest < float("inf") else 0.0) for value in found]
+    """Return the cells of a bar column for these values: empty for null, negative values and NaN."""
+    lengths = [float(value) if value is not None and value > 0 else 0.0 for value in values]
+    longest = max(lengths, default=0.0)
+    return [Share(length / longest if 0 < longest < float("inf") else 0.0) for length in lengths]
 
 
 def sparkline(counts: Sequence[int], console: Console) -> str:
-    """A character for each count, the higher the more; an empty place for none."""
+    """Return a character for each count, higher for more; a space for 0."""
     levels = ASCII_LEVELS if console.options.ascii_only else LEVELS
     most = max(counts, default=0)
     return "".join(levels[max(0, -(-len(levels) * count // most) - 1)] if count else " " for count in counts)
 
 
 def _words(text: str, room: int) -> Iterator[str]:
-    """The words of a text, a number and what it is of as one; one that no line has room for in parts."""
+    """Yield the words of a text, a number with its unit as one; too long words in parts."""
     for word in NUMBER_AND_WORD.sub(TIED, text).split(" "):
         if word:
             yield from chop_cells(word.replace(TIED, " "), max(1, room))
@@ -233,7 +233,7 @@ def _width(cell: str | float) -> int:
 
 
 def _aligned(cells: list[str | float]) -> list[str | float]:
-    """Numbers with as many places behind the decimal point as the longest, in spaces; if all of them are numbers."""
+    """Return numbers padded with spaces to the same number of decimal places; other cells unchanged."""
     texts = [str(cell) for cell in cells]
     if not all(text in {"", "-"} or NUMBER.fullmatch(text) for text in texts):
         return list(texts)
@@ -242,7 +242,7 @@ def _aligned(cells: list[str | float]) -> list[str | float]:
 
 
 def _shrunk(natural: list[int], lowest: list[int], kinds: list[Kind], room: int) -> list[int]:
-    """The widths with bars shortened first, and then the widest names, until all have room."""
+    """Return the widths with bars shortened first, then the widest names, until all columns fit."""
     widths = list(natural)
     for kind in ("bar", "text"):
         while sum(widths) > room:
@@ -254,7 +254,7 @@ def _shrunk(natural: list[int], lowest: list[int], kinds: list[Kind], room: int)
 
 
 def _first(text: str, width: int) -> str:
-    """As much of the text's begin as fits, never a mark without its letter."""
+    """Return as much of the start of the text as fits, never a combining mark without its letter."""
     end = 0
     for place in range(1, len(text) + 1):
         if cell_len(text[:place]) > width:
@@ -264,7 +264,7 @@ def _first(text: str, width: int) -> str:
 
 
 def _last(text: str, width: int) -> str:
-    """As much of the text's end as fits, never a mark without its letter."""
+    """Return as much of the end of the text as fits, never a combining mark without its letter."""
     start = len(text)
     for place in range(len(text) - 1, -1, -1):
         if cell_len(text[place:]) > width:

@@ -105,4 +105,4 @@ def program(folder: Path) -> Path:
 
 
 def _refused(printed: str) -> bool:
-    return "error: " in printed or ": incomplete" in printed
+    return "error: " in printed or re.search(r"(?m)^quarantined \d", printed) is not None

@@ -85,7 +85,7 @@ with reported(lake, "aggregate") as report:
     aggregate(lake, report)
 with reported(lake, "verify") as report:
     verify(lake, report)
-assert not report.problems, report.problems
+assert not report.errors, report.errors
 """
 
 

@@ -63,7 +63,7 @@ def failures(lake: Lake, work: Callable[[RunReport], None]) -> list[dict[str, st
     """What a run tells that meets the limit."""
     with small_files_only():
         try:
-            return ran(lake, work).problems
+            return ran(lake, work).errors
         except MeterlakeError as error:
             return [error.to_dict()]
 

@@ -195,7 +195,7 @@ for number in range({len(files)}):
             day = (len(files) - sum(file.exists() for file in files)) // 3
             with reported(lake, "nightly") as report:
                 nightly(lake, report, as_of=DAY + dt.timedelta(days=min(day, 9)))
-            assert report.exit_code in (0, 1), report.problems
+            assert report.exit_code in (0, 1), report.errors
             turn(scratch / "lake", day)
         finished(lander)
     with reported(lake, "nightly") as report:
@@ -225,7 +225,7 @@ for number in range(14):
     wait_for(number)
     with reported(lake, "compact") as report:
         compact(lake, report, as_of=dt.date(2026, 6, 20) + dt.timedelta(days=number))
-    assert not report.problems, report.problems
+    assert not report.errors, report.errors
 """
     reads = 0
     with beside(scratch / "lake", script) as compacting:
@@ -294,7 +294,7 @@ for number in range(1_000_000):
         for _ in range(6):
             with reported(lake, "nightly") as report:
                 nightly(lake, report, as_of=DAY)
-            assert report.problems == []
+            assert report.errors == []
             assert lake.events(NAME).collect().height == 50
     aggregated(lake)
     assert lake.usage(NAME).collect()["events"].sum() == 50

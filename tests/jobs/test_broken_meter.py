@@ -57,7 +57,7 @@ def test_a_night_does_the_other_meters(
     where = broken(lake)
     code, night = meterlake("nightly", "--as-of", "2026-06-20")
     assert code == 3
-    assert [said["where"] for said in night["problems"]] == [where]
+    assert [said["where"] for said in night["errors"]] == [where]
     assert [partition["meter"] for partition in night["partitions"]] == ["active_users", "seats"]
     made = [(each["meter"], each["period"]) for each in night["exports"] if each["action"] == "exported"]
     assert made == [("active_users", "2026-06"), ("seats", "2026-06")]
@@ -115,5 +115,5 @@ def test_aggregate_does_the_other_meters(
     where = broken(lake)
     code, run = meterlake("aggregate")
     assert code == 3
-    assert [said["where"] for said in run["problems"]] == [where]
+    assert [said["where"] for said in run["errors"]] == [where]
     assert {said["meter"] for said in run["partitions"]} == {"active_users", "seats"}

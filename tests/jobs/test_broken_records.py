@@ -169,7 +169,7 @@ def partitions(done: Any) -> list[str]:
 
 
 def problems_of(done: Any) -> list[dict[str, str]]:
-    return list(done["status"]["problems"] if "status" in done else done["problems"])
+    return list(done["status"]["problems"] if "status" in done else done.get("errors", done.get("problems")))
 
 
 # By command, the meters that it has worked on, from its document.
@@ -180,10 +180,10 @@ WORK: dict[str, Callable[[Any], list[str]]] = {
     "export --period 2026-06": lambda done: [each["meter"] for each in done["exports"]],
     # What has expired and is not aggregated yet is an objection.
     "retain --as-of 2026-08-01": lambda done: [
-        WHOLE for problem in done["problems"] if problem["where"].startswith(paths.events(WHOLE))
+        WHOLE for problem in done["errors"] if problem["where"].startswith(paths.events(WHOLE))
     ],
     "verify": lambda done: [
-        WHOLE for problem in done["problems"] if problem["where"].startswith(paths.events(WHOLE))
+        WHOLE for problem in done["errors"] if problem["where"].startswith(paths.events(WHOLE))
     ],
     "status": lambda done: [each["meter"] for each in done["meters"] if each["events"]],
     "report --as-of 2026-06-20": lambda done: [
@@ -347,7 +347,7 @@ def test_a_lease_that_cannot_be_read_says_how_to_get_past_it(
     lease = f"{paths.LEASE}000000000099.json"
     lake.storage.publish(lease, body)
     code, done = meterlake(command)
-    error = done["error"] if "error" in done else done["problems"][0]
+    error = done["error"] if "error" in done else problems_of(done)[0]
     assert code == 3
     assert (error["where"], error["kind"]) == (lease, "broken lake")
     assert "--take-lease" in error["hint"]
@@ -371,6 +371,6 @@ def test_a_record_of_a_landed_input_stops_that_input_only(
         1,
         ["rejected", "landed"],
     )
-    assert [problem["where"] for problem in done["problems"]] == [path]
-    assert path in {problem["where"] for problem in meterlake("verify")[1]["problems"]}
+    assert [problem["where"] for problem in done["errors"]] == [path]
+    assert path in {problem["where"] for problem in meterlake("verify")[1]["errors"]}
     assert meterlake("compact", "--as-of", "2026-06-25")[0] == 0

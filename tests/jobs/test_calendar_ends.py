@@ -37,7 +37,7 @@ def test_jobs_of_the_first_days_do_nothing(tmp_path: Path, as_of: dt.date) -> No
         nightly(lake, report, as_of=as_of)
         compact(lake, report, as_of=as_of)
         retain(lake, report, as_of=as_of)
-    assert (report.exit_code, report.problems) == (0, [])
+    assert (report.exit_code, report.errors) == (0, [])
     assert [each.action for each in report.partitions] == ["aggregated"]
     assert len({each.period for each in report.exports}) == len(report.exports)
 

@@ -134,7 +134,7 @@ def test_a_clock_far_ahead_drops_nothing_night_after_night_and_the_rest_is_done(
             os.utime(Path(lake.url) / paths.events(meter.name, DAYS[0]) / f"b{number}.parquet", (at, at))
         done = night(lake)
         assert done.exit_code == 1
-        (problem,) = done.problems
+        (problem,) = done.errors
         assert problem["kind"] == "refused"
         assert "the time of " in problem["expected"]
         assert "--trust-clock" in problem["hint"]
@@ -193,7 +193,7 @@ def test_a_disk_with_a_clock_of_its_own_tells_though_something_landed_by_the_wro
     clock.ahead = YEARS
     with reported(lake, "land"):
         pass
-    (problem,) = night(lake).problems
+    (problem,) = night(lake).errors
     assert "a file written just now" in problem["expected"]
     assert events(lake) == 3
 
@@ -212,7 +212,7 @@ def test_a_servers_date_decides_whatever_the_lake_tells(lake: Lake, clock: Clock
     clock.ahead = YEARS
     with reported(lake, "land"):
         pass
-    (problem,) = night(served).problems
+    (problem,) = night(served).errors
     assert "the storage's server" in problem["expected"]
 
 
@@ -234,7 +234,7 @@ def test_the_retain_job_is_refused_and_its_dry_run_says_so_and_leaves_no_trace(l
 
 def test_a_broken_note_about_clocks_is_named(lake: Lake) -> None:
     lake.storage.publish(paths.CLOCK, b"\xff")
-    (problem,) = night(lake).problems
+    (problem,) = night(lake).errors
     assert problem["where"] == paths.CLOCK
 
 

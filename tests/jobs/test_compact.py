@@ -44,7 +44,7 @@ def compacted_now(lake: Lake, **options: Any) -> RunReport:
 
 
 def merged(report: RunReport) -> dict[dt.date, str]:
-    return {each.date: each.why for each in report.partitions if each.action == "compacted"}
+    return {each.date: each.reason for each in report.partitions if each.action == "compacted"}
 
 
 def names(lake: Lake, day: dt.date = DAY) -> list[str]:
@@ -88,7 +88,7 @@ def test_small_files_become_one_and_no_reader_is_told_otherwise(
     records = load_state(lake.storage, meter.name).partitions
     report = compacted_now(lake)
     assert merged(report) == {DAY: "3 files into 1", NEXT: "2 files into 1"}
-    again = {each.date: each.why for each in report.partitions if each.action == "aggregated"}
+    again = {each.date: each.reason for each in report.partitions if each.action == "aggregated"}
     assert again == {DAY: "files compacted", NEXT: "files compacted"}
     assert told(lake) == before
     # What was merged is there still, for readers that have listed it.
@@ -109,7 +109,7 @@ def test_small_files_become_one_and_no_reader_is_told_otherwise(
         assert now[date].invalid == record.invalid
     with reported(lake, "verify") as verified:
         verify(lake, verified)
-    assert verified.problems == []
+    assert verified.errors == []
 
 
 def test_a_bill_is_not_revised_for_it(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_merged_file_that_comes_back_does_not_count_again(
     put(lake, meter, "a.parquet", event("new"))
     report = aggregated(lake)
     assert (report.exit_code, report.partitions) == (1, [])
-    assert [said["what"] for said in report.problems] == [
+    assert [said["what"] for said in report.errors] == [
         "a file whose rows were merged into another came back changed"
     ]
     assert told(lake) == before
@@ -268,7 +268,7 @@ def test_columns_that_are_not_declared_are_kept_and_count_once_they_are(
     plan = {"name": "plan", "type": "string", "required": False}
     define(lake, dimensions=[plan, {"name": "trial", "type": "boolean", "required": False}])
     report = aggregated(lake)
-    assert [said["where"].rsplit("/")[-1] for said in report.problems] == ["d.parquet"]
+    assert [said["where"].rsplit("/")[-1] for said in report.errors] == ["d.parquet"]
     counted = lake.usage("active_users").collect()
     assert dict(counted.select("trial", "events").rows()) == {None: 2, True: 1, False: 1}
 
@@ -283,7 +283,7 @@ def test_a_damaged_file_is_named_and_nothing_is_merged_with_it(tmp_path: Path) -
     before = names(lake)
     report = compacted_now(lake)
     assert report.exit_code == 1
-    assert [said["what"] for said in report.problems] == ["files can't be merged"]
+    assert [said["what"] for said in report.errors] == ["files can't be merged"]
     assert merged(report) == {NEXT: "2 files into 1"}
     assert names(lake) == before
 
@@ -325,7 +325,7 @@ def test_a_damaged_compacted_file_does_not_count_beside_those_it_was_made_of(
     assert damaged != body
     file.write_bytes(damaged)
     report = aggregated(lake)
-    assert [said["what"] for said in report.problems] == ["a compacted file is damaged"]
+    assert [said["what"] for said in report.errors] == ["a compacted file is damaged"]
     assert report.exit_code == 1
     for name, rows in told(lake).items():
         assert rows == before[name], name
@@ -352,7 +352,7 @@ def test_retention_drops_merged_files_with_the_one_that_stands_for_them(
         retained(broken, EXPIRED)
     assert any(name.startswith("compacted-") for name in names(lake))
     report = retained(lake, EXPIRED)
-    assert [(done.date, done.why) for done in report.partitions] == [(DAY, "interrupted before")]
+    assert [(done.date, done.reason) for done in report.partitions] == [(DAY, "interrupted before")]
     assert names(lake) == []
     assert aggregated(lake).quarantined == {}
     for table in paths.TABLES:
@@ -389,7 +389,7 @@ def test_nothing_is_published_that_is_not_what_was_read(
     sink = pl.LazyFrame.sink_parquet
     monkeypatch.setattr(pl.LazyFrame, "sink_parquet", lambda lf, *a, **o: sink(lf.slice(1), *a, **o))
     report = compacted_now(lake)
-    assert {said["what"] for said in report.problems} == {"what was written is not what was read"}
+    assert {said["what"] for said in report.errors} == {"what was written is not what was read"}
     assert report.exit_code == 3
     assert told(lake) == before
     assert not [name for name in names(lake) if name.startswith("compacted-")]
@@ -468,6 +468,6 @@ def test_a_date_of_nothing_but_a_damaged_compacted_file_stops_no_other_date(tmp_
         file.unlink()
     report = aggregated(lake)
     where = str(damaged.relative_to(root))
-    assert (report.exit_code, [said["where"] for said in report.problems]) == (1, [where])
+    assert (report.exit_code, [said["where"] for said in report.errors]) == (1, [where])
     assert lake.usage(meter.name, later[0]).collect()["date"].to_list() == [later[1]]
     assert aggregated(lake, rebuild=True).exit_code == 1

@@ -113,7 +113,7 @@ def test_an_aggregation_ends_right_whatever_goes_away(
     lake, meter, new = filled(tmp_path / "lake")
     storage = ChangingStorage(lake.url, before, number, change(new.with_name(which)))
     report = ran(lake.over(storage), aggregate)
-    assert (report.exit_code, report.problems) == (0, [])
+    assert (report.exit_code, report.errors) == (0, [])
     assert len({(each.date, each.action) for each in report.partitions}) == len(report.partitions)
     aggregated(lake)
     assert usage(lake, meter) == rows_from_scratch(lake, meter, tmp_path / "other")
@@ -158,7 +158,7 @@ def test_no_job_fails_unexpectedly(tmp_path: Path, job: str, before: str) -> Non
             assert job == "retain"
             continue
         assert report.exit_code <= 1
-        assert {said["kind"] for said in report.problems} <= {"refused", "difference"}
+        assert {said["kind"] for said in report.errors} <= {"refused", "difference"}
 
 
 def test_a_merged_file_that_goes_away_while_it_is_looked_at_is_listed_again(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def ran(lake: Lake, job: str, work: Callable[[Lake, RunReport], None]) -> RunRep
 
 
 def named(report: RunReport) -> list[str]:
-    return [said["where"] for said in report.problems]
+    return [said["where"] for said in report.errors]
 
 
 @pytest.mark.parametrize("make", IRREGULAR)

@@ -78,8 +78,8 @@ def test_a_rebuild_names_the_table_of_a_sealed_date(tmp_path: Path) -> None:
     path = removed(lake, meter, "usage")
     report = aggregated(lake, rebuild=True)
     assert report.exit_code == 3
-    assert [problem["where"] for problem in report.problems] == [path]
-    assert report.problems[0]["hint"].startswith("restore the files of sealed dates from a backup")
+    assert [problem["where"] for problem in report.errors] == [path]
+    assert report.errors[0]["hint"].startswith("restore the files of sealed dates from a backup")
 
 
 def test_the_command_line_names_what_is_gone(tmp_path: Path) -> None:

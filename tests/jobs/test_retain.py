@@ -45,7 +45,7 @@ def test_a_dry_run_prints_the_same_plan_and_touches_nothing(tmp_path: Path) -> N
     assert content(tmp_path, ".") == before
     done = retained(lake, EXPIRED + dt.timedelta(days=9))
     assert planned.partitions == done.partitions
-    assert planned.problems == done.problems
+    assert planned.errors == done.errors
     assert planned.exit_code == done.exit_code == 1
 
 
@@ -54,10 +54,10 @@ def test_what_is_not_aggregated_is_not_dropped(tmp_path: Path) -> None:
     file = put(lake, meter, "a.parquet", event("a"))
     report = retained(lake, EXPIRED)
     assert report.exit_code == 1
-    assert [problem["found"] for problem in report.problems] == ["new"]
+    assert [problem["found"] for problem in report.errors] == ["new"]
     aggregated(lake)
     late = put(lake, meter, "b.parquet", event("b"))
-    assert [problem["found"] for problem in retained(lake, EXPIRED).problems] == ["files added"]
+    assert [problem["found"] for problem in retained(lake, EXPIRED).errors] == ["files added"]
     assert file.exists()
     assert late.exists()
 
@@ -68,7 +68,7 @@ def test_a_partition_with_an_unreadable_file_is_not_dropped(tmp_path: Path) -> N
     bad = put(lake, meter, "bad.parquet", event("b"))
     bad.write_bytes(b"")
     aggregated(lake)
-    assert [problem["found"] for problem in retained(lake, EXPIRED).problems] == [
+    assert [problem["found"] for problem in retained(lake, EXPIRED).errors] == [
         "files that can't be read: bad.parquet"
     ]
     assert bad.exists()
@@ -211,7 +211,7 @@ def test_a_partition_whose_rows_were_edited_is_not_sealed_with_them(tmp_path: Pa
     edited.write_parquet(file, metadata={METADATA_KEY: record})
     report = retained(lake, DAY + dt.timedelta(days=31))
     assert report.exit_code == 1
-    assert report.problems[0]["found"] == "aggregate files with other rows"
+    assert report.errors[0]["found"] == "aggregate files with other rows"
     aggregated(lake, rebuild=True)
     assert retained(lake, DAY + dt.timedelta(days=31)).exit_code == 0
 
@@ -244,7 +244,7 @@ def test_a_partition_that_nobody_can_tell_to_be_sealed_stops_the_run(tmp_path: P
     (tmp_path / paths.state(meter.name)).unlink()
     report = aggregated(lake)
     assert report.exit_code == 3
-    assert ["its raw events are gone" in said["what"] for said in report.problems] == [True]
+    assert ["its raw events are gone" in said["what"] for said in report.errors] == [True]
     assert report.partitions == []
 
 

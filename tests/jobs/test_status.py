@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from jobs.cli import app
 from jobs.export.due import MonthDue
-from jobs.run_report import RunReport, reported
+from jobs.run_report import RunReport, decode_report, reported
 from jobs.screen.humanize import duration
 from jobs.status import Late, MeterStatus, RunStatus, Undefined, meter_status, outcome, status
 from lake import Lake, paths
@@ -327,7 +328,7 @@ to do
 - bring 1 date up to date: meterlake aggregate
 - export 1 month: meterlake nightly
 - 1,235 quarantined rows: see reason, detail and raw in the Parquet files of
-  quarantine/, mend the raw text, land it as a new file
+  quarantine/, correct the raw text, land it as a new file
 - define typo, or correct who sends it: meterlake meter add FILE
 """
     )
@@ -345,3 +346,45 @@ def test_only_the_newest_dates_out_of_date_are_listed(lake: Lake, capsys: pytest
     assert "… and 3 more; --json has all\n" in out
     assert app.run(["--lake", lake.url, "status", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["meters"][0]["out_of_date"]) == 8
+
+
+EARLIER_REPORTS = sorted((Path(__file__).parents[1] / "lakes").glob("e98b748-*/runs/*.json"))
+
+
+@pytest.mark.parametrize("file", EARLIER_REPORTS[::7], ids=lambda file: file.name)
+def test_a_report_of_an_earlier_version_has_todays_names(file: Path) -> None:
+    stored, now_named = json.loads(file.read_bytes()), decode_report(file.read_bytes(), file.name)
+    assert now_named.schema_version == 2
+    assert now_named.errors == stored["problems"]
+    assert now_named.stage_seconds == stored["seconds"]
+    assert [each.reason for each in now_named.partitions] == [each["why"] for each in stored["partitions"]]
+    assert [each.omitted_rows for each in now_named.exports] == [
+        each.get("left_out", []) for each in stored["exports"]
+    ]
+    again = json.loads(now_named.to_json())
+    assert (again["schema_version"], again["job"], again["exit_code"]) == (
+        2,
+        stored["job"],
+        stored["exit_code"],
+    )
+    assert decode_report(now_named.to_json(), file.name) == now_named
+
+
+def test_the_runs_of_an_earlier_lake_are_shown(tmp_path: Path) -> None:
+    folder = shutil.copytree(EARLIER_REPORTS[0].parents[1], tmp_path / "lake")
+    found = status(Lake(str(folder)), runs=100).runs
+    assert len(found) == len([*(folder / "runs").iterdir()])
+    for run in found:
+        stored = json.loads((folder / run.file).read_bytes())
+        assert run.outcome == {0: "done", 1: "incomplete"}.get(stored["exit_code"], "failed")
+        assert run.partitions == len(stored["partitions"])
+
+
+@pytest.mark.parametrize(
+    "members", [{"schema_version": 3}, {"schema_version": 2, "problems": 1, "errors": 1}, {"partitions": 1}]
+)
+def test_a_report_of_an_unknown_form_is_unreadable(lake: Lake, members: dict[str, Any]) -> None:
+    path = run_at(lake, 0)
+    stored = json.loads(lake.storage.read(path) or b"")
+    lake.storage.publish(path, json.dumps(stored | members).encode())
+    assert [run.outcome for run in status(lake, runs=1).runs] == ["unreadable report"]

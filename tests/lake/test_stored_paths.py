@@ -76,14 +76,14 @@ def test_a_planted_record_makes_landing_write_nowhere_else(
     before = content(tmp_path, "outside", "lake/events", "lake/meters", "lake/quarantine", "lake/landed")
     report = landed(lake, tmp_path / "in.jsonl")
     assert report.exit_code == 3
-    assert [said["where"] for said in report.problems] == [paths.landed(SHA256)]
+    assert [said["where"] for said in report.errors] == [paths.landed(SHA256)]
     assert (
         content(tmp_path, "outside", "lake/events", "lake/meters", "lake/quarantine", "lake/landed") == before
     )
     assert outside.read_bytes() == b"kept"
     with reported(lake, "verify") as report:
         verify(lake, report)
-    assert paths.landed(SHA256) in [said["where"] for said in report.problems]
+    assert paths.landed(SHA256) in [said["where"] for said in report.errors]
 
 
 def test_a_state_that_names_files_elsewhere_is_broken(tmp_path: Path) -> None:

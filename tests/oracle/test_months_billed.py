@@ -64,7 +64,7 @@ steps = st.one_of(
 def night(lake: Lake, as_of: dt.date) -> RunReport:
     with reported(lake, "nightly") as report:
         nightly(lake, report, as_of=as_of)
-    assert report.problems == []
+    assert report.errors == []
     return report
 
 

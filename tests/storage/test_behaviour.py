@@ -106,7 +106,7 @@ def test_a_file_that_is_no_parquet_is_named_and_the_others_count(lake: Lake) -> 
     put(lake, meter, "good.parquet", DAY, event("a"))
     for _ in range(2):
         report = aggregated(lake)
-        assert [problem["what"] for problem in report.problems] == ["unreadable file"]
+        assert [problem["what"] for problem in report.errors] == ["unreadable file"]
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
 
 
@@ -152,7 +152,7 @@ def test_small_files_are_merged_and_nothing_else_changes(lake: Lake, monkeypatch
 
     def compacted_now() -> dict[dt.date, str]:
         report = ran(lake, lambda report: compact(lake, report, as_of=OPEN))
-        return {done.date: done.why for done in report.partitions if done.action == "compacted"}
+        return {done.date: done.reason for done in report.partitions if done.action == "compacted"}
 
     assert compacted_now() == {DAY: "5 files into 1"}
     assert len(ending(lake, meter.name)[files]) == 6
@@ -161,7 +161,7 @@ def test_small_files_are_merged_and_nothing_else_changes(lake: Lake, monkeypatch
     after = ending(lake, meter.name)
     assert len(after.pop(files)) == 1
     assert after == {name: rows for name, rows in before.items() if name != files}
-    assert ran(lake, lambda report: verify(lake, report)).problems == []
+    assert ran(lake, lambda report: verify(lake, report)).errors == []
     assert night(lake, OPEN).partitions == []
 
 
@@ -170,18 +170,18 @@ def test_verification_finds_what_was_removed_and_what_was_edited(lake: Lake) -> 
     put(lake, meter, "a.parquet", DAY, event("a"), event("k"))
     put(lake, meter, "b.parquet", NEXT, event("k", day=NEXT), event("b", day=NEXT))
     aggregated(lake)
-    assert ran(lake, lambda report: verify(lake, report)).problems == []
+    assert ran(lake, lambda report: verify(lake, report)).errors == []
     path = paths.aggregate("usage", meter.name, DAY)
     whole = lake.storage.read(path)
     assert whole
     lake.storage.publish(path, lake.storage.read(paths.aggregate("usage", meter.name, NEXT)) or b"")
-    said = ran(lake, lambda report: verify(lake, report)).problems
+    said = ran(lake, lambda report: verify(lake, report)).errors
     assert {"other inputs", "rows differ"} <= {problem["what"] for problem in said}
     lake.storage.delete(path)
-    (problem,) = ran(lake, lambda report: verify(lake, report)).problems
+    (problem,) = ran(lake, lambda report: verify(lake, report)).errors
     assert (problem["what"], problem["where"]) == ("missing", path)
     lake.storage.publish(path, whole)
-    assert ran(lake, lambda report: verify(lake, report)).problems == []
+    assert ran(lake, lambda report: verify(lake, report)).errors == []
 
 
 def test_lost_state_and_index_are_made_again(lake: Lake) -> None:

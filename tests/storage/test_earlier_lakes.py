@@ -74,7 +74,7 @@ def test_every_table_event_and_total_reads_as_before(lake: Lake, before: dict[st
 
 def test_a_night_changes_no_number(lake: Lake, before: dict[str, Any]) -> None:
     report = night(lake, TODAY)
-    assert {error["where"].split("/")[1] for error in report.problems} <= {f"meter={ODD}"}
+    assert {error["where"].split("/")[1] for error in report.errors} <= {f"meter={ODD}"}
     _same_numbers(answers(lake), before)
 
 
@@ -102,14 +102,14 @@ def test_every_export_names_its_last_revision_after_a_night(lake: Lake) -> None:
 def test_verify_finds_nothing_after_a_night(lake: Lake) -> None:
     night(lake, TODAY)
     report = ran(lake, lambda report: verify(lake, report))
-    assert report.problems == []
+    assert report.errors == []
 
 
 @pytest.mark.parametrize("kind", ["s3"], indirect=True)
 def test_verify_needs_no_night_where_the_files_are_the_same(lake: Lake) -> None:
     report = ran(lake, lambda report: verify(lake, report))
     # Of the interrupted landing one file is there, which is not aggregated.
-    assert {error["where"] for error in report.problems} == {paths.events(OPEN, dt.date(2026, 9, 7))}
+    assert {error["where"] for error in report.errors} == {paths.events(OPEN, dt.date(2026, 9, 7))}
 
 
 def test_a_night_leaves_no_doubles_in_tables_of_sealed_dates_and_the_next_one_nothing_to_do(
@@ -191,7 +191,7 @@ def test_what_its_producer_wrote_in_other_types_counts_now(lake: Lake) -> None:
     assert lake.usage_by_subject(ODD).collect()["quantity"].to_list() == [6]
     report = night(lake, TODAY)
     assert lake.usage_by_subject(ODD).collect()["quantity"].to_list() == [9]
-    assert [Path(error["where"]).name for error in report.problems] == ["broken.parquet"]
+    assert [Path(error["where"]).name for error in report.errors] == ["broken.parquet"]
 
 
 def _without_odd(found: dict[str, Any]) -> dict[str, Any]:

@@ -225,6 +225,6 @@ def test_a_prefix_whose_state_can_not_be_read_is_named(lake: Lake, server: Serve
 
     with server.spoiling(when(state, DENIED)):
         report = ran(lake, lambda report: aggregate(lake, report))
-    (problem,) = report.problems
+    (problem,) = report.errors
     assert (problem["where"], report.exit_code) == (paths.state("active_users"), 3)
     assert "AccessDenied" in problem["found"]

@@ -35,7 +35,7 @@ def test_a_clock_years_ahead_of_the_server_drops_nothing_until_it_is_trusted(
     for _ in range(2):
         # What the wrong clock has landed and reported is no evidence here.
         done = ran(lake, lambda done: nightly(Lake(lake.url), done))
-        (problem,) = done.problems
+        (problem,) = done.errors
         assert "the storage's server" in problem["expected"]
     assert len(lake.storage.list(paths.events(meter.name))) == 1
     assert ran(lake, lambda done: nightly(lake, done, trust_clock=True)).exit_code == 0

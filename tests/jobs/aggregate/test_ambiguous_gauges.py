@@ -120,7 +120,7 @@ def test_dates_of_an_earlier_version_are_counted_by_the_next_run(lake: Lake) -> 
     assert subjects(lake) == [2, 1]
     report = RunReport(job="verify", started_at=dt.datetime.now(dt.UTC))
     verify(lake, report)
-    assert report.problems == []
+    assert report.errors == []
     shutil.rmtree(Path(lake.url) / paths.STATE)
     aggregated(lake)
     assert subjects(lake) == [2, 1]

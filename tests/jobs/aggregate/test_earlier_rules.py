@@ -90,7 +90,7 @@ def status_of(opened: Lake) -> MeterStatus:
 def verified(opened: Lake) -> list[dict[str, str]]:
     with reported(opened, "verify") as report:
         verify(opened, report)
-    return report.problems
+    return report.errors
 
 
 def rebuilt(opened: Lake, meter: Meter, folder: Path) -> list[tuple[dt.date, str, Decimal]]:
@@ -265,7 +265,7 @@ def test_what_is_sealed_stays_as_it_is(tmp_path: Path) -> None:
     aggregated_earlier(opened)
     report = retained(opened, DAY + dt.timedelta(days=60))
     # Its numbers are not those of today's rules yet.
-    assert [problem["found"] for problem in report.problems] == [CHANGED]
+    assert [problem["found"] for problem in report.errors] == [CHANGED]
     with earlier_rules(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("lake.state.changes.READING_RULES", 0)
         retained(opened, DAY + dt.timedelta(days=60))

@@ -255,14 +255,14 @@ def test_an_unreadable_file_is_named_at_every_run_and_the_others_count(
     put(lake, meter, "good.parquet", event("b"))
     for _ in range(2):
         report = aggregated(lake)
-        assert [(problem["what"], problem["where"]) for problem in report.problems] == [
+        assert [(problem["what"], problem["where"]) for problem in report.errors] == [
             (what, paths.events(meter.name, DAY) + "bad.parquet")
         ]
         assert report.exit_code == 1
     assert bad.read_bytes() == body
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
     put(lake, meter, "bad.parquet", event("a"))
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(2))]
 
 
@@ -274,7 +274,7 @@ def test_a_damaged_page_is_found_when_it_is_read(tmp_path: Path) -> None:
     bad.write_bytes(body)
     put(lake, meter, "good.parquet", event("b"))
     report = aggregated(lake)
-    assert [problem["what"] for problem in report.problems] == ["damaged file"]
+    assert [problem["what"] for problem in report.errors] == ["damaged file"]
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
     assert aggregated(lake).partitions == []
 
@@ -296,7 +296,7 @@ def test_a_wrongly_typed_file_is_named_with_what_was_found(
     lake, meter = a_lake(tmp_path)
     file = put(lake, meter, "a.parquet", event("a"))
     pl.read_parquet(file).with_columns(change).write_parquet(file)
-    (problem,) = aggregated(lake).problems
+    (problem,) = aggregated(lake).errors
     assert problem["what"] == what
     assert found in problem["found"]
     assert problem["expected"]
@@ -307,7 +307,7 @@ def test_a_file_without_a_column_is_named(tmp_path: Path, column: str) -> None:
     lake, meter = a_lake(tmp_path)
     file = put(lake, meter, "a.parquet", event("a"))
     pl.read_parquet(file).drop(column).write_parquet(file)
-    (problem,) = aggregated(lake).problems
+    (problem,) = aggregated(lake).errors
     assert (problem["what"], problem["found"]) == (f"column {column!r} is wrong", "no such column")
 
 
@@ -341,7 +341,7 @@ def test_stray_files_are_named_and_markers_of_other_programs_passed_over(tmp_pat
     (file.parent / "notes.txt").touch()
     (file.parents[1] / "date=2026-13-45").mkdir()
     (file.parents[1] / "date=2026-13-45" / "a.parquet").touch()
-    assert {problem["where"].rsplit("/", 2)[-1] for problem in aggregated(lake).problems} == {
+    assert {problem["where"].rsplit("/", 2)[-1] for problem in aggregated(lake).errors} == {
         "notes.txt",
         "a.parquet",
     }
@@ -401,7 +401,7 @@ def test_a_producers_column_that_was_meant_to_be_a_field_is_named(
     lake, meter = a_lake(tmp_path / "lake", aggregation="count")
     file = put(lake, meter, "a.parquet", event("a", quantity="2"))
     pl.read_parquet(file, hive_partitioning=False).rename({name: misnamed}).write_parquet(file)
-    (problem,) = aggregated(lake).problems
+    (problem,) = aggregated(lake).errors
     assert (problem["what"], problem["found"]) == (f"column {name!r} is wrong", f"column {misnamed!r}")
     assert f"did you mean {name!r}?" in problem["hint"]
     assert usage(lake, meter) == []

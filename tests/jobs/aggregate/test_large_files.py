@@ -62,7 +62,7 @@ def test_a_file_of_little_else_than_repeated_text_is_named_and_the_others_count(
     file = put_rows(lake, meter, rows(100, **{column: pl.format("{}{}", number, pl.lit(LONG))}))
     report = aggregated(lake)
     assert report.exit_code == 1
-    (problem,) = report.problems
+    (problem,) = report.errors
     assert problem["where"].endswith("a.parquet")
     assert problem["what"] == f"column {column!r} is too large"
     assert problem["expected"] == "at most 16 KiB of text in a row on average"
@@ -159,5 +159,5 @@ def test_a_page_that_lies_about_its_size_is_no_page(tmp_path: Path) -> None:
     body[start : start + 8] = b"\xff" * 8
     file.write_bytes(body)
     report = aggregated(lake)
-    assert (report.exit_code, len(report.problems)) == (1, 1)
-    assert report.problems[0]["where"].endswith("a.parquet")
+    assert (report.exit_code, len(report.errors)) == (1, 1)
+    assert report.errors[0]["where"].endswith("a.parquet")

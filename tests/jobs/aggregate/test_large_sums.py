@@ -63,7 +63,7 @@ def test_a_date_with_such_a_sum_is_named_and_all_others_go_on(lake: Lake) -> Non
     for _ in range(2):
         report = aggregated(lake)
         assert report.exit_code == 1
-        (problem,) = report.problems
+        (problem,) = report.errors
         assert problem["where"] == f"meter 'active_users', {DAY}"
         assert "subject 'org_1'" in problem["found"]
         put(lake, lake.meter("other"), f"{len(recomputed(report))}.parquet", event("newer"))
@@ -74,7 +74,7 @@ def test_a_date_with_such_a_sum_is_named_and_all_others_go_on(lake: Lake) -> Non
     assert usage(lake, lake.meter("other")) == [(DAY, "org_1", Decimal(3))]
     # It is out of date, so it is not dropped.
     refused = retained(lake, DAY + dt.timedelta(days=60))
-    (problem, *_) = refused.problems
+    (problem, *_) = refused.errors
     assert problem["where"] == f"events/meter=active_users/date={DAY}/"
 
 
@@ -93,7 +93,7 @@ def test_a_date_with_such_a_sum_is_new_until_it_can_be_computed(tmp_path: Path) 
 def test_a_date_whose_groups_fit_but_not_their_sum_by_dimension_is_left_out(tmp_path: Path) -> None:
     lake, meter = a_lake(tmp_path)
     put(lake, meter, "a.parquet", event("k", "org_1", LARGE), event("l", "org_2", LARGE))
-    (problem,) = aggregated(lake).problems
+    (problem,) = aggregated(lake).errors
     assert problem["found"] == "more: dimension 'plan', value 'pro'"
 
 
@@ -107,7 +107,7 @@ def test_a_date_that_gets_such_a_sum_from_elsewhere_is_computed_again_by_the_nex
     (Path(lake.url) / f"events/meter=active_users/date={DAYS[2]}/z.parquet").unlink()
     for _ in range(2):
         report = aggregated(lake)
-        assert [problem["where"] for problem in report.problems] == [f"meter 'active_users', {DAYS[1]}"]
+        assert [problem["where"] for problem in report.errors] == [f"meter 'active_users', {DAYS[1]}"]
 
 
 @pytest.mark.parametrize("bucket", ["none", "month"])
@@ -190,13 +190,13 @@ def test_verify_compares_totals_of_any_size(lake: Lake) -> None:
     meter = lake.meter("active_users")
     put(lake, meter, "b.parquet", event("x", "org_3", LARGE, plan="team"))
     assert aggregated(lake).exit_code == 0
-    assert verified(lake).problems == []
+    assert verified(lake).errors == []
 
 
 def test_verify_names_a_date_that_can_no_longer_be_derived(lake: Lake) -> None:
     put(lake, lake.meter("active_users"), "b.parquet", event("more", "org_1", LARGE))
     aggregated(lake)
-    assert {problem["what"] for problem in verified(lake).problems} == {"out of date"}
+    assert {problem["what"] for problem in verified(lake).errors} == {"out of date"}
 
 
 def exported(lake: Lake, **options: Any) -> RunReport:
@@ -226,7 +226,7 @@ def test_an_export_bills_all_others_and_names_who_it_leaves_out(lake: Lake) -> N
     for _ in range(2):
         report = exported(lake)
         assert report.exit_code == 1
-        (problem,) = report.problems
+        (problem,) = report.errors
         assert problem["where"] == "meter 'active_users', 2026-06"
         assert problem["found"] == "more: subject 'org_1'"
     assert billed(lake, 1) == {"org_2": 8}
@@ -287,7 +287,7 @@ def test_a_month_that_lacks_a_row_is_not_closed(lake: Lake) -> None:
         patch.setattr("jobs.export.job.now", lambda: dt.datetime(2026, 8, 1, tzinfo=dt.UTC))
         for _ in range(2):
             report = exported(lake, close=True)
-            assert [problem["what"] for problem in report.problems] == [
+            assert [problem["what"] for problem in report.errors] == [
                 "the period can't be closed without a row"
             ]
     assert not (folder(lake, 1).parent / "closed.json").exists()

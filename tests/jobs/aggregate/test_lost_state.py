@@ -148,7 +148,7 @@ def test_retention_waits_until_a_lost_state_was_rebuilt(tmp_path: Path) -> None:
     lake, _ = two_dates(tmp_path)
     lose_state(lake)
     report = retained(lake, EXPIRED)
-    assert [(said["found"], said["hint"]) for said in report.problems] == [
+    assert [(said["found"], said["hint"]) for said in report.errors] == [
         ("no state file of the meter", "run: meterlake aggregate")
     ]
     assert aggregated(lake).partitions == []
@@ -176,7 +176,7 @@ def test_a_partition_that_lost_a_table_and_its_events_stops_its_meter_alone(tmp_
     put(lake, other, "a.parquet", event("a"))
     report = aggregated(lake)
     assert report.exit_code == 3
-    assert [(said["where"], "events are gone" in said["what"]) for said in report.problems] == [
+    assert [(said["where"], "events are gone" in said["what"]) for said in report.errors] == [
         (paths.events(NAME, NEXT), True)
     ]
     assert usage(lake, other) == [(DAY, "org_1", Decimal(1))]
@@ -209,7 +209,7 @@ def test_half_published_tables_go_where_no_file_can_be_counted(tmp_path: Path) -
     lose_state(lake)
     report = aggregated(lake)
     assert (report.exit_code, recomputed(report)) == (1, {NEXT: "vanished"})
-    assert [said["where"] for said in report.problems] == [str(damaged.relative_to(tmp_path))]
+    assert [said["where"] for said in report.errors] == [str(damaged.relative_to(tmp_path))]
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
     # The index is lost and a key goes: every other date is looked at, and this one has nothing to look at.
     (folder.parent / f"date={DAY}" / "a.parquet").unlink()
@@ -217,7 +217,7 @@ def test_half_published_tables_go_where_no_file_can_be_counted(tmp_path: Path) -
     for file in (tmp_path / paths.indexes(NAME)).iterdir():
         file.unlink()
     report = aggregated(lake)
-    assert (report.exit_code, len(report.problems)) == (1, 1)
+    assert (report.exit_code, len(report.errors)) == (1, 1)
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
 
 
@@ -285,7 +285,7 @@ def test_a_half_dropped_date_stays_sealed_without_its_state(
     put(lake, meter, "late.parquet", event("late"))
     assert aggregated(lake, rebuild=rebuild).quarantined == {"sealed_partition": 1}
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(2))]
-    assert [done.why for done in retained(lake, EXPIRED).partitions] == ["interrupted before"]
+    assert [done.reason for done in retained(lake, EXPIRED).partitions] == ["interrupted before"]
     assert content(tmp_path, "events") == {}
 
 

@@ -82,7 +82,7 @@ def test_files_of_other_programs_count_as_they_mean(
     target.parent.mkdir(parents=True)
     shutil.copy(PROGRAMS / f"{program}.parquet", target)
     report = aggregated(lake)
-    assert (report.problems, report.quarantined) == ([], {})
+    assert (report.errors, report.quarantined) == ([], {})
     assert usage(lake, meter) == [(day, "cust-1", Decimal(quantity))]
     found = lake.events(meter.name).collect()
     assert found["idempotency_key"].to_list() == ["k-1", "k-2"]
@@ -101,7 +101,7 @@ def test_a_file_of_duckdb_counts_as_it_means(tmp_path: Path) -> None:
         '{NOON}'::timestamptz as "timestamp", '{NOON}'::timestamptz as received_at, 'pro' as plan, 3 as score,
         true as trial, '{{"a": 1}}'::json as metadata, 5::hugeint as huge, interval 1 day as gap) to '{target}'"""
     )
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     assert lake.events(meter.name).collect().drop("date", "timestamp", "received_at").rows() == [
         (str(KEY), "org_1", Decimal("1.25"), "pro", 3.0, True, '{"a": 1}')
     ]
@@ -124,7 +124,7 @@ def test_a_file_of_polars_counts_as_it_means(tmp_path: Path) -> None:
             "score": pl.Series([0.1], dtype=pl.Float32),
         }
     ).write_parquet(target)
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     assert lake.events(meter.name).select("quantity", "timestamp", "plan", "score").collect().rows() == [
         (Decimal("0.1"), NOON, "pro", 0.1)
     ]
@@ -154,7 +154,7 @@ QUANTITIES: dict[str, tuple[pa.Array, str]] = {
 def test_a_quantity_of_any_number_counts_exactly(tmp_path: Path, quantity: pa.Array, expected: str) -> None:
     lake, meter = a_lake(tmp_path)
     put_table(lake, meter, a_table(quantity=quantity))
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(expected))]
 
 
@@ -207,7 +207,7 @@ def test_a_timestamp_of_any_unit_and_zone_is_its_moment(
     lake, meter = a_lake(tmp_path)
     moments = pa.array([MICROSECONDS], pa.timestamp("us", "UTC")).cast(dtype)
     put_table(lake, meter, a_table(timestamp=moments))
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     assert lake.events(meter.name).collect()["timestamp"].to_list() == [NOON]
     assert capfd.readouterr().err == ""
 
@@ -243,7 +243,7 @@ TEXTS: dict[str, pa.Array] = {
 def test_text_is_text_however_it_is_stored(tmp_path: Path, column: str, text: pa.Array) -> None:
     lake, meter = a_lake(tmp_path)
     put_table(lake, meter, a_table(**{column: text}))
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     expected = "k-1" if not isinstance(text, pa.ExtensionArray) else str(KEY)
     assert lake.events(meter.name).collect()[column].to_list() == [expected]
 
@@ -276,7 +276,7 @@ def test_a_required_dimension_may_be_of_another_type_of_its_kind(tmp_path: Path,
 def test_a_number_is_the_double_that_its_text_is(tmp_path: Path, number: pa.Array, expected: float) -> None:
     lake, meter = a_lake(tmp_path, dimensions=DIMENSIONS)
     put_table(lake, meter, a_table(score=number))
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     assert lake.events(meter.name).collect()["score"].to_list() == [expected]
 
 
@@ -306,7 +306,7 @@ METADATA: dict[str, tuple[pa.Array, str]] = {
 def test_metadata_is_the_json_that_its_type_means(tmp_path: Path, metadata: pa.Array, expected: str) -> None:
     lake, meter = a_lake(tmp_path)
     put_table(lake, meter, a_table(metadata=metadata))
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     assert lake.events(meter.name).collect()["metadata"].to_list() == [expected or None]
 
 
@@ -335,7 +335,7 @@ def test_a_type_that_cannot_be_read_is_named_as_arrow_names_it(
     bad = put_table(lake, meter, a_table(**{column: values}))
     put(lake, meter, "good.parquet", event("a"))
     report = aggregated(lake)
-    (problem,) = report.problems
+    (problem,) = report.errors
     assert (problem["what"], problem["found"]) == (f"column {column!r} is wrong", found)
     assert problem["where"].endswith(bad.name)
     assert report.exit_code == 1
@@ -361,7 +361,7 @@ def test_no_type_of_a_column_that_is_passed_over_matters(
     table = a_table(**odd)
     table = pa.table([*table.columns, table["big"]], names=[*table.column_names, "big"])
     put_table(lake, meter, table)
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     assert usage(lake, meter) == [(DAY, "org_1", Decimal("1.25"))]
     assert capfd.readouterr().err == ""
 
@@ -372,7 +372,7 @@ def test_an_event_column_that_stands_twice_is_named(tmp_path: Path) -> None:
     put_table(
         lake, meter, pa.table([*table.columns, table["subject"]], names=[*table.column_names, "subject"])
     )
-    (problem,) = aggregated(lake).problems
+    (problem,) = aggregated(lake).errors
     assert (problem["what"], problem["found"]) == ("column 'subject' is wrong", "string and string")
 
 
@@ -400,17 +400,17 @@ def test_a_known_file_is_converted_at_every_later_run(tmp_path: Path) -> None:
     put_table(lake, meter, a_table(quantity=of_types([0.1], pa.float32())))
     aggregated(lake)
     put(lake, meter, "b.parquet", event("k", quantity="9"), event("other"))
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     assert usage(lake, meter) == [(DAY, "org_1", Decimal("1.1"))]
     with reported(lake, "verify") as report:
         verify(lake, report)
-    assert report.problems == []
-    assert aggregated(lake, rebuild=True).problems == []
+    assert report.errors == []
+    assert aggregated(lake, rebuild=True).errors == []
     assert usage(lake, meter) == [(DAY, "org_1", Decimal("1.1"))]
     # The record says it, not only the state.
     (tmp_path / paths.state(meter.name)).unlink()
     put(lake, meter, "c.parquet", event("third"))
-    assert aggregated(lake).problems == []
+    assert aggregated(lake).errors == []
     assert usage(lake, meter) == [(DAY, "org_1", Decimal("2.1"))]
 
 
@@ -424,7 +424,7 @@ def test_compaction_changes_no_number_of_files_in_other_types(tmp_path: Path) ->
     before = lake.events(meter.name).collect().sort("idempotency_key")
     with reported(lake, "compact") as report:
         compact(lake, report, as_of=DAY + dt.timedelta(days=9))
-    assert report.problems == []
+    assert report.errors == []
     assert lake.events(meter.name).collect().sort("idempotency_key").equals(before)
     assert usage(lake, meter) == [(DAY, "org_1", Decimal("3.3"))]
 
@@ -451,7 +451,7 @@ def test_a_damaged_page_of_a_converted_file_is_named(tmp_path: Path) -> None:
     body[20:400] = bytes(380)
     bad.write_bytes(body)
     put(lake, meter, "good.parquet", event("b"))
-    assert [problem["what"] for problem in aggregated(lake).problems] == ["damaged file"]
+    assert [problem["what"] for problem in aggregated(lake).errors] == ["damaged file"]
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
 
 
@@ -463,7 +463,7 @@ def test_text_that_is_not_utf_8_is_a_damaged_file(tmp_path: Path) -> None:
     )
     file = put_table(lake, meter, a_table())
     file.write_bytes(body.getvalue().replace(b"org_XX", b"org_\xff\xfe"))
-    (problem,) = aggregated(lake).problems
+    (problem,) = aggregated(lake).errors
     assert problem["what"] == "damaged file"
 
 
@@ -505,7 +505,7 @@ def test_a_file_that_is_landed_says_what_it_says_in_a_partition(
     put_table(lake, meter, a_table(**columns))
     other, _ = a_lake(tmp_path / "landed", dimensions=dimensions)
     report = landed_table(other, tmp_path, a_table(**columns))
-    assert (report.problems, report.quarantined) == ([], {})
+    assert (report.errors, report.quarantined) == ([], {})
     expected, found = (each.events(meter.name).collect() for each in (lake, other))
     if "metadata" in columns:
         # Without the white space between its tokens, as of all metadata that lands.
@@ -525,8 +525,8 @@ def test_a_type_that_cannot_be_landed_is_named_as_arrow_names_it(
     lake, meter = a_lake(tmp_path / "lake", dimensions=DIMENSIONS)
     report = landed_table(lake, tmp_path, a_table(**{column: values}))
     assert report.exit_code == 1
-    assert report.problems[0]["what"] == f"column {column!r} is of a wrong type"
-    assert report.problems[0]["found"] == found
+    assert report.errors[0]["what"] == f"column {column!r} is of a wrong type"
+    assert report.errors[0]["found"] == found
     assert lake.events(meter.name).collect().is_empty()
     assert capfd.readouterr().err == ""
 
@@ -534,7 +534,7 @@ def test_a_type_that_cannot_be_landed_is_named_as_arrow_names_it(
 def test_columns_of_any_type_land_as_metadata(tmp_path: Path) -> None:
     lake, meter = a_lake(tmp_path / "lake")
     table = a_table(gap=of_types([dt.timedelta(hours=1)], pa.duration("s")), half=HALF, id=UUIDS)
-    assert landed_table(lake, tmp_path, table).problems == []
+    assert landed_table(lake, tmp_path, table).errors == []
     (metadata,) = lake.events(meter.name).collect()["metadata"]
     assert json.loads(metadata)["half"] == 0.1
     assert json.loads(metadata)["id"] == str(KEY)

@@ -74,7 +74,7 @@ def same(lake: Lake, expected: dict[str, pl.DataFrame]) -> bool:
 def verified(lake: Lake) -> list[dict[str, str]]:
     report = RunReport(job="verify", started_at=dt.datetime.now(dt.UTC))
     verify(lake, report)
-    return report.problems
+    return report.errors
 
 
 def ran(lake: Lake) -> RunReport:
@@ -91,7 +91,7 @@ def test_sealed_dates_get_the_levels_of_their_series_and_keep_all_else(
     define(lake, **ADDED)
     assert verified(lake) == []
     report = ran(lake)
-    assert report.problems == []
+    assert report.errors == []
     assert [(each.date, each.action) for each in report.partitions] == [(day, "recomputed") for day in DATES]
     assert same(lake, expected)
     assert expected["usage_by_subject"]["quantity"].to_list() == [Decimal(61)] * 2
@@ -104,7 +104,7 @@ def test_sealed_dates_get_the_levels_of_their_series_and_keep_all_else(
     # Nothing is left to do, and what was done can be undone.
     assert ran(lake).partitions == []
     define(lake, **SEATS)
-    assert ran(lake).problems == []
+    assert ran(lake).errors == []
     assert same(lake, rows)
     assert verified(lake) == []
 
@@ -113,7 +113,7 @@ def test_a_dimension_that_was_declared_after_the_sealing_may_name_series(tmp_pat
     lake = sealed_lake(tmp_path / "lake", **SEATS)
     names = [*SEATS["dimensions"], {"name": "region", "type": "string", "required": False}]
     define(lake, **ADDED | {"dimensions": names, "series": ["region", "workspace"]})
-    assert ran(lake).problems == []
+    assert ran(lake).errors == []
     assert lake.usage_by_subject("seats").collect()["quantity"].to_list() == [Decimal(61)] * 2
     assert verified(lake) == []
 
@@ -138,7 +138,7 @@ def test_it_may_break_off_anywhere(
             (folder / paths.state("seats")).unlink(missing_ok=True)
         else:
             assert verified(lake) == [], fails_at
-        assert ran(lake).problems == [], fails_at
+        assert ran(lake).errors == [], fails_at
         assert same(lake, expected), fails_at
         assert load_state(lake.storage, "seats").sealed == set(DATES)
         assert verified(lake) == [], fails_at
@@ -158,7 +158,7 @@ def test_a_run_that_broke_off_is_undone_where_the_definition_is_as_it_was_again(
         aggregate(lake.over(dying), report)
     define(lake, **SEATS)
     assert verified(lake) == []
-    assert ran(lake).problems == []
+    assert ran(lake).errors == []
     assert same(lake, before)
     assert verified(lake) == []
     assert ran(lake).partitions == []
@@ -196,7 +196,7 @@ def test_a_date_whose_rows_are_others_is_named_and_left_alone(
     before = {path: path.read_bytes() for path in (tmp_path / "lake/aggregates").rglob("*.parquet")}
     define(lake, **ADDED)
     report = ran(lake)
-    (problem,) = report.problems
+    (problem,) = report.errors
     assert problem["where"] == paths.aggregate("usage", "seats", DAY)
     assert report.exit_code == 3
     after = {path: path.read_bytes() for path in before}

@@ -58,7 +58,7 @@ def lake_with(folder: Path, path: str) -> tuple[Lake, Meter]:
 def problems(lake: Lake, job: str) -> set[str]:
     with reported(lake, job) as report:
         {"nightly": nightly, "verify": verify}[job](lake, report)
-    return {said["where"] for said in report.problems}
+    return {said["where"] for said in report.errors}
 
 
 @pytest.mark.parametrize("path", STRAYS)
@@ -66,7 +66,7 @@ def test_a_stray_file_below_a_meter_is_named_and_not_counted(tmp_path: Path, pat
     lake, meter = lake_with(tmp_path, path)
     report = aggregated(lake)
     assert report.exit_code == 1
-    assert [(said["what"], said["where"]) for said in report.problems] == [("stray file", path)]
+    assert [(said["what"], said["where"]) for said in report.errors] == [("stray file", path)]
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
     assert lake.events(meter.name).collect().height == 1
     assert recomputed(aggregated(lake)) == {}
@@ -78,7 +78,7 @@ def test_a_stray_file_below_a_meter_is_named_and_not_counted(tmp_path: Path, pat
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path, path: str) -> None:
     lake, meter = lake_with(tmp_path, path)
     report = aggregated(lake)
-    assert (report.exit_code, report.problems) == (0, [])
+    assert (report.exit_code, report.errors) == (0, [])
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
     assert status(lake, runs=0).all_problems == []
     assert problems(lake, "verify") == set()
@@ -88,10 +88,10 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path, path: str) -> 
 def test_event_files_in_no_meters_folder_are_named(tmp_path: Path, path: str, named: str) -> None:
     lake, meter = lake_with(tmp_path, path)
     report = aggregated(lake)
-    assert (report.exit_code, [said["where"] for said in report.problems]) == (1, [named])
+    assert (report.exit_code, [said["where"] for said in report.errors]) == (1, [named])
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1))]
     assert problems(lake, "nightly") == problems(lake, "verify") == {named}
-    assert aggregated(lake, meter=meter.name).problems == []
+    assert aggregated(lake, meter=meter.name).errors == []
     found = status(lake, runs=0)
     undefined = [each.meter for each in found.undefined]
     assert undefined == ["gone"] or [said["where"] for said in found.all_problems] == [named]
@@ -101,7 +101,7 @@ def test_files_of_a_broken_meter_are_not_taken_for_those_of_none(tmp_path: Path)
     lake, meter = a_lake(tmp_path)
     put(lake, meter, "a.parquet", event("a"))
     lake.storage.publish(paths.meter_definition(meter.name), b"no JSON")
-    assert [said["where"] for said in aggregated(lake).problems] == [paths.meter_definition(meter.name)]
+    assert [said["where"] for said in aggregated(lake).errors] == [paths.meter_definition(meter.name)]
 
 
 def test_an_aggregate_that_was_copied_elsewhere_below_its_meter_does_not_count(tmp_path: Path) -> None:

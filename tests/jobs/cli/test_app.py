@@ -389,7 +389,7 @@ def test_a_job_with_nothing_to_do(meterlake: Run, lake: Path, command: list[str]
     ran = meterlake(*command)
     assert ran.code == 0
     *_, first, last = ran.out.splitlines()
-    assert first.startswith(f"{command[0]}: done; nothing to do; ")
+    assert first.startswith(f"{command[0]}: nothing to do; ")
     report = Path(last.removeprefix("report: "))
     assert json.loads(report.read_text())["job"] == command[0]
     document = meterlake(*command, "--json").document
@@ -400,7 +400,7 @@ def test_a_job_with_nothing_to_do(meterlake: Run, lake: Path, command: list[str]
 def test_a_dry_run_leaves_no_report(meterlake: Run, lake: Path) -> None:
     ran = meterlake("retain", "--dry-run", "--as-of", "2026-06-19")
     assert ran.code == 0
-    assert "retain: dry run done, nothing touched; nothing to do" in ran.out
+    assert "retain: dry run, nothing touched; nothing to do" in ran.out
     assert "report:" not in ran.out
     assert meterlake("retain", "--dry-run", "--json").document["report_file"] is None
     assert not (lake / "runs").exists()
@@ -419,7 +419,7 @@ def test_options_reach_the_job(meterlake: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_a_dry_run_says_what_would_be(meterlake: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def does(_lake: Lake, report: RunReport, **_: object) -> None:
         report.add_partition(
-            PartitionReport(meter="m", date=dt.date(2026, 6, 19), action="dropped", why="expired")
+            PartitionReport(meter="m", date=dt.date(2026, 6, 19), action="dropped", reason="expired")
         )
 
     monkeypatch.setattr(retain_job, "retain", does)
@@ -438,7 +438,7 @@ def test_an_unknown_meter_of_a_job(meterlake: Run) -> None:
     error, hint, report = ran.err.splitlines()
     assert error.startswith("error: no meter 'nope' in this lake")
     assert hint.startswith("hint: ")
-    assert json.loads(Path(report.removeprefix("report: ")).read_text())["problems"][0]["kind"] == "bad input"
+    assert json.loads(Path(report.removeprefix("report: ")).read_text())["errors"][0]["kind"] == "bad input"
     document = meterlake("aggregate", "--meter", "nope", "--json").document
     assert document["error"]["what"] == "no meter 'nope' in this lake"
     assert Path(document["report_file"]).exists()
@@ -447,10 +447,15 @@ def test_an_unknown_meter_of_a_job(meterlake: Run) -> None:
 @pytest.mark.usefixtures("lake")
 def test_what_people_see_of_a_run(meterlake: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def does(_: Lake, report: RunReport) -> None:
-        why: dict[str, Any] = {"action": "aggregated", "why": "files added", "duplicates": 2, "conflicts": 1}
+        why: dict[str, Any] = {
+            "action": "aggregated",
+            "reason": "files added",
+            "duplicates": 2,
+            "conflicts": 1,
+        }
         report.add_partition(PartitionReport(meter="seats", date=dt.date(2026, 6, 19), events=1234567, **why))
         report.add_partition(
-            PartitionReport(meter="users", date=dt.date(2026, 6, 20), action="dropped", why="expired")
+            PartitionReport(meter="users", date=dt.date(2026, 6, 20), action="dropped", reason="expired")
         )
         report.events_read, report.rows_written, report.bytes_written = 1234569, 1, 2_500_000
         report.quarantine({"subject_missing": 1, "quantity_invalid": 3})
@@ -470,10 +475,10 @@ def test_what_people_see_of_a_run(meterlake: Run, monkeypatch: pytest.MonkeyPatc
         "users        1       0  0 bytes  2026-06-20  2026-06-20  expired",
         "",
     ]
-    assert totals == "aggregate: incomplete; 1 partition aggregated, 1 partition dropped,"
-    assert more.startswith("  1,234,569 events read; 0.")
-    assert duplicates == "2 duplicates, of them with another payload 1"
-    assert quarantined == "quarantined 4: 3 quantity_invalid, 1 subject_missing"
+    assert totals == "aggregate: done; 1 partition aggregated, 1 partition dropped, 1,234,569 events"
+    assert more.startswith("  read; 3 warnings; 0.")
+    assert duplicates == "2 duplicates, 1 with a different payload"
+    assert quarantined == "quarantined 4 rows: 3 quantity_invalid, 1 subject_missing"
     assert wrote == "wrote 1 row, 2.5 MB"
     assert report.startswith("report: ")
     # A hint that several errors share is said once.
@@ -492,7 +497,7 @@ def test_long_lists_are_cut_for_people_and_whole_as_json(
     def does(_: Lake, report: RunReport) -> None:
         for number in range(1, 31):
             report.add_partition(
-                PartitionReport(meter="m", date=dt.date(2026, 6, number), action="aggregated", why="new")
+                PartitionReport(meter="m", date=dt.date(2026, 6, number), action="aggregated", reason="new")
             )
             report.add_error(BadInputError("bad", where=f"{number}"))
 
@@ -505,7 +510,7 @@ def test_long_lists_are_cut_for_people_and_whole_as_json(
     assert ran.err.count("error: ") == 21
     assert ran.err.endswith("error: … and 10 more errors; --json has all\n")
     document = meterlake("aggregate", "--json").document
-    assert len(document["partitions"]) == len(document["problems"]) == 30
+    assert len(document["partitions"]) == len(document["errors"]) == 30
 
 
 # Failures
@@ -541,7 +546,7 @@ def test_a_failing_job(
     assert ran.err.startswith("error: ")
     kept = json.loads(Path(ran.err.splitlines()[-1].removeprefix("report: ")).read_text())
     assert kept["exit_code"] == code
-    assert len(kept["problems"]) == 1
+    assert len(kept["errors"]) == 1
     assert meterlake("aggregate", "--json").document["error"]["what"]
 
 

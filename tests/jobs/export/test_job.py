@@ -55,7 +55,7 @@ def run(lake: Lake, period: str = "2026-06", **options: Any) -> RunReport:
 def exported(lake: Lake, **options: Any) -> ExportReport:
     """Export the only meter, which has to go well; gives what was done."""
     report = run(lake, **options)
-    assert report.problems == []
+    assert report.errors == []
     assert len(report.exports) == 1
     return report.exports[0]
 
@@ -238,7 +238,7 @@ def test_focus_columns_are_refused_for_what_does_not_add_up(tmp_path: Path, aggr
     aggregated(lake)
     report = run(lake, columns="focus")
     assert report.exit_code == 1
-    assert [problem["found"] for problem in report.problems] == [f"one of {aggregation}"]
+    assert [problem["found"] for problem in report.errors] == [f"one of {aggregation}"]
     # The other meter is exported all the same.
     assert [done.meter for done in report.exports] == ["other"]
 
@@ -253,7 +253,7 @@ def test_a_dimension_that_has_a_columns_name_or_is_unknown_is_refused(tmp_path: 
     for by in (("unit",), ("bucket_size", "plan"), ("region",), ("plan", "plan")):
         report = run(lake, by=by)
         assert (report.exit_code, report.exports) == (1, [])
-        assert report.problems[0]["expected"] == "some of its dimensions, each once: plan"
+        assert report.errors[0]["expected"] == "some of its dimensions, each once: plan"
     assert exported(lake, by=("plan",)).rows == 1
 
 
@@ -493,7 +493,7 @@ def test_aggregates_of_an_interrupted_aggregation_are_not_exported(tmp_path: Pat
     state.write_bytes(before)
     report = run(lake)
     assert (report.exit_code, report.exports) == (3, [])
-    assert report.problems[0]["hint"] == "run: meterlake aggregate"
+    assert report.errors[0]["hint"] == "run: meterlake aggregate"
     aggregated(lake)
     assert exported(lake).rows == 1
 
@@ -512,8 +512,8 @@ def test_a_table_that_is_missing_though_its_date_is_up_to_date_is_not_exported(
     file.unlink()
     report = run(lake)
     assert (report.exit_code, report.exports) == (3, [])
-    assert ("backup" in report.problems[0]["hint"]) == sealed
-    assert "--rebuild" in report.problems[0]["hint"]
+    assert ("backup" in report.errors[0]["hint"]) == sealed
+    assert "--rebuild" in report.errors[0]["hint"]
     if sealed:
         file.write_bytes(body)
     aggregated(lake, rebuild=True)
@@ -580,11 +580,11 @@ def test_a_month_that_is_not_over_or_not_aggregated_is_not_closed(tmp_path: Path
     put(lake, meter, "b.parquet", event("y"))
     report = run(lake, close=True)
     assert report.exit_code == 1
-    assert report.problems[0]["found"] == "1 out of date: 2026-06-19 (files added)"
+    assert report.errors[0]["found"] == "1 out of date: 2026-06-19 (files added)"
     # Without a close it is exported as aggregated, and told.
     assert exported(lake).out_of_date == {"2026-06-19": "files added"}
     report = run(lake, f"{dt.datetime.now(dt.UTC):%Y-%m}", close=True)
-    assert report.problems[0]["expected"] == "a month that is over"
+    assert report.errors[0]["expected"] == "a month that is over"
 
 
 # Verification
@@ -852,7 +852,7 @@ def test_a_failing_step_loses_no_other_work(
     monkeypatch.setattr(nightly_job, step, broken)
     report = night(lake, dt.date(2026, 7, 20))
     assert report.exit_code >= exit_code
-    assert "oops" in report.problems[0]["what"]
+    assert "oops" in report.errors[0]["what"]
     done = {(each.meter, each.action) for each in report.partitions}
     exports = [(each.meter, each.revision) for each in report.exports]
     assert done >= {("zeta", "aggregated"), ("zeta", "dropped")}

@@ -47,14 +47,14 @@ def night(lake: Lake, as_of: dt.date = NOVEMBER) -> RunReport:
 def well(lake: Lake, as_of: dt.date = NOVEMBER) -> dict[str, ExportReport]:
     """Run a night that has to go well; gives what it exported."""
     report = night(lake, as_of)
-    assert report.problems == []
+    assert report.errors == []
     return {done.form: done for done in report.exports if done.action == "exported"}
 
 
 def exported(lake: Lake, period: str = "2026-06", **more: Any) -> ExportReport:
     with reported(lake, "export") as report:
         export(lake, report, parse_period(period), **more)
-    assert report.problems == []
+    assert report.errors == []
     return report.exports[-1]
 
 
@@ -228,13 +228,13 @@ def test_a_month_that_fails_is_named_and_keeps_no_other(billed: tuple[Lake, Mete
         put(lake, meter, "late.parquet", event(f"late {day}", day=day), day=day)
     report = night(lake)
     assert report.exit_code in (1, 3)
-    (problem,) = report.problems
+    (problem,) = report.errors
     assert "2026-06" in problem["where"] or "nowhere" in problem["what"]
     done = {each.form for each in report.exports if each.action == "exported"}
     usual = {"2026-06"} if broken in ("unknown dimension", "folder that can't be listed") else set()
     assert done == {*FORMS} - {"2026-06"} | {"2026-08", "2026-11"} | usual
     # And it is named every night until it is mended.
-    assert [each["what"] for each in night(lake).problems] == [problem["what"]]
+    assert [each["what"] for each in night(lake).errors] == [problem["what"]]
 
 
 def test_exports_that_cant_be_listed_are_not_made_again(
@@ -255,7 +255,7 @@ def test_exports_that_cant_be_listed_are_not_made_again(
     before = content(Path(lake.url), paths.EXPORTS)
     define(lake, name="other")
     report = night(lake)
-    assert [problem["where"] for problem in report.problems] == [paths.meter_exports(NAME).rstrip("/")]
+    assert [problem["where"] for problem in report.errors] == [paths.meter_exports(NAME).rstrip("/")]
     assert content(Path(lake.url), paths.EXPORTS) == before
 
 
@@ -353,7 +353,7 @@ def test_a_change_of_definition_alone_makes_no_revision_of_a_closed_month(
     changed_definition(lake)
     for _ in range(2):
         report = night(lake)
-        assert report.problems == []
+        assert report.errors == []
         pending = {each.form: each.pending_adjustments for each in report.exports if each.pending_adjustments}
         assert pending == {"2026-06": 1}
     assert told(lake, "2026-06") == {("b",): 1, ("org_1",): 5}
@@ -400,7 +400,7 @@ def test_series_that_are_set_wait_for_a_request_in_closed_months_alone(scratch: 
     before = [told(lake, f"{day:%Y-%m}") for day in months]
     defined(lake, **seats, series=["workspace"])
     report = night(lake)
-    assert report.problems == []
+    assert report.errors == []
     # Sealed or not, what is open is told anew.
     assert [told(lake, f"{day:%Y-%m}") for day in months] == [before[0], {("org_1",): 5}, {("org_1",): 5}]
     assert {each.form: each.pending_adjustments for each in report.exports} == {

@@ -169,7 +169,7 @@ def test_what_is_wrong_is_named_by_verification_and_repaired_by_the_next_night(
     assert found.problems[0]["what"].startswith(what)
     assert all(problem["where"].endswith("by=plan/latest.json") for problem in found.problems)
     assert app.run(["export", "--verify", str(folder)]) == 1
-    assert night(revised).problems == []
+    assert night(revised).errors == []
     assert problems(folder) == []
     assert content(folder, "") == before
 
@@ -207,7 +207,7 @@ def test_a_folder_in_its_place_is_named_and_keeps_no_other_export(billed: tuple[
     (file / "x").touch()
     put(lake, meter, "late.parquet", event("late"))
     report = night(lake)
-    assert [problem["where"] for problem in report.problems] == [paths.latest(FOLDER)]
+    assert [problem["where"] for problem in report.errors] == [paths.latest(FOLDER)]
     assert [done.form for done in report.exports if done.action == "exported"] == ["2026-06/by=plan"]
     assert latest(lake, FORM) == expected(lake, FORM)
     assert problems(Path(lake.url) / paths.EXPORTS) == ["latest.json is no file"]

@@ -44,7 +44,7 @@ def night(lake: Lake, as_of: dt.date = AS_OF) -> RunReport:
 def problems(lake: Lake) -> list[tuple[str, str]]:
     with reported(lake, "verify") as report:
         verify(lake, report)
-    return [(said["what"], said["where"]) for said in report.problems]
+    return [(said["what"], said["where"]) for said in report.errors]
 
 
 @pytest.fixture
@@ -194,8 +194,8 @@ def test_a_partition_whose_file_is_not_the_one_that_was_published_is_not_billed(
     before = content(folder, "exports")
     report = night(lake)
     assert report.exit_code == 3
-    assert [problem["where"] for problem in report.problems] == [place]
-    assert "meterlake aggregate" in report.problems[0]["hint"]
+    assert [problem["where"] for problem in report.errors] == [place]
+    assert "meterlake aggregate" in report.errors[0]["hint"]
     # The other month is not concerned.
     assert content(folder, "exports") == before
     assert [(done.period, done.action) for done in report.exports] == [("2026-05", "unchanged")]

@@ -44,7 +44,7 @@ def snapshot(workspace: str, seats: str, day: dt.date = DAY, **more: Any) -> dic
 def exported(lake: Lake, by: tuple[str, ...] = (), **more: Any) -> ExportReport:
     with reported(lake, "export") as report:
         export(lake, report, parse_period("2026-06"), options=Options(by=by), **more)
-    assert report.problems == []
+    assert report.errors == []
     return report.exports[0]
 
 
@@ -182,7 +182,7 @@ def test_incremental_is_rebuild_and_verify_agrees(tmp_path: Path) -> None:
     )
     report = RunReport(job="verify", started_at=dt.datetime.now(dt.UTC))
     verify(lake, report)
-    assert report.problems == []
+    assert report.errors == []
 
 
 def test_added_levels_are_exact_far_beyond_doubles(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def act(key: str, subject: str = "org_1", day: dt.date = DAY, **more: Any) -> di
 def exported(lake: Lake, by: tuple[str, ...] = (), **more: Any) -> ExportReport:
     with reported(lake, "export") as report:
         export(lake, report, parse_period("2026-06"), options=Options(by=by), **more)
-    assert report.problems == []
+    assert report.errors == []
     return report.exports[0]
 
 
@@ -118,7 +118,7 @@ def test_nights_bill_from_the_table_that_has_the_users(tmp_path: Path) -> None:
     for night in (1, 2):
         with reported(lake, "nightly") as report:
             nightly(lake, report, as_of=NEXT + dt.timedelta(days=night))
-        assert report.problems == []
+        assert report.errors == []
         june = next(done for done in report.exports if done.period == "2026-06")
         assert (june.action, june.revision) == ("exported", night)
         put(lake, meter, "b.parquet", act("8", "org_2", user="cy"))
@@ -136,7 +136,7 @@ def test_nothing_changes_by_compaction_retention_or_a_rebuild(tmp_path: Path) ->
     aggregated(lake, rebuild=True)
     with reported(lake, "verify") as report:
         verify(lake, report)
-    assert report.problems == []
+    assert report.errors == []
     answers = [lake.totals("users", by).collect() for by in ([], ["plan"], ["user"])]
     retained(lake, NEXT + dt.timedelta(days=40))
     assert [lake.totals("users", by).collect().rows() for by in ([], ["plan"], ["user"])] == [

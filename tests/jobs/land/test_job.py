@@ -103,7 +103,7 @@ def test_every_format_gives_the_same_events(tmp_path: Path, name: str, content: 
     lake, meter = a_lake(tmp_path / "lake")
     (tmp_path / name).write_bytes(content)
     report = landed(lake, tmp_path / name)
-    assert (report.exit_code, report.problems, report.events_landed) == (0, [], 3)
+    assert (report.exit_code, report.errors, report.events_landed) == (0, [], 3)
     found = lake.events(meter.name).collect()
     assert found["idempotency_key"].to_list() == ["key 0", "key 1", "key 2"]
     assert found["plan"].to_list() == ["enterprise"] * 3
@@ -205,9 +205,9 @@ def test_a_table_without_what_an_event_needs_is_refused_whole(
     good = written(tmp_path, body())
     report = landed(lake, tmp_path / "a.parquet", good)
     assert report.exit_code == 1
-    assert report.problems[0]["what"].startswith(what)
-    assert report.problems[0]["expected"]
-    assert report.problems[0]["found"]
+    assert report.errors[0]["what"].startswith(what)
+    assert report.errors[0]["expected"]
+    assert report.errors[0]["found"]
     assert report.events_landed == 1
 
 
@@ -278,7 +278,7 @@ def test_a_further_column_of_parquet_is_metadata_whatever_its_type_and_name(
     table = pl.DataFrame(TABLE).with_columns(column.alias('a "name"'), quantity=1)
     table = table.with_columns(pl.col("subject").cast(pl.Categorical), idempotency_key=None)
     table.write_parquet(tmp_path / "a.parquet")
-    assert landed(lake, tmp_path / "a.parquet").problems == []
+    assert landed(lake, tmp_path / "a.parquet").errors == []
     found = lake.raw_events(meter.name).collect()["metadata"].to_list()
     assert found == [expected and '{"a \\"name\\"":' + expected + "}", None, None]
 
@@ -570,7 +570,7 @@ def test_an_interrupted_landing_is_gone_on_with_and_ends_the_same(
             failed = landed(lake, file)
             lake.storage = storage
             # Each writing operation of the landing fails once; the last number is one too many.
-            assert (failed.problems != []) == (fails_at <= 8)
+            assert (failed.errors != []) == (fails_at <= 8)
             landed(lake, file)
         else:
             landed(lake, file)
@@ -603,15 +603,15 @@ def test_an_unreadable_input_is_named_and_nothing_of_it_is_landed(
     report = landed(lake, tmp_path / name, written(tmp_path, body()))
     assert report.exit_code == 1
     assert [said["status"] for said in report.inputs] == ["rejected", "landed"]
-    assert name in report.problems[0]["where"]
-    assert report.problems[0]["found"]
+    assert name in report.errors[0]["where"]
+    assert report.errors[0]["found"]
     assert lake.events(meter.name).collect().height == 1
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "."])
 def test_a_path_that_is_no_file_is_named(tmp_path: Path, name: str) -> None:
     lake, _ = a_lake(tmp_path / "lake")
-    (problem,) = landed(lake, tmp_path / name).problems
+    (problem,) = landed(lake, tmp_path / name).errors
     assert problem["what"] == "could not read this input"
 
 
@@ -679,7 +679,7 @@ def test_a_pipe_lands_like_a_file(tmp_path: Path) -> None:
     os.close(writer)
     report = landed(lake, f"/dev/fd/{reader}")
     os.close(reader)
-    assert (report.problems, report.events_landed) == ([], 3)
+    assert (report.errors, report.events_landed) == ([], 3)
     assert not list((tmp_path / "lake" / paths.TEMPORARY).iterdir())
 
 
@@ -703,14 +703,14 @@ def test_a_damaged_record_of_an_input_lands_nothing(tmp_path: Path) -> None:
     (record,) = (tmp_path / "lake" / paths.LANDED).iterdir()
     record.write_text("{")
     report = landed(lake, file)
-    assert report.problems[0]["what"] == "not a record of a landed input"
+    assert report.errors[0]["what"] == "not a record of a landed input"
     assert report.events_landed == 0
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     lake, _ = a_lake(tmp_path / "lake")
     report = landed(lake, written(tmp_path, body(1)), file_format="xml")
-    assert report.problems[0]["what"] == "unknown format"
+    assert report.errors[0]["what"] == "unknown format"
 
 
 @pytest.mark.parametrize(("what", "number"), [("lines", 10), ("json_bytes", 2_000)])

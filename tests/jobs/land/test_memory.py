@@ -143,7 +143,7 @@ def test_a_record_of_unknown_bounds_is_broken(tmp_path: Path) -> None:
     (place,) = (tmp_path / "lake" / paths.LANDED).iterdir()
     record = msgspec.json.decode(place.read_bytes())
     place.write_bytes(msgspec.json.encode(record | {"bounds": len(VERSIONS)}))
-    (problem,) = landed(lake, file).problems
+    (problem,) = landed(lake, file).errors
     assert problem["what"] == "not a record of a landed input"
 
 

@@ -110,8 +110,8 @@ def test_rows_of_a_broken_meter_are_kept_and_land_once_it_is_mended(
     WAYS[way](lake)
     report = landed(lake, file)
     assert (report.exit_code, report.events_landed) == (3, 3)
-    assert [problem["kind"] for problem in report.problems] == ["broken lake"]
-    assert report.problems[0]["where"].startswith((paths.METERS, paths.STATE))
+    assert [problem["kind"] for problem in report.errors] == ["broken lake"]
+    assert report.errors[0]["where"].startswith((paths.METERS, paths.STATE))
     assert quarantined(lake) == [("meter_unreadable", 1), ("meter_unreadable", 3), ("unknown_meter", 6)]
     assert (keys(lake, WHOLE), keys(lake, OTHER)) == (["w1", "w2"], ["o1"])
     # Not landed yet, so it may be tried again.
@@ -150,7 +150,7 @@ def test_an_input_that_names_no_broken_meter_lands(lake: Lake, tmp_path: Path, w
     pl.DataFrame(rows).with_columns(idempotency_key=pl.lit("w3")).write_parquet(files[2])
     WAYS[way](lake)
     report = landed(lake, *files)
-    assert (report.exit_code, report.events_landed, report.problems) == (0, 3, [])
+    assert (report.exit_code, report.events_landed, report.errors) == (0, 3, [])
 
 
 def test_what_an_earlier_attempt_landed_is_not_late_once_its_date_is_sealed(

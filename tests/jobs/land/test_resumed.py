@@ -248,7 +248,7 @@ def test_what_was_rejected_whole_and_is_broken_off_on_its_second_landing(
         then(lake)
         run(lake, lambda lake, report: land(lake, [str(file)], report))
         # A merged file that came back would be named here.
-        assert aggregated(lake).problems == []
+        assert aggregated(lake).errors == []
         found = Counter(lake.events(NAME).collect()["subject"])
         rows = [json.loads(raw)["subject"] for raw in _quarantined(lake)]
         assert found.total() + len(rows) + _sealed_events(lake) == len(lines) + 2, fails_at

@@ -55,15 +55,15 @@ def verified(lake: Lake) -> RunReport:
 def found(lake: Lake) -> set[tuple[str, str]]:
     report = verified(lake)
     assert report.exit_code == 1
-    assert all(said["expected"] and said["found"] for said in report.problems)
-    return {(said["what"], said["where"]) for said in report.problems}
+    assert all(said["expected"] and said["found"] for said in report.errors)
+    return {(said["what"], said["where"]) for said in report.errors}
 
 
 def test_a_lake_that_is_right_has_no_difference_and_is_not_changed(whole: tuple[Lake, Meter, Path]) -> None:
     lake, _, folder = whole
     before = content(folder, "aggregates", "events", "state", "index", "quarantine", "settled")
     report = verified(lake)
-    assert (report.problems, report.exit_code) == ([], 0)
+    assert (report.errors, report.exit_code) == ([], 0)
     assert content(folder, "aggregates", "events", "state", "index", "quarantine", "settled") == before
 
 
@@ -88,7 +88,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(
         file.write_bytes(body[:place] + bytes([body[place] ^ 0x55]) + body[place + 1 :])
         assert ("damaged", where) in found(lake), place
     file.write_bytes(body)
-    assert verified(lake).problems == []
+    assert verified(lake).errors == []
 
 
 @pytest.mark.parametrize("table", paths.TABLES)
@@ -112,7 +112,7 @@ def test_an_edited_row_is_found_though_the_file_looks_right(
         edited.write_parquet(file, metadata={METADATA_KEY: record})
         assert ("damaged", paths.aggregate(table, meter.name, date)) in found(lake)
         write_stamped(rows, file, {METADATA_KEY: record})
-        assert verified(lake).problems == []
+        assert verified(lake).errors == []
 
 
 def test_an_added_row_breaks_the_totals(whole: tuple[Lake, Meter, Path]) -> None:
@@ -167,7 +167,7 @@ def test_the_seal_is_held_to_its_checksum_after_the_state_was_lost(whole: tuple[
     lake, meter, folder = whole
     (folder / paths.state(meter.name)).unlink()
     aggregated(lake)
-    assert verified(lake).problems == []
+    assert verified(lake).errors == []
     file = folder / paths.aggregate("usage_by_dimension", meter.name, DAY)
     record = pl.read_parquet_metadata(file)[METADATA_KEY]
     rows = pl.read_parquet(file, hive_partitioning=False)
@@ -192,7 +192,7 @@ def busy(whole: tuple[Lake, Meter, Path]) -> tuple[Lake, Meter, Path]:
     (folder / "in.jsonl").unlink()
     aggregated(lake)
     retained(lake, NEXT + dt.timedelta(days=31))
-    assert verified(lake).problems == []
+    assert verified(lake).errors == []
     return lake, meter, folder
 
 
@@ -223,7 +223,7 @@ def test_a_settled_file_that_is_removed_edited_or_left_over_is_found(tmp_path: P
     put(lake, meter, "b.parquet", event("a", day=NEXT), event("b", day=NEXT), day=NEXT)
     aggregated(lake)
     retained(lake, DAY + dt.timedelta(days=31))
-    assert verified(lake).problems == []
+    assert verified(lake).errors == []
     path = paths.sealed_winners(meter.name, DAY)
     file = tmp_path / path
     body = file.read_bytes()
@@ -235,7 +235,7 @@ def test_a_settled_file_that_is_removed_edited_or_left_over_is_found(tmp_path: P
     assert ("missing", path) in found(lake)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(body)
-    assert verified(lake).problems == []
+    assert verified(lake).errors == []
 
 
 def test_a_lost_state_and_aggregates_of_no_meter_are_found(whole: tuple[Lake, Meter, Path]) -> None:
@@ -266,7 +266,7 @@ def test_a_stale_partition_makes_no_difference_of_another(whole: tuple[Lake, Met
     (folder / paths.events(meter.name, NEXT) / "b.parquet").unlink()
     assert {what for what, _ in found(lake)} == {"out of date"}
     aggregated(lake)
-    assert verified(lake).problems == []
+    assert verified(lake).errors == []
 
 
 def test_dates_may_be_derived_in_shares(
@@ -274,7 +274,7 @@ def test_dates_may_be_derived_in_shares(
 ) -> None:
     lake, meter, folder = whole
     monkeypatch.setattr(verify_module, "KEYS_AT_ONCE", 1)
-    assert verified(lake).problems == []
+    assert verified(lake).errors == []
     (folder / paths.aggregate("usage", meter.name, NEXT)).unlink()
     assert found(lake) == {("missing", paths.aggregate("usage", meter.name, NEXT))}
 

@@ -354,7 +354,7 @@ def test_what_lands_during_a_run_waits_for_the_next_one(
     monkeypatch.setattr(LocalStorage, "list", list_then_land)
     aggregated(lake)
     report = aggregated(Lake(lake.url))
-    assert [partition.why for partition in report.partitions] == ["files added, files replaced"]
+    assert [partition.reason for partition in report.partitions] == ["files added, files replaced"]
     assert [str(quantity) for *_, quantity in usage(lake, meter)] == ["6.000000000"]
 
 
@@ -434,7 +434,7 @@ def test_a_night_that_lost_its_lease_ends_at_once(
     ):
         clock.sleep(2)
         nightly(lake.over(held), report)
-    assert [problem["kind"] for problem in report.problems] == ["lease lost"]
+    assert [problem["kind"] for problem in report.errors] == ["lease lost"]
     assert report.exit_code == 3
     assert content(tmp_path, "aggregates") == {}
 

@@ -121,8 +121,8 @@ def test_nothing_counts_of_bytes_that_were_not_hashed(
     file.write_bytes(form("first", 50))
     report = landed_after(lake, file, lambda: overwritten(file, form("fi?st", 50)))
     assert report.exit_code == 1
-    assert report.problems[0]["what"] == "the input changed while it was landed"
-    assert report.problems[0]["where"] == str(file)
+    assert report.errors[0]["what"] == "the input changed while it was landed"
+    assert report.errors[0]["where"] == str(file)
     assert subjects(lake) == {}
     assert not any(
         json.loads(record.read_text())["complete"]
@@ -143,7 +143,7 @@ def test_a_file_that_is_still_written_is_refused_whole(
     file.write_bytes(form("first", 50))
     report = landed_after(lake, file, lambda: appended(file))
     assert report.exit_code == 1
-    assert report.problems[0]["what"] == "the input changed while it was landed"
+    assert report.errors[0]["what"] == "the input changed while it was landed"
     assert subjects(lake) == {}
 
 
@@ -193,7 +193,7 @@ for number in range(10**9):
             for _ in range(8):
                 with reported(lake, "land") as report:
                     land(lake, [str(file)], report)
-                assert report.problems == []
+                assert report.errors == []
         finally:
             replacing.kill()
     landed = {hashlib.sha256(body).hexdigest(): tag for tag, body in zip("ab", bodies, strict=True)}

@@ -190,7 +190,7 @@ def test_every_form_of_right_csv_lands(
 ) -> None:
     monkeypatch.setattr(csv_records, "BLOCK_BYTES", block_bytes)
     lake, report = land_text(tmp_path, content)
-    assert (report.exit_code, report.problems, report.quarantined) == (0, [], {})
+    assert (report.exit_code, report.errors, report.quarantined) == (0, [], {})
     assert lake.raw_events("calls").sort("idempotency_key").collect()["plan"].to_list() == [
         "Team",
         "a,b",
@@ -262,9 +262,9 @@ def test_a_quote_that_is_not_closed_soon_is_a_stray_one(
 
 def test_an_empty_file_is_refused_and_a_header_alone_is_not(tmp_path: Path) -> None:
     _, report = land_text(tmp_path, "")
-    assert report.problems[0]["what"] == "column 'subject' is missing"
+    assert report.errors[0]["what"] == "column 'subject' is missing"
     _, report = land_text(tmp_path, HEADER + "\n", "header.csv")
-    assert (report.exit_code, report.problems) == (0, [])
+    assert (report.exit_code, report.errors) == (0, [])
 
 
 BAD_HEADERS = {
@@ -285,14 +285,14 @@ BAD_HEADERS = {
 @pytest.mark.parametrize(("header", "what"), BAD_HEADERS.values(), ids=BAD_HEADERS)
 def test_a_bad_header_refuses_the_whole_file(tmp_path: Path, header: str, what: str) -> None:
     lake, report = land_text(tmp_path, f"{header}\n{row('k1')}\n")
-    assert (report.exit_code, report.problems[0]["what"]) == (1, what)
-    assert report.problems[0]["expected"]
+    assert (report.exit_code, report.errors[0]["what"]) == (1, what)
+    assert report.errors[0]["expected"]
     assert not (Path(lake.url) / paths.LANDED).exists()
 
 
 def test_a_header_that_is_not_utf_8_refuses_the_whole_file(tmp_path: Path) -> None:
     _, report = land_text(tmp_path, HEADER.encode() + b",\xff\n" + row("k1").encode())
-    assert report.problems[0]["expected"] == "a header in RFC 4180 and UTF-8"
+    assert report.errors[0]["expected"] == "a header in RFC 4180 and UTF-8"
 
 
 DIMENSION_TEXTS: dict[str, tuple[str, float | bool | None]] = {

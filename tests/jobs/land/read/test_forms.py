@@ -71,7 +71,7 @@ TAKEN = {
 @pytest.mark.parametrize("content", TAKEN.values(), ids=TAKEN)
 def test_what_zstd_and_gzip_read_lands(tmp_path: Path, content: bytes) -> None:
     lake, report = land_bytes(tmp_path, content)
-    assert (report.exit_code, report.problems, report.events_landed) == (0, [], 3)
+    assert (report.exit_code, report.errors, report.events_landed) == (0, [], 3)
     assert lake.raw_events("active_users").collect().height == 3
 
 
@@ -91,8 +91,8 @@ DAMAGED = {
 def test_a_compressed_input_that_is_not_whole_lands_nothing(tmp_path: Path, content: bytes) -> None:
     lake, report = land_bytes(tmp_path, content)
     assert report.exit_code == 1
-    assert report.problems[0]["what"] == "could not read this input"
-    assert report.problems[0]["found"]
+    assert report.errors[0]["what"] == "could not read this input"
+    assert report.errors[0]["found"]
     assert not (Path(lake.url) / paths.LANDED).exists()
 
 
@@ -144,7 +144,7 @@ def test_an_input_of_another_form_is_refused_whole_as_what_it_is(
     tmp_path: Path, name: str, content: bytes, found: str
 ) -> None:
     lake, report = land_bytes(tmp_path, content, name)
-    (problem,) = report.problems
+    (problem,) = report.errors
     assert (report.exit_code, problem["what"]) == (1, "this input has another form")
     assert (problem["where"], problem["found"]) == (name, found)
     assert problem["hint"]
@@ -155,7 +155,7 @@ def test_an_input_of_another_form_is_refused_whole_as_what_it_is(
 def test_text_is_not_taken_for_another_form(tmp_path: Path, start: str) -> None:
     text = start + CSV.replace("\ns,", "\n1,s,")
     _, report = land_bytes(tmp_path, text.encode(), "usage.csv")
-    assert (report.problems, report.events_landed) == ([], 3)
+    assert (report.errors, report.events_landed) == ([], 3)
 
 
 @pytest.mark.parametrize("start", [b"", b"{", b"{}", b"\0", b"ab\0\0", b'{"a":"\0b"}', b"a\0b"])
