@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup demo notebooks test lint format bench lock check-lock clean
+.PHONY: help setup demo notebooks test lint format docs bench lock check-lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,6 +42,9 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 	@$(BIN)/python notebooks/tidy.py
+
+docs: setup ## write the help of every command into docs/reference/commands.md
+	@$(BIN)/python -m docs.generate
 
 bench: setup ## time Meterlake and its peers on generated events, then each promise by itself
 	$(BIN)/python -m benchmarks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,20 +56,13 @@ def commands(script: str) -> list[str]:
     return [match[0] for match in found]
 
 
-def every_command() -> Iterator[tuple[str, Any]]:
-    """The program, its groups and commands, each with the words that call it, in the order of the help."""
-    root: Any = typer.main.get_command(app.app)
-    yield "", root
-    for name, command in root.commands.items():
-        yield name, command
-        for sub, of_group in getattr(command, "commands", {}).items():
-            yield f"{name} {sub}", of_group
-
-
 def of_help() -> list[str]:
     """The command lines below every `--help`."""
     lines = []
-    for _, command in every_command():
+    root: Any = typer.main.get_command(app.app)
+    found = [root, *root.commands.values()]
+    found += [inner for command in found[1:] for inner in getattr(command, "commands", {}).values()]
+    for command in found:
         first, *examples = command.epilog.removeprefix("\b\n").splitlines()
         assert first in {"Example:", "Examples:"}, command.name
         lines += commands("\n".join(line.removeprefix("  ") for line in examples))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
-import typer
 
+from docs.generate import PAGE, page
 from documents.pages import PAGES, ROOT, name_of
-from jobs.cli.app import app
+from jobs.run_report import ExportReport, PartitionReport, RunReport
+from jobs.status import MeterStatus, Status
 from schemas.columns import DIMENSION_TYPES, EVENT_TYPES, MEASURE_TYPES, QUARANTINE_TYPES
 from schemas.event_rules import REASONS
 from schemas.meter import AGGREGATIONS
@@ -38,21 +40,23 @@ def test_every_aggregation_is_explained() -> None:
     assert [name for name in AGGREGATIONS if f"`{name}`" not in text] == []
 
 
-def test_every_command_and_option_is_explained() -> None:
-    reference = (REFERENCE / "commands.md").read_text()
-    root = typer.main.get_command(app)
-    for name, command in root.commands.items():  # type: ignore[attr-defined] # the program is a group
-        subcommands = getattr(command, "commands", None)
-        for called in [f"{name} {sub}" for sub in subcommands] if subcommands else [name]:
-            assert f"`{called}" in reference, called
-        for option in (option for parameter in command.params for option in parameter.opts):
-            assert not option.startswith("--") or option in reference, f"{name} {option}"
+def test_the_page_of_commands_is_their_help() -> None:
+    text = PAGE.read_text()
+    assert page(text) == text, "run: make docs"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_to_files_and_headings(page: Path) -> None:
-    for target, anchor in LINK.findall(page.read_text()):
-        file = (page.parent / target).resolve() if target else page
+@pytest.mark.parametrize("struct", [RunReport, PartitionReport, ExportReport, Status, MeterStatus])
+def test_every_member_of_a_json_document_is_explained(struct: type[msgspec.Struct]) -> None:
+    text = (REFERENCE / "json.md").read_text()
+    table = text.split(f"<!-- fields: {struct.__name__} -->\n")[1].split("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(field.encode_name for field in msgspec.structs.fields(struct))
+
+
+@pytest.mark.parametrize("document", PAGES, ids=name_of)
+def test_links_lead_to_files_and_headings(document: Path) -> None:
+    for target, anchor in LINK.findall(document.read_text()):
+        file = (document.parent / target).resolve() if target else document
         assert file.exists(), target
         if anchor:
             headings = re.findall(r"(?m)^#+ (.+)$", file.read_text())

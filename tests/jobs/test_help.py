@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from documents.pages import every_command
+from docs.generate import commands
 from jobs.cli import lake
 from jobs.cli.app import run
 
-COMMANDS = [name for name, _ in every_command()]
+COMMANDS = list(commands())
 
 
 def shown(*arguments: str) -> tuple[int, str]:
