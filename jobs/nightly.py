@@ -124,7 +124,7 @@ def _views(lake: Lake, report: RunReport) -> dict[str, MeterSnapshot | None]:
     """All meters as they are, by name, without those that are broken, which is reported."""
     broken: list[MeterlakeError] = []
     try:
-        views = list(scan_meters(lake.storage, problem=broken.append))
+        views = list(scan_meters(lake.storage, on_error=broken.append))
     except LeaseLostError:
         raise
     except MeterlakeError:

@@ -1,4 +1,4 @@
-"""The meters of a lake by name, of which only those are read that are asked for."""
+"""The meters of a lake by name, read when they are first used."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from schemas.meter import Meter
 
 
 class MeterCatalog(Mapping[str, Meter]):
-    """Definitions and states of meters, read when they are first asked for. Threads may share it.
+    """Definitions and states of meters, read when they are first used. Thread-safe.
 
-    A meter whose definition or state can't be read is in `broken`, and not in the mapping, as one that is not defined.
+    A meter whose definition or state can't be read is in `broken` and, as an undefined one, not in the mapping.
     Iterating yields the names of all that are listed, and reads none.
     """
 
@@ -31,16 +31,16 @@ class MeterCatalog(Mapping[str, Meter]):
         self._lock = threading.Lock()
 
     def refresh(self) -> None:
-        """Forget what may have changed since it was read, the states and what was broken, and what is pinned."""
+        """Forget what may have changed since it was read, the states and the errors, and what is pinned."""
         with self._lock:
             self.states, self.broken, self._pinned = {}, {}, {}
 
     def pin(self, definitions: Mapping[str, Meter]) -> None:
-        """Have these definitions for the meters of these names that there are, until `refresh`."""
+        """Use these definitions for the existing meters of these names, until `refresh`."""
         self._pinned = definitions
 
     def load(self, names: Iterable[str]) -> None:
-        """Read those of these meters that are listed and not known yet, all at once."""
+        """Read those of these meters that are listed and have not been read, all at once."""
         with self._lock:
             wanted = sorted(self._names.intersection(names) - self.states.keys() - self.broken.keys())
             if not wanted:

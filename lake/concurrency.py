@@ -1,4 +1,4 @@
-"""Working on the next items while what the last one gave is used, so that no core waits."""
+"""Works on the next items in threads while the last result is used, so that no core waits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def map_ahead(
     threads: int = 1,
     small: Callable[[Item], bool] = lambda _: True,
 ) -> Generator[tuple[Item, Result]]:
-    """Each item with what `work` gives of it, in order.
+    """Yield each item with its result of `work`, in order.
 
-    `threads` + 1 are held at most, and one that is not `small` alone. Raises what `work` raises, where its result is
-    due. pyarrow and Polars leave Python free to go on, so threads are enough.
+    At most `threads` + 1 items are in work or waiting, and an item that is not `small` is alone. Raises what `work`
+    raises, where its result is due. pyarrow and Polars release Python's lock, so threads are enough.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(threads) as pool:

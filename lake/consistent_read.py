@@ -1,7 +1,7 @@
-"""Answers of one moment, while other jobs land, aggregate, compact, seal and drop.
+"""Consistent reads while other jobs land, aggregate, compact, seal and drop.
 
-Retention seals a date in the state before it drops the first file. So of a listing, and a state that is read after it,
-the files of every date that is not sealed were all there, and those of a sealed one are passed over as a whole.
+Retention seals a date in the state before it drops the first file. So if the state is read after the listing, the
+listing has all files of every date that is not sealed, and the files of sealed dates are ignored.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from lake.storage.changed_files import ATTEMPTS, READING_ERRORS, FilesChangedErr
 from schemas.errors import StorageError
 from schemas.meter import Meter
 
-Seen = TypeVar("Seen")
+Listing = TypeVar("Listing")
 Answer = TypeVar("Answer")
 
 
 def read_consistently(
-    look: Callable[[], Seen], work: Callable[[Seen], Answer], where: str, *, is_whole: bool = False
+    observe: Callable[[], Listing], work: Callable[[Listing], Answer], where: str, *, is_whole: bool = False
 ) -> Answer:
-    """Return what `work` makes of what `look` sees; anew, a few times, where it fails and something else is seen then.
+    """Return the result of `work` on what `observe` returns; a few attempts, while it fails and files change.
 
-    With `is_whole` nothing is left to be read of the answer, and it is taken anew wherever something else is seen
-    after it; if that is so each time, the last one holds of each file what it was or has become. Raises what `work`
-    raises where nothing has changed, and StorageError where it fails and something has changed each time.
+    With `is_whole` the answer needs no further reads, so it is computed again whenever files have changed meanwhile;
+    after the last attempt it has the earlier or later content of each file. Raises what `work` raises where nothing
+    has changed, and StorageError where every attempt failed and files changed each time.
     """
-    seen, attempt = look(), 1
+    observed, attempt = observe(), 1
     while True:
         try:
-            found = work(seen)
+            answer = work(observed)
             if not is_whole or attempt == ATTEMPTS:
-                return found
+                return answer
         except (*READING_ERRORS, FilesChangedError) as error:
-            before, seen = seen, look()
-            if seen == before:
+            earlier, observed = observed, observe()
+            if observed == earlier:
                 raise
             if attempt == ATTEMPTS:
                 raise _changed_each_time(where, error) from error
         else:
-            before, seen = seen, look()
-            if seen == before:
-                return found
+            earlier, observed = observed, observe()
+            if observed == earlier:
+                return answer
         attempt += 1
 
 
@@ -64,32 +64,32 @@ def _changed_each_time(where: str, failed: BaseException) -> StorageError:
 
 
 class Listed(NamedTuple):
-    """What was seen of a meter: its event files, and then the text of its state."""
+    """A meter's event files, and the content of its state, which was read after the listing."""
 
     files: list[StoredFile]
     state: bytes | None
 
 
 class Snapshot:
-    """A meter's events as of one moment."""
+    """A meter's events at one moment."""
 
-    def __init__(self, storage: Storage, meter: Meter, seen: Listed) -> None:
-        """Take what was seen; files that the state does not know are looked at when they are asked for."""
-        self.storage, self.meter, self._seen = storage, meter, seen
-        self.state: MeterState = decode_or_rebuild_state(storage, meter.name, seen.state)
+    def __init__(self, storage: Storage, meter: Meter, listed: Listed) -> None:
+        """Take a listing; footers of files that are not in the state are read when `partitions` are first used."""
+        self.storage, self.meter, self._listed = storage, meter, listed
+        self.state: MeterState = decode_or_rebuild_state(storage, meter.name, listed.state)
 
     @cached_property
     def partitions(self) -> Mapping[dt.date, Partition]:
-        """The open partitions with the files that can be read; one that is gone by now is passed over, see `check`."""
-        files = current_files(self.storage, self._seen.files, self.state).files
+        """The open partitions with the files that can be read; files that are gone by now are ignored, see `check`."""
+        files = current_files(self.storage, self._listed.files, self.state).files
         return readable_partitions(self.storage, self.meter, files, self.state)[0]
 
     def check(self) -> None:
-        """Raise StorageError if a date was sealed since, whose files may be gone."""
-        now = self.storage.read(paths.state(self.meter.name))
-        if now == self._seen.state:
+        """Raise StorageError if a date was sealed since the listing, whose files may be gone."""
+        body = self.storage.read(paths.state(self.meter.name))
+        if body == self._listed.state:
             return
-        sealed = decode_or_rebuild_state(self.storage, self.meter.name, now).sealed - self.state.sealed
+        sealed = decode_or_rebuild_state(self.storage, self.meter.name, body).sealed - self.state.sealed
         if sealed:
             raise StorageError(
                 "a date was sealed while it was read", where=paths.events(self.meter.name, min(sealed))
@@ -97,16 +97,16 @@ class Snapshot:
 
 
 def with_snapshot(storage: Storage, meter: Meter, work: Callable[[Snapshot], Answer]) -> Answer:
-    """Return what `work` makes of the meter's events, as of one moment."""
+    """Return the result of `work` on the meter's events at one moment."""
 
-    def look() -> Listed:
+    def list_files() -> Listed:
         files = storage.list(paths.events(meter.name))
         return Listed(files, storage.read(paths.state(meter.name)))
 
-    def checked(seen: Listed) -> Answer:
-        snapshot = Snapshot(storage, meter, seen)
-        found = work(snapshot)
+    def checked(listed: Listed) -> Answer:
+        snapshot = Snapshot(storage, meter, listed)
+        answer = work(snapshot)
         snapshot.check()
-        return found
+        return answer
 
-    return read_consistently(look, checked, paths.events(meter.name))
+    return read_consistently(list_files, checked, paths.events(meter.name))

@@ -1,6 +1,6 @@
-"""Decoding of what a lake has stored: the one place that turns whatever is wrong with it into an error of that file.
+"""Decodes stored records: the one place that turns anything wrong with a record into an error of its file.
 
-Whoever may write a part of a lake, or a flipped bit, must not reach further than that part.
+A bad write to one part of a lake, or a flipped bit, must not affect the rest.
 """
 
 from __future__ import annotations

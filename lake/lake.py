@@ -59,8 +59,8 @@ class Lake:
     def upgrade(self) -> None:
         """Mark a lake of an earlier format as one of this version's, which earlier programs refuse.
 
-        Every job does so before it writes anything else; what only reads does not. Raises BrokenLakeError where a
-        newer program has been faster.
+        Every job does so before it writes anything else; readers do not. Raises BrokenLakeError where a newer program
+        has upgraded the lake meanwhile.
         """
         if self.format == FORMAT:
             return
@@ -70,17 +70,17 @@ class Lake:
             self.format = FORMAT
 
     def over(self, storage: Storage) -> Lake:
-        """Return the same lake, written through another storage: one that holds a lease."""
+        """Return the same lake on another storage, such as one that writes only while a lease is held."""
         other = copy.copy(self)
         other.storage = storage
         return other
 
-    def meters(self, problem: Callable[[MeterlakeError], None] | None = None) -> list[Meter]:
+    def meters(self, on_error: Callable[[MeterlakeError], None] | None = None) -> list[Meter]:
         """Return all meter definitions, sorted by name.
 
-        One that can't be read is given to `problem`; without it, BrokenLakeError is raised.
+        The error of one that can't be read is passed to `on_error`; without it, it is raised as BrokenLakeError.
         """
-        return load_meters(self.storage, problem)
+        return load_meters(self.storage, on_error)
 
     def meter(self, name: str) -> Meter:
         """Return one meter definition. Raises BadInputError listing the known names if there is none."""
@@ -89,7 +89,7 @@ class Lake:
     def raw_events(
         self, meter: str, since: dt.date | None = None, until: dt.date | None = None
     ) -> pl.LazyFrame:
-        """Return every landed row of a meter with since <= date < until, copies and invalid rows of producers included.
+        """Return every landed row of a meter with since <= date < until, duplicates and invalid rows of producers included.
 
         `date`, then the columns of section "Events" of docs/reference/tables.md.
         """
@@ -98,15 +98,15 @@ class Lake:
     def events(self, meter: str, since: dt.date | None = None, until: dt.date | None = None) -> pl.LazyFrame:
         """Return the events that count: valid, and one for each idempotency key. Columns as `raw_events`.
 
-        Copies are looked for over all dates when the frame is made, whatever dates it is asked for, so it is right
-        on a lake that has not been aggregated yet. Events of sealed partitions are gone.
+        Duplicates are searched for across all dates when the frame is made, whatever range is asked for, so the result
+        is right on a lake that has not been aggregated yet. Events of sealed partitions are gone.
         """
         return readers.events(self.storage, self.meter(meter), (since, until))
 
     def duplicates(
         self, meter: str, since: dt.date | None = None, until: dt.date | None = None
     ) -> pl.LazyFrame:
-        """Return the copies that do not count, with what their winner says.
+        """Return the duplicates that do not count, with columns of their winner.
 
         `conflict` marks those with another subject, quantity or dimension than the winner.
         """
@@ -235,7 +235,7 @@ class Lake:
     def values(
         self, meter: str, dimension: str, since: dt.date | None = None, until: dt.date | None = None
     ) -> pl.LazyFrame:
-        """Return the values of a dimension, or of `subject`, that have been seen, and how many events have each.
+        """Return the values of a dimension, or of `subject`, and how many events have each.
 
         `value` as text, null for events that have none, and `events`; the most frequent first, then by value.
         """

@@ -18,20 +18,21 @@ def meter_names(storage: Storage) -> list[str]:
     return sorted(name for name in names if name is not None)
 
 
-def load_meters(storage: Storage, problem: Callable[[MeterlakeError], None] | None = None) -> list[Meter]:
+def load_meters(storage: Storage, on_error: Callable[[MeterlakeError], None] | None = None) -> list[Meter]:
     """Return all meters of the lake, sorted by name.
 
-    A definition that can't be read is given to `problem`, and the others are loaded; without it, it is raised.
+    The error of a definition that can't be read is passed to `on_error`, and the others are loaded; without it, it is
+    raised.
     """
-    found = []
+    meters = []
     for name in meter_names(storage):
         try:
-            found.append(load_meter(storage, name))
+            meters.append(load_meter(storage, name))
         except MeterlakeError as error:
-            if problem is None:
+            if on_error is None:
                 raise
-            problem(error)
-    return found
+            on_error(error)
+    return meters
 
 
 def load_meter(storage: Storage, name: str) -> Meter:
@@ -73,13 +74,13 @@ def stored_meter(body: bytes, name: str) -> Meter:
 def save_meter(storage: Storage, meter: Meter) -> str:
     """Add a meter or change its definition; return `added`, `changed` or `unchanged`.
 
-    Raises RefusedError if the meter has data that the change would contradict, BrokenLakeError if nothing tells what
-    the definition of its data was.
+    Raises RefusedError if the meter has data that the change would contradict, BrokenLakeError if the definition of
+    its data is unknown.
     """
     path = paths.meter_definition(meter.name)
     body = storage.read(path)
     if body is None:
-        # Exclusive, so that of two writers with different definitions one is told.
+        # Exclusive, so that of two writers with different definitions one gets an error.
         return "added" if storage.create(path, meter.to_json()) else save_meter(storage, meter)
     if body == meter.to_json():
         return "unchanged"
@@ -91,7 +92,7 @@ def save_meter(storage: Storage, meter: Meter) -> str:
 
 
 def _before(storage: Storage, name: str, body: bytes) -> Meter:
-    """Return the meter as its data was made: as the file says or, where that is broken, as the last run has known it."""
+    """Return the definition by which the meter's data was made: the file's or, if that is broken, the last run's."""
     try:
         return stored_meter(body, name)
     except BrokenLakeError as error:

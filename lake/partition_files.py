@@ -1,4 +1,4 @@
-"""The files of partitions in a listing, and what lies among them that belongs to none."""
+"""The files of partitions in a listing, and unexpected files that belong to no partition."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from schemas.errors import BadInputError, MeterlakeError, StorageError
 def part_files(storage: Storage, folder: str) -> dict[dt.date, StoredFile]:
     """Return the `part.parquet` of each date in a meter's folder of such files, in order of the dates.
 
-    Whatever else lies there, such as a copy, is passed over: `verify` names it. Raises BrokenLakeError where the
-    folder of a date can't be listed, whose rows would be missing in silence.
+    Anything else there, such as a copy, is ignored; `verify` names it. Raises BrokenLakeError where the folder of a
+    date can't be listed, since its rows would be missing silently.
     """
-    found = {}
+    files = {}
     for file in storage.list(folder):
         if file.unreadable and paths.split_partition(f"{file.path}/{paths.PART}"):
             raise not_regular_error(file.path, file.unreadable)
         place = paths.split_partition(file.path)
         if place and place.file == paths.PART:
-            found[place.date] = file
-    return found
+            files[place.date] = file
+    return files
 
 
 def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]], list[MeterlakeError]]:
-    """Return the listed event files of one meter by date, and an error for every file that no partition can hold.
+    """Return the listed event files of one meter by date, and an error for every file that is in no partition.
 
-    Files and folders whose names begin with `_` or `.` are other programs' and are passed over, as Hive readers do.
+    Files and folders whose names begin with `_` or `.` are other programs' and are ignored, as by Hive readers.
     """
     dates: dict[dt.date, list[StoredFile]] = {}
-    strays: list[MeterlakeError] = []
+    unexpected: list[MeterlakeError] = []
     for file in files:
         if paths.is_hidden(file.path):
             continue
         place = paths.split_partition(file.path)
         if file.unreadable:
-            strays.append(_unreadable(file))
+            unexpected.append(_unreadable(file))
         elif place and place.file.endswith(".parquet"):
             dates.setdefault(place.date, []).append(file)
         else:
-            strays.append(
+            unexpected.append(
                 BadInputError(
                     "stray file",
                     where=file.path,
@@ -51,15 +51,15 @@ def by_date(files: Iterable[StoredFile]) -> tuple[dict[dt.date, list[StoredFile]
                     hint="move or remove the file; it is left where it is and not counted",
                 )
             )
-    return dates, strays
+    return dates, unexpected
 
 
 def unlisted_dates(files: Iterable[StoredFile]) -> dict[dt.date, StoredFile]:
-    """Return by date what stands in the place of a date's folder and can't be listed, such as a link to nowhere.
+    """Return by date the folders of dates that can't be listed, such as a link that leads nowhere.
 
-    Raises StorageError if it is the folder of the whole meter: nobody knows then what is there.
+    Raises StorageError if the folder of the whole meter can't be listed: then nothing is known of its dates.
     """
-    found = {}
+    folders = {}
     for file in (file for file in files if file.unreadable):
         if file.path.count("/") == 1:
             raise StorageError(
@@ -70,23 +70,23 @@ def unlisted_dates(files: Iterable[StoredFile]) -> dict[dt.date, StoredFile]:
                 hint="nothing of the meter was changed; make the folder readable",
             )
         if place := paths.split_partition(f"{file.path}/x"):
-            found[place.date] = file
-    return found
+            folders[place.date] = file
+    return folders
 
 
 def by_meter_folder(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
-    """Return the listed event files by what lies directly in `events/`: a folder such as `events/meter=m/`, or a file."""
-    found: dict[str, list[StoredFile]] = {}
+    """Return the listed event files by the entry of `events/` that they are in: `events/meter=m/`, or a file."""
+    folders: dict[str, list[StoredFile]] = {}
     for file in files:
         first, slash, _ = file.path.removeprefix(paths.EVENTS).partition("/")
-        # What can't be listed in the place of a meter's folder stands for all that is in it.
+        # A meter's folder that can't be listed stands for all its files.
         is_folder = slash or (file.unreadable and first.startswith("meter="))
-        found.setdefault(f"{paths.EVENTS}{first}{'/' if is_folder else ''}", []).append(file)
-    return found
+        folders.setdefault(f"{paths.EVENTS}{first}{'/' if is_folder else ''}", []).append(file)
+    return folders
 
 
 def unexpected_files(folders: Mapping[str, Sequence[StoredFile]]) -> list[MeterlakeError]:
-    """Return an error for each of these folders of `events/`, which are no defined meter's, and for files beside them."""
+    """Return an error for each of these entries of `events/`, which belong to no defined meter."""
     return [
         BadInputError(
             "stray files in the folder of events",

@@ -1,6 +1,6 @@
-"""What a run starts from: of each meter its definition, its listed event files, and its state, in few requests.
+"""What a run starts from: each meter's definition, listed event files and state, read with few requests.
 
-Listings are shared by all meters, and a definition that the state knows is not read again: one request a meter.
+Listings are shared by all meters, and a definition that the state has is not read again: one request a meter.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from schemas.meter import Meter
 
 @dataclass
 class MeterSnapshot:
-    """One meter as a run has found it; the run keeps `state` up to date with what it does."""
+    """One meter as of the start of a run; the run updates `state` as it goes."""
 
     meter: Meter
     files: dict[dt.date, list[StoredFile]]
-    # Files that are there still though a compacted file has their rows, and since when it has.
+    # Existing files whose rows are in a compacted file, and since when.
     replaced: dict[StoredFile, dt.datetime]
-    # A complaint for every file that no partition can hold.
+    # An error for every file that is in no partition.
     unexpected: list[MeterlakeError]
     state: MeterState
-    # The checksum of the state's file as it is now; empty if there is none.
+    # The checksum of the state's file; empty if there is none.
     stored: str
-    # Whether a later step of the run saves the state, so that this one need not, unless it did much.
+    # Whether a later step of the run saves the state, so that this one need not, unless it changed much.
     saved_later: bool = False
 
     def save_begun(self, storage: Storage, dates: Mapping[dt.date, Iterable[str]]) -> None:
-        """Publish the state with these dates, given with the names of their files, out of date whatever comes or goes."""
+        """Publish the state with these dates marked as interrupted; `dates` has the names of their files."""
         if dates:
             records = self.state.partitions
             self.save_with(
@@ -49,33 +49,34 @@ class MeterSnapshot:
             )
 
     def save_with(self, storage: Storage, records: Mapping[dt.date, PartitionState]) -> None:
-        """Publish the state with these records in the place of its own, which it keeps."""
+        """Publish the state with these records instead of its own; `state` is not changed."""
         state = msgspec.structs.replace(self.state, partitions={**self.state.partitions, **records})
         self.stored = save_state(storage, self.meter.name, state)
 
     def refresh(self, storage: Storage) -> None:
-        """Look at the meter once more, and forget what was found and concluded."""
-        (now,) = scan_meters(storage, self.meter.name)
+        """List and read the meter again, and replace everything that is known of it."""
+        (current,) = scan_meters(storage, self.meter.name)
         self.meter, self.files, self.replaced, self.unexpected = (
-            now.meter,
-            now.files,
-            now.replaced,
-            now.unexpected,
+            current.meter,
+            current.files,
+            current.replaced,
+            current.unexpected,
         )
-        self.state, self.stored = now.state, now.stored
+        self.state, self.stored = current.state, current.stored
 
     def save(self, storage: Storage) -> None:
-        """Publish the state, unless it is what is there already."""
+        """Publish the state, unless its file is the same."""
         self.stored = save_state(storage, self.meter.name, self.state, self.stored)
 
 
 def scan_meters(
-    storage: Storage, meter: str | None = None, problem: Callable[[MeterlakeError], None] | None = None
+    storage: Storage, meter: str | None = None, on_error: Callable[[MeterlakeError], None] | None = None
 ) -> Iterator[MeterSnapshot]:
-    """All meters of the lake by name, or one, each as its turn comes: no more states are held than are asked for.
+    """Yield all meters of the lake in order of their names, or one. States are decoded one by one, to save memory.
 
-    Raises BadInputError if there is no such meter. A meter whose definition or state is broken is given to `problem`,
-    and the others go on; without it, it is raised. With `problem`, event files of no defined meter are named at the end.
+    Raises BadInputError if there is no such meter. The error of a meter whose definition or state is broken is passed
+    to `on_error`, and the others follow; without `on_error`, it is raised. With `on_error` and no `meter`, unexpected
+    files in the folder of events are passed to it at the end.
     """
     listed = {paths.meter_of_definition(file.path): file.identity for file in storage.list(paths.METERS)}
     identities = {name: identity for name, identity in listed.items() if name is not None}
@@ -88,33 +89,35 @@ def scan_meters(
     for name in names:
         listed_files = files.pop(paths.events(name), [])
         try:
-            # What is not needed for the next is let go.
+            # Popped, so that the memory is free for the next meter.
             state = decode_or_rebuild_state(storage, name, body_of(bodies.pop(name)))
-            found = _definition(storage, state, name, definitions)
-            state.definition = KnownMeter(identities[name], found)
-            of_meter = _standing(storage, name, listed_files, state)
-            view = MeterSnapshot(found, *of_meter, state, state.checksum)
+            meter_definition = _meter_definition(storage, state, name, definitions)
+            state.definition = KnownMeter(identities[name], meter_definition)
+            of_meter = _current_files(storage, name, listed_files, state)
+            meter_snapshot = MeterSnapshot(meter_definition, *of_meter, state, state.checksum)
         except MeterlakeError as error:
-            if problem is None:
+            if on_error is None:
                 raise
-            problem(error)
+            on_error(error)
         else:
-            yield view
-    if problem and meter is None:
+            yield meter_snapshot
+    if on_error and meter is None:
         for stray in unexpected_files(files):
-            problem(stray)
+            on_error(stray)
 
 
 def out_of_date(
     storage: Storage, meter: Meter, state: MeterState, since: dt.date, until: dt.date
 ) -> dict[dt.date, str]:
-    """Return why each partition with since <= date < until is out of date, by date. Lists files, and reads none."""
+    """Return why each stale partition with since <= date < until is stale, by date. Lists files, and reads none."""
     files = list_events(storage, meter.name, state).files
     found = stale_partitions(files, state, meter.version, meter.earlier_version)
     return {date: change.why for date, change in found.items() if since <= date < until}
 
 
-def _standing(storage: Storage, meter: str, listed: Sequence[StoredFile], state: MeterState) -> CurrentFiles:
+def _current_files(
+    storage: Storage, meter: str, listed: Sequence[StoredFile], state: MeterState
+) -> CurrentFiles:
     try:
         return current_files(storage, listed, state)
     except FilesChangedError:
@@ -124,7 +127,7 @@ def _standing(storage: Storage, meter: str, listed: Sequence[StoredFile], state:
 def _definition_bodies(
     storage: Storage, states: Mapping[str, Body], identities: Mapping[str, str]
 ) -> dict[str, Body]:
-    """Return the files of those definitions that the state does not know as they are now."""
+    """Return the contents of the definitions that differ from those in the states, by meter."""
     unknown = []
     for name, body in states.items():
         known = known_definition(body) if isinstance(body, bytes) else None
@@ -134,9 +137,9 @@ def _definition_bodies(
     return dict(zip(unknown, bodies, strict=True))
 
 
-def _definition(storage: Storage, state: MeterState, name: str, bodies: Mapping[str, Body]) -> Meter:
+def _meter_definition(storage: Storage, state: MeterState, name: str, bodies: Mapping[str, Body]) -> Meter:
     if state.definition and name not in bodies:
         return state.definition.meter
     body = body_of(bodies[name])
-    # One that was removed since it was listed is told as any other that is not there.
+    # A definition that was removed since it was listed ends in the error of a missing one.
     return load_meter(storage, name) if body is None else stored_meter(body, name)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "received_at", "metadata")
 # The text of a quantity as a file has it, beside the quantity; no dimension can have this name.
-AS_WRITTEN = "#given"
+AS_WRITTEN = "#as_written"
 _IGNORED = str.maketrans("", "", "_- ")
 _FIELD_OF = {field.translate(_IGNORED): field for field in FIELDS}
 # What programs call the key of an event, but for case, `_` and `-`.

@@ -17,7 +17,7 @@ from lake.aggregates.sums import check_sums
 from lake.checksums import rows_checksum
 from lake.snapshot import MeterSnapshot
 from lake.state.rebuild import read_record
-from lake.state.records import NO_RULE, PUBLISH_ORDER, PartitionState, is_sealed_alike
+from lake.state.records import INTERRUPTED_RULE, PUBLISH_ORDER, PartitionState, is_sealed_alike
 from lake.storage import Storage, StoredFile
 from lake.storage.errors import is_storage_failure
 from schemas.errors import BrokenLakeError, SumTooLargeError
@@ -46,7 +46,9 @@ def recompute_sealed(storage: Storage, view: MeterSnapshot, report: RunReport) -
             continue
         # Without a state the footers of the tables tell that not all are by one rule.
         if view.stored and not is_begun:
-            unfinished = {each: msgspec.structs.replace(due[each], quantity_rule=NO_RULE) for each in due}
+            unfinished = {
+                each: msgspec.structs.replace(due[each], quantity_rule=INTERRUPTED_RULE) for each in due
+            }
             view.save_with(storage, unfinished)
             is_begun = True
         partitions[date] = _publish(storage, view.meter, date, tables, record, report)

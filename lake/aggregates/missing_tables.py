@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Container, Iterator, Mapping
 
 from lake import paths
-from lake.state.records import NO_VERSION, PartitionState
+from lake.state.records import INTERRUPTED_VERSION, PartitionState
 from schemas.errors import BrokenLakeError
 
 # Of many dates, how many an error names.
@@ -24,7 +24,7 @@ def missing_table(
     gone = sorted(
         date
         for date, record in records.items()
-        if record.events and record.meter_version != NO_VERSION and date not in there
+        if record.events and record.meter_version != INTERRUPTED_VERSION and date not in there
     )
     if not gone:
         return None

@@ -1,1 +1,1 @@
-"""Raw events as they lie in the lake, and which of their files can be read."""
+"""Raw events: which files are current, which can be read, and their rows."""

@@ -1,8 +1,8 @@
-"""Files that stand for others: which of the files that are there hold the rows of others that are there still.
+"""Which event files of a meter are current, where compacted files have replaced others that still exist.
 
-A compacted file names in its footer the files whose rows it holds, so publishing it is the one step by which they are
-replaced: from then on they are passed over wherever files are listed, until a later run removes them. What it names
-includes what the files named that it replaces itself, so it stands for all of them in whatever order they go.
+A compacted file names in its footer the files whose rows it has, so publishing it replaces them in one step: from then
+on listings ignore them, until a later run removes them. It also names the files that were replaced by compacted files
+which it replaces itself, so it stands for all of them in whatever order they are removed.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from lake.storage.changed_files import ATTEMPTS, FilesChangedError, files_change
 from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError, StorageError
 
 METADATA_KEY = "meterlake-compacted"
-# For so long a reader may go on reading the files that it has listed.
+# How long a reader may go on reading files that it has listed.
 GRACE = dt.timedelta(hours=1)
 _NAME = re.compile(re.escape(paths.COMPACTED) + r"[0-9a-f]{16}\.parquet")
 
 
 class Compacted(msgspec.Struct, frozen=True):
-    """What a compacted file says of itself: when it was made, and the identities of the files it replaces, by name."""
+    """The record in a compacted file: when it was made, and the identities of the files that it replaces, by name."""
 
     at: Moment
     replaces: dict[str, str]
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a moment that no run has written, and for a file in another folder."""
+        """Raise ValueError for a moment that no run writes, and for a file in another folder."""
         check_moments(self.at)
         paths.check_stored_names(self.replaces)
 
 
 class CurrentFiles(NamedTuple):
-    """The files that count by date, the replaced ones with the moment when they were, and files that can't count."""
+    """The files that count by date, replaced files with the time of their replacement, and errors of unexpected files."""
 
     files: dict[dt.date, list[StoredFile]]
     replaced: dict[StoredFile, dt.datetime]
@@ -63,53 +63,55 @@ def list_events(storage: Storage, meter: str, state: MeterState) -> CurrentFiles
 def current_files(storage: Storage, listed: Iterable[StoredFile], state: MeterState) -> CurrentFiles:
     """Return which of the listed files of one meter count.
 
-    The footers of compacted files are read only where the files of a date are not those of its record: there is
-    nothing to pass over where all are counted. A damaged one is among the strays, as is a file that came back. Raises
-    FilesChangedError if a compacted one is gone: what it stood for may be gone too, or be there again.
+    Footers of compacted files are read only where the files of a date differ from its record: otherwise all of them
+    count. A damaged compacted file is unexpected, and so is a replaced file that exists with another content. Raises
+    FilesChangedError if a compacted file is gone: the files that it replaced may be gone too, or exist again.
     """
     listed = list(listed)
-    files, strays = by_date(listed)
+    files, unexpected = by_date(listed)
     for date, folder in unlisted_dates(listed).items():
         files |= _as_recorded(folder, date, state.partitions.get(date))
     replaced: dict[StoredFile, dt.datetime] = {}
-    for date, there in files.items():
-        ours = [file for file in there if f"/{paths.COMPACTED}" in file.path and is_compacted(file)]
-        if not ours or _are_known(there, state.partitions.get(date)):
+    for date, present in files.items():
+        compacted_files = [
+            file for file in present if f"/{paths.COMPACTED}" in file.path and is_compacted(file)
+        ]
+        if not compacted_files or _match_record(present, state.partitions.get(date)):
             continue
-        said = [_said_or_error(storage, file) for file in ours]
-        errors = {error.where: error for error in said if isinstance(error, MeterlakeError)}
-        held = [each for each in said if isinstance(each, Compacted)]
-        names = {name: (identity, each.at) for each in held for name, identity in each.replaces.items()}
-        for file in there:
+        contents = [_read_or_error(storage, file) for file in compacted_files]
+        errors = {error.where: error for error in contents if isinstance(error, MeterlakeError)}
+        readable = [each for each in contents if isinstance(each, Compacted)]
+        names = {name: (identity, each.at) for each in readable for name, identity in each.replaces.items()}
+        for file in present:
             identity, since = names.get(file_name(file), (None, None))
             if identity == file.identity and since:
                 replaced[file] = since
             elif identity:
-                errors[file.path] = _came_back(file)
-        files[date] = [file for file in there if file not in replaced and file.path not in errors]
-        strays += errors.values()
-    # A date with no file that counts has none, as if it were not listed.
-    return CurrentFiles({date: there for date, there in files.items() if there}, replaced, strays)
+                errors[file.path] = _changed_error(file)
+        files[date] = [file for file in present if file not in replaced and file.path not in errors]
+        unexpected += errors.values()
+    # A date without files that count is left out, as if it were not listed.
+    return CurrentFiles({date: present for date, present in files.items() if present}, replaced, unexpected)
 
 
 def is_compacted(file: StoredFile) -> bool:
-    """Return whether a file is a compacted one, by its name."""
+    """Return whether a file is compacted, by its name."""
     return bool(_NAME.fullmatch(file_name(file)))
 
 
 def compacted_name(replaces: Mapping[str, str]) -> str:
-    """Return the name of the file that stands for these."""
+    """Return the name of the compacted file that replaces these files."""
     return f"{paths.COMPACTED}{fingerprint(replaces)}.parquet"
 
 
 def read_compacted(storage: Storage, file: StoredFile) -> Compacted:
-    """Return what a compacted file says of itself. Raises BadInputError if it is damaged, FilesChangedError if it is gone."""
-    found = "other files than its name tells of"
+    """Return the record in a compacted file. Raises BadInputError if it is damaged, FilesChangedError if it is gone."""
+    found = "its name does not match its list of files"
     try:
-        record = storage.metadata(file).get(METADATA_KEY, "")
-        said = decode(record, Compacted, "not the record of a compacted file", where=file.path)
-        if file_name(file) == compacted_name(said.replaces):
-            return said
+        text = storage.metadata(file).get(METADATA_KEY, "")
+        record = decode(text, Compacted, "not the record of a compacted file", where=file.path)
+        if file_name(file) == compacted_name(record.replaces):
+            return record
     except (
         BrokenLakeError,
         StorageError,
@@ -133,34 +135,36 @@ def read_compacted(storage: Storage, file: StoredFile) -> Compacted:
 
 def remove_replaced(storage: Storage, replaced: Mapping[StoredFile, dt.datetime], now: dt.datetime) -> int:
     """Remove the files that were replaced longer ago than any reader reads on; return their size in bytes."""
-    gone = [file for file, since in replaced.items() if since + GRACE <= now and not file.linked]
-    storage.delete_all(file.path for file in gone)
-    return sum(file.size_bytes for file in gone)
+    expired = [file for file, since in replaced.items() if since + GRACE <= now and not file.linked]
+    storage.delete_all(file.path for file in expired)
+    return sum(file.size_bytes for file in expired)
 
 
 def _as_recorded(
     folder: StoredFile, date: dt.date, record: PartitionState | None
 ) -> dict[dt.date, list[StoredFile]]:
-    """Return the files of a date whose folder can't be listed: as far as anybody knows they are there still."""
+    """Return the files of a date whose folder can't be listed: those of its record, which may still exist."""
     if record is None or record.sealed_at:
         return {}
     known = sorted(known_files(record).items())
-    return {date: [folder._replace(path=f"{folder.path}/{name}", identity=said) for name, said in known]}
+    return {
+        date: [folder._replace(path=f"{folder.path}/{name}", identity=identity) for name, identity in known]
+    }
 
 
-def _are_known(listed: Sequence[StoredFile], record: PartitionState | None) -> bool:
+def _match_record(listed: Sequence[StoredFile], record: PartitionState | None) -> bool:
     known = known_files(record) if record else {}
     return len(listed) == len(known) and all(known.get(file_name(file)) == file.identity for file in listed)
 
 
-def _said_or_error(storage: Storage, file: StoredFile) -> Compacted | MeterlakeError:
+def _read_or_error(storage: Storage, file: StoredFile) -> Compacted | MeterlakeError:
     try:
         return read_compacted(storage, file)
     except BadInputError as error:
         return error
 
 
-def _came_back(file: StoredFile) -> MeterlakeError:
+def _changed_error(file: StoredFile) -> MeterlakeError:
     return BadInputError(
         "a file whose rows were merged into another came back changed",
         where=file.path,

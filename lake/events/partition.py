@@ -1,4 +1,4 @@
-"""Raw events as they lie in the lake: which files make up a partition, and their rows as one lazy frame."""
+"""A partition of raw events: its files, and their rows as one lazy frame."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Partition:
     meter: Meter
     date: dt.date
     files: tuple[StoredFile, ...] = ()
-    # Names of those whose types are not the lake's own, so that they are converted while they are read.
+    # Names of the files whose types are not the lake's own, which are converted while they are read.
     converted: frozenset[str] = frozenset()
 
     @property
@@ -47,22 +47,22 @@ class Partition:
         return {_file_name(file): file.identity for file in self.files}
 
     def with_files(self, files: Iterable[StoredFile]) -> Partition:
-        """Return the same partition with some of its files."""
+        """Return the same partition with only these of its files."""
         return dataclasses.replace(self, files=tuple(files))
 
     def rows(self, where: pl.Expr | None = None) -> pl.LazyFrame:
         """Return every row, valid or not: the event columns, trimmed, and `row`, its position in the partition.
 
-        `where` is a condition on columns as they lie in the files; where few rows meet it, little else is read.
+        `where` is a condition on the columns as stored; where few rows meet it, little else is read.
         """
         stored = self._stored().drop(AS_WRITTEN)
-        chosen = stored if where is None else stored.filter(where)
-        return chosen.with_columns(*normalised(self.meter))
+        selected = stored if where is None else stored.filter(where)
+        return selected.with_columns(*normalised(self.meter))
 
     def rows_as_written(self) -> pl.LazyFrame:
-        """Return the columns of `rows`, and `#given`: the quantity as it is written, of whatever type."""
-        given = pl.coalesce(AS_WRITTEN, pl.col("quantity").cast(pl.String)).alias(AS_WRITTEN)
-        return self._stored().with_columns(*normalised(self.meter), given)
+        """Return the columns of `rows`, and `#as_written`: the text of the quantity as stored, whatever its type."""
+        as_written = pl.coalesce(AS_WRITTEN, pl.col("quantity").cast(pl.String)).alias(AS_WRITTEN)
+        return self._stored().with_columns(*normalised(self.meter), as_written)
 
     def keys(self) -> pl.LazyFrame:
         """Return the trimmed idempotency keys of all rows that have one, valid or not."""
@@ -78,13 +78,13 @@ class Partition:
         return pl.concat([rows.select(key.str.strip_chars()) for rows in runs]).filter(key != "")
 
     def measured_rows(self) -> pl.LazyFrame:
-        """Return what is measured of every row, valid or not, and `row`: keys, quantity and times.
+        """Return the measured columns of every row, valid or not: `row`, subject, dimensions, quantity and times.
 
-        Text of a key is Categorical: read, grouped and kept at the price of small numbers. The subject is as it lies
-        in the file: where it is to be trimmed it breaks the rule of a subject, and to look at each one is enough.
+        Text is Categorical, which is read, grouped and stored at the cost of small numbers. The subject is not trimmed:
+        one that needs trimming breaks the rule of a subject, which is checked once for each distinct subject.
         """
         keys = {"subject": pl.String(), **self.meter.dimension_dtypes}
-        # Their own categories, so that memory holds the texts of no other partition.
+        # Categories of this partition alone, so that no other partition's texts stay in memory.
         coded = [
             pl.col(name).cast(pl.Categorical(pl.Categories.random()))
             if dtype == pl.String()
@@ -99,7 +99,7 @@ class Partition:
         return self.rows(where).filter(keeps(self._rules))
 
     def invalid(self) -> pl.LazyFrame:
-        """Return the rows that break a rule, with `row`, `reason`, `detail` and `#given`, the quantity as it is written."""
+        """Return the rows that break a rule, with `row`, `reason`, `detail` and `#as_written`, the stored quantity."""
         rules = [
             rule._replace(found=pl.col(AS_WRITTEN)) if rule.reason == "quantity_invalid" else rule
             for rule in self._rules
@@ -108,18 +108,18 @@ class Partition:
         return rows.filter(pl.col("reason").is_not_null())
 
     def _stored(self) -> pl.LazyFrame:
-        """Return every row as it lies in the files, `row`, and `#given`, where the quantity was not of the lake's type."""
+        """Return every stored row with `row` and `#as_written`, which is null for a quantity of the lake's own type."""
         columns = event_columns(self.meter)
-        given = pl.lit(None, pl.String).alias(AS_WRITTEN)
+        as_written = pl.lit(None, pl.String).alias(AS_WRITTEN)
         if not self.files:
             return pl.LazyFrame(schema={**columns, ROW: pl.UInt32(), AS_WRITTEN: pl.String()})
         runs = list(self._runs())
         if runs == [(False, list(self.files))]:
-            return self._scan(self.files, row_index_name=ROW).select(*columns, ROW, given)
+            return self._scan(self.files, row_index_name=ROW).select(*columns, ROW, as_written)
         rows = [
             _converted(self.storage, run[0], columns).select(*columns, AS_WRITTEN)
             if converted
-            else self._scan(run).select(*columns, given)
+            else self._scan(run).select(*columns, as_written)
             for converted, run in runs
         ]
         return pl.concat(rows).with_row_index(ROW).select(*columns, ROW, AS_WRITTEN)
@@ -134,7 +134,7 @@ class Partition:
         )
 
     def _runs(self) -> Iterator[tuple[bool, list[StoredFile]]]:
-        """The files in order, those that are scanned as they are together, those that are converted one by one."""
+        """Yield the files in order: runs of those that are scanned as they are, and converted ones one by one."""
         for converted, run in groupby(self.files, lambda file: _file_name(file) in self.converted):
             files = list(run)
             yield from ((True, [file]) for file in files) if converted else [(False, files)]
@@ -145,20 +145,20 @@ class Partition:
 
 
 def fingerprint(identities: Mapping[str, str], *more: str) -> str:
-    """Return sixteen hex digits that change whenever one of these files does, or one of the further texts."""
-    said = [*more, *(f"{name}|{identity}" for name, identity in sorted(identities.items()))]
-    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
+    """Return sixteen hex digits that change when one of these files or one of the further texts changes."""
+    lines = [*more, *(f"{name}|{identity}" for name, identity in sorted(identities.items()))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def optional_columns(meter: Meter) -> set[str]:
-    """Return columns that a producer may leave out of a file; they read as null."""
+    """Return the columns that a producer may leave out of a file; they are read as null."""
     quantity = set() if meter.needs_quantity else {"quantity"}
     return {"metadata", *quantity, *(d.name for d in meter.dimensions if not d.needs_value)}
 
 
 def check_file(storage: Storage, meter: Meter, file: StoredFile) -> FileCheck:
     """Return what is wrong with the structure of a producer's file, or how it is to be read. Reads its footer only."""
-    # It loads pyarrow, which a run that finds no new file does without.
+    # Imported here, since a run that finds no new file needs no pyarrow.
     from lake.events.producer_files import check_columns
 
     return check_columns(storage, file, event_columns(meter), optional_columns(meter))

@@ -65,7 +65,7 @@ def check_columns(
 
 
 def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.LazyFrame:
-    """Return the rows of a file whose types are others: these columns and `#given`, the quantity as it is written.
+    """Return the rows of a file whose types are others: these columns and `#as_written`, the stored quantity as text.
 
     A file that can't be read to its end raises ComputeError when the frame is collected.
     """

@@ -1,4 +1,4 @@
-"""Keeping rejected rows: their reason and their original text, below the date on which they were rejected."""
+"""Quarantine: rejected rows with their reason and original text, by the date on which they were rejected."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def quarantine_rows(
 ) -> dict[str, int]:
     """Quarantine the invalid rows of a producer's file, once; return how many by reason.
 
-    `rows` are those of `Partition.as_given`, with `reason` and `detail`. Asked again for the same file, nothing is added and an
-    empty dict is given.
+    `rows` are those of `Partition.rows_as_written`, with `reason` and `detail`. If the file's rows are in quarantine
+    already, nothing is added and an empty dict returned.
     """
     storage, meter = partition.storage, partition.meter.name
     name = _name(file.path, file.identity)
-    kept = [other.path for other in storage.list(paths.quarantine(meter)) if not other.unreadable]
-    there = [path for path in kept if (place := paths.split_partition(path)) and place.file == name]
-    if there:
-        # The file that they are from may be removed next.
-        storage.sync(there)
+    stored = [other.path for other in storage.list(paths.quarantine(meter)) if not other.unreadable]
+    existing = [path for path in stored if (place := paths.split_partition(path)) and place.file == name]
+    if existing:
+        # The file that they are from may be removed next, so they must be durable.
+        storage.sync(existing)
         return {}
     rejected = _rejected(partition, file, rows, now)
     if rejected.is_empty():
@@ -46,12 +46,12 @@ def requarantine_rows(
     earlier: Mapping[str, str],
     now: dt.datetime,
 ) -> dict[str, int]:
-    """Keep the rows of a file that break a rule in the place of those that did by earlier rules.
+    """Replace the rows in quarantine that broke earlier rules by those of a file that break today's.
 
     `rows` are as for `quarantine_rows`. `earlier` are the identities by name of other files in the partition's folder
-    whose rows lie in this one. Rows that break no rule any more leave the quarantine: their files are emptied, since
-    not every job may delete there. Returns by reason how many more there are than before. Done again after an
-    interruption, it ends in the same.
+    whose rows are in this one. Rows that break no rule any more leave the quarantine: their files are emptied, since
+    not every job may delete there. Returns by reason how many more rows there are than before. Idempotent, also after
+    an interruption.
     """
     storage, meter = partition.storage, partition.meter.name
     folder, own = file.path.rpartition("/")[0], _name(file.path, file.identity)
@@ -74,7 +74,7 @@ def requarantine_rows(
 
 
 def _name(path: str, identity: str) -> str:
-    """Return the name of the file in quarantine that has the rejected rows of a producer's file."""
+    """Return the name of the quarantine file for the rejected rows of a producer's file."""
     return f"producer-{fingerprint({path: identity})}.parquet"
 
 

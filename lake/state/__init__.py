@@ -1,1 +1,1 @@
-"""What the lake has concluded about each partition, and what follows from it."""
+"""The state of a meter: the record of each partition, and which partitions are stale."""

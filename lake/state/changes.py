@@ -1,4 +1,4 @@
-"""Which partitions of a meter are out of date, and why. Pure: it only compares a listing with the state."""
+"""Which partitions of a meter are stale, and why. Pure: it only compares a listing with the state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from lake import paths
-from lake.state.records import NO_VERSION, READING_RULES, MeterState, PartitionState
+from lake.state.records import INTERRUPTED_VERSION, READING_RULES, MeterState, PartitionState
 from lake.storage import StoredFile
 
 NEW = "new"
@@ -15,7 +15,7 @@ VANISHED = "vanished"
 INTERRUPTED = "interrupted before"
 DEFINITION_CHANGED = "definition changed"
 RULES_CHANGED = "reading rules changed"
-# By a version of this program whose `quantity` had another type.
+# Aggregated by a version of this program whose `quantity` had another type.
 EARLIER_QUANTITY = "quantity of an earlier version"
 FILES_ADDED = "files added"
 FILES_REMOVED = "files removed"
@@ -25,10 +25,10 @@ LATE_IN_SEALED = "late files in sealed partition"
 
 
 class Change(NamedTuple):
-    """Why a partition is out of date, and the files that differ from its last aggregation.
+    """Why a partition is stale, and the files that differ from its last aggregation.
 
     `why` joins several causes with a comma. A replaced file is in both lists: `added` as it is now, `removed`
-    by its name. In a sealed partition `added` are the late files, and nothing is ever removed.
+    by its name. In a sealed partition `added` are the late files, and `removed` is empty.
     """
 
     why: str
@@ -42,27 +42,26 @@ def stale_partitions(
     meter_version: str,
     earlier_version: str | None = None,
 ) -> dict[dt.date, Change]:
-    """Return the partitions whose listed files, or whose meter, differ from their record, sorted by date.
+    """Return the partitions that must be aggregated again, by date in order.
 
-    `earlier_version` is the one that earlier programs gave to the same definition.
-
-    A sealed partition is among them only for files it was not sealed with; those it was sealed with are
-    leftovers of an interrupted retention. A file that was rejected before and is the same still is no change, unless
-    the rules by which files are read have changed since.
+    A partition is stale when its listed files or the meter version differ from its record, or when the reading rules
+    have changed since it rejected files or rows. `earlier_version` is the version that earlier programs gave the same
+    definition. Sealed partitions are returned only for files that arrived after sealing: other files there are left by
+    an interrupted retention. A file that was rejected before and is unchanged does not make a partition stale. Pure.
     """
-    found: dict[dt.date, Change] = {}
+    stale: dict[dt.date, Change] = {}
     for date in sorted(files.keys() | state.partitions.keys()):
         record = state.partitions.get(date)
         is_earlier = record is not None and record.meter_version == earlier_version != meter_version
         change = _change(files.get(date, ()), record, meter_version, is_earlier=is_earlier)
         if change:
-            found[date] = change
-    return found
+            stale[date] = change
+    return stale
 
 
 def known_files(record: PartitionState) -> dict[str, str]:
-    """Return the identity of every file a partition's record knows by name, counted or rejected."""
-    return record.files | {name: said["identity"] for name, said in record.rejected.items()}
+    """Return the identity of every file in a partition's record, counted or rejected, by name."""
+    return record.files | {name: error["identity"] for name, error in record.rejected.items()}
 
 
 def file_name(file: StoredFile) -> str:
@@ -91,30 +90,30 @@ def _change(
     added = tuple(file for file in listed if known.get(file_name(file)) != file.identity)
     if record.sealed_at:
         return Change(LATE_IN_SEALED, added) if added else None
-    now = {file_name(file) for file in listed}
-    before = {file_name(file) for file in added} & known.keys()
-    gone = known.keys() - now
-    removed = tuple(sorted(before | gone))
-    if listed and record.meter_version == NO_VERSION:
+    listed_names = {file_name(file) for file in listed}
+    replaced = {file_name(file) for file in added} & known.keys()
+    missing = known.keys() - listed_names
+    removed = tuple(sorted(replaced | missing))
+    if listed and record.meter_version == INTERRUPTED_VERSION:
         return Change(INTERRUPTED, added, removed)
     if not listed:
         return Change(VANISHED, (), removed) if removed else None
-    compacted = bool(added and gone) and all(file_name(file).startswith(paths.COMPACTED) for file in added)
+    compacted = bool(added and missing) and all(file_name(file).startswith(paths.COMPACTED) for file in added)
     causes = {
         DEFINITION_CHANGED: record.meter_version != meter_version and not is_earlier,
         EARLIER_QUANTITY: is_earlier,
         RULES_CHANGED: _rejected_by_earlier_rules(record),
         FILES_COMPACTED: compacted,
-        FILES_ADDED: len(added) > len(before) and not compacted,
-        FILES_REMOVED: bool(gone) and not compacted,
-        FILES_REPLACED: bool(before),
+        FILES_ADDED: len(added) > len(replaced) and not compacted,
+        FILES_REMOVED: bool(missing) and not compacted,
+        FILES_REPLACED: bool(replaced),
     }
     why = ", ".join(cause for cause, applies in causes.items() if applies)
     return Change(why, added, removed) if why else None
 
 
 def _same(listed: Sequence[StoredFile], record: PartitionState, meter_version: str) -> bool:
-    """Return whether nothing has happened to an open partition, which is so of nearly all and so is asked first."""
+    """Return whether an open partition is unchanged; a fast check, since nearly all are."""
     if record.sealed_at or record.rejected or not listed or record.meter_version != meter_version:
         return False
     if _rejected_by_earlier_rules(record):
@@ -124,5 +123,5 @@ def _same(listed: Sequence[StoredFile], record: PartitionState, meter_version: s
 
 
 def _rejected_by_earlier_rules(record: PartitionState) -> bool:
-    """Return whether earlier reading rules refused files or rows of the partition, which may count by now."""
+    """Return whether earlier reading rules rejected files or rows of the partition, which may count now."""
     return bool(record.rejected or record.invalid) and record.rules < READING_RULES

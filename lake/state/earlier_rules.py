@@ -1,4 +1,4 @@
-"""Open partitions that earlier reading rules have counted otherwise than today's, found without reading their events."""
+"""Finds open partitions that earlier reading rules counted differently than today's, without reading events."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TABLE = "usage_by_subject"
 
 
 def counted_by_earlier_rules(storage: Storage, meter: str, state: MeterState) -> dict[dt.date, Change]:
-    """Return a change for each open partition of earlier rules that counts quantities which are refused today.
+    """Return a change for each open partition of earlier rules that counts quantities which are rejected today.
 
-    Refused files and rows of such partitions are in their records, and in `lake.state.changes.stale_partitions`; what was counted
-    is told by the extremes in one table. Looks at none once the state says that it was looked for.
+    Rejected files and rows are in the records, see `lake.state.changes.stale_partitions`; counted quantities are
+    checked by the minimum and maximum in one table. Returns nothing once the state has today's rules.
     """
     if state.rules == READING_RULES:
         return {}
@@ -32,13 +32,13 @@ def counted_by_earlier_rules(storage: Storage, meter: str, state: MeterState) ->
         if record.rules < READING_RULES and record.events and not record.sealed_at
     }
     files = part_files(storage, paths.aggregates(TABLE, meter)) if earlier else {}
-    found = {date: file for date, file in files.items() if date in earlier}
-    storage.prefetch(list(found.values()))
-    return {date: Change(RULES_CHANGED) for date, file in found.items() if _beyond_limit(storage, file)}
+    tables = {date: file for date, file in files.items() if date in earlier}
+    storage.prefetch(list(tables.values()))
+    return {date: Change(RULES_CHANGED) for date, file in tables.items() if _beyond_limit(storage, file)}
 
 
 def _beyond_limit(storage: Storage, file: StoredFile) -> bool:
-    """Return whether a table has a quantity beyond the limit, or can't be read, which ends in computing it anew."""
+    """Return whether a table has a quantity beyond the limit, or can't be read, so that it is computed again."""
     limit = pl.lit(QUANTITY_LIMIT, QUANTITY)
     beyond = (pl.col("quantity_max") >= limit) | (pl.col("quantity_min") <= -limit)
     try:

@@ -1,4 +1,4 @@
-"""How late events arrive, kept so that the figures of many partitions add up to those of all their events."""
+"""How late events arrive, as counts by class, so that the figures of many partitions can be merged."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import polars as pl
 
 from lake.decoding import Count
 
-# No two moments of the calendar are so many classes apart.
+# More classes than any two moments of the calendar are apart.
 MAX_CLASS = 1_000
 Class = Annotated[int, msgspec.Meta(ge=-MAX_CLASS, le=MAX_CLASS)]
-# Each class of a second or more is so much wider than the one before; its middle is within a tenth of all in it.
+# Each class of a second or more is wider than the one before by this factor: its middle is within a tenth of any
+# value in it.
 GROWTH = 2**0.25
 
 
 class Lateness(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Events by how long after their timestamp they were received: the extremes, and counts by class.
+    """Counts of events by how long after their timestamp they were received, with the extremes in seconds.
 
-    Of whole seconds, class 0 is none; class n is from GROWTH**(n-1) up to GROWTH**n, and -n as much too early.
+    Class 0 is less than a second; class n is from GROWTH**(n-1) up to GROWTH**n seconds, and -n as much too early.
     """
 
     shortest_seconds: float
@@ -34,19 +35,19 @@ class Lateness(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
         Exact where all events took the same time.
         """
-        wanted, seen, chosen = share * sum(self.counts.values()), 0, 0
+        target, counted, chosen = share * sum(self.counts.values()), 0, 0
         for number, count in sorted(self.counts.items()):
-            seen, chosen = seen + count, number
-            if seen >= wanted:
+            counted, chosen = counted + count, number
+            if counted >= target:
                 break
         middle = math.copysign(GROWTH ** (abs(chosen) - 0.5), chosen) if chosen else 0.0
         return min(max(middle, self.shortest_seconds), self.longest_seconds)
 
 
 def arrivals(events: pl.LazyFrame) -> pl.LazyFrame:
-    """Return what `lateness` is made of: events by how many whole seconds they took, with the extremes of each."""
+    """Return counts of events by whole seconds of delay: `seconds`, `events`, `shortest`, `longest`."""
     late = pl.col("received_at") - pl.col("timestamp")
-    # A logarithm of each event would cost more than all the rest.
+    # A logarithm for each event would cost more than all the rest.
     counted = events.select(late.alias("late")).group_by(pl.col("late").dt.total_seconds().alias("seconds"))
     return counted.agg(
         pl.len().alias("events"),
@@ -69,15 +70,15 @@ def lateness(arrived: pl.DataFrame) -> Lateness | None:
 
 def merge_lateness(parts: Iterable[Lateness]) -> Lateness | None:
     """Return the lateness of the events of all parts together; None if there is none."""
-    held = list(parts)
-    if not held:
+    present = list(parts)
+    if not present:
         return None
     counts: Counter[int] = Counter()
-    for part in held:
+    for part in present:
         counts.update(part.counts)
     return Lateness(
-        shortest_seconds=min(part.shortest_seconds for part in held),
-        longest_seconds=max(part.longest_seconds for part in held),
+        shortest_seconds=min(part.shortest_seconds for part in present),
+        longest_seconds=max(part.longest_seconds for part in present),
         counts=dict(sorted(counts.items())),
     )
 

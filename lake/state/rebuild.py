@@ -12,8 +12,8 @@ from lake import paths
 from lake.decoding import decode
 from lake.partition_files import by_date, part_files
 from lake.state.records import (
+    INTERRUPTED_RULE,
     METADATA_KEY,
-    NO_RULE,
     PLACE_KEY,
     PUBLISH_ORDER,
     REJECTED_PARTS,
@@ -34,13 +34,13 @@ def rebuild_state(
     known: Mapping[dt.date, PartitionState] | None = None,
     tables: Mapping[dt.date, dict[str, StoredFile]] | None = None,
 ) -> MeterState:
-    """Return the records that are `known`, and of all other partitions what the footers of their tables have.
+    """Return a state with the `known` records, and for all other partitions those in the footers of their tables.
 
-    A partition is done only if all of its tables carry the record of the same inputs. One that is not gets a record
-    that no files match, so that it is computed again. Sealed is what all readable footers call so, unless the files
-    that they name are all there unchanged: then nothing was dropped, and its sealing may have been interrupted.
-    `tables` are the `published_tables`, if they were listed before.
-    Raises BrokenLakeError for a partition that is not done and can't be computed again, since raw events are gone.
+    A partition is complete only if all of its tables have the record of the same inputs. An incomplete one gets a
+    record that no files match, so that it is computed again. A partition is sealed if all readable footers say so,
+    unless all files that they name exist unchanged: then nothing was dropped, and its sealing was interrupted.
+    `tables` are the `published_tables`, if they were listed before. Raises BrokenLakeError for a partition that is
+    incomplete and can't be computed again, since raw events are gone.
     """
     state = MeterState(partitions=dict(known or {}))
     listed = published_tables(storage, meter) if tables is None else tables
@@ -49,25 +49,25 @@ def rebuild_state(
     events, _ = by_date(storage.list(paths.events(meter)) if published else [])
     for date, files in sorted(published.items()):
         records = {table: read_record(storage, file) for table, file in files.items()}
-        there = {file.path.rsplit("/", 1)[-1]: file.identity for file in events.get(date, ())}
-        record = _finished(records, there)
-        if not record and _is_lost(records, there):
+        identities = {file.path.rsplit("/", 1)[-1]: file.identity for file in events.get(date, ())}
+        record = _complete_record(records, identities)
+        if not record and _is_lost(records, identities):
             raise BrokenLakeError(
                 "the tables of this partition are not of one finished aggregation, and its raw events are gone",
                 where=paths.events(meter, date),
                 expected="the record of the same inputs in all tables",
-                found=", ".join(f"{table}: {_described(records.get(table))}" for table in paths.TABLES),
+                found=", ".join(f"{table}: {_describe(records.get(table))}" for table in paths.TABLES),
                 hint="restore the files from a backup, or remove the partition's aggregate files to give them up",
             )
         if not record:
             names = {name for each in records.values() if each for name in each.files}
-            record = unfinished_record(names | there.keys())
+            record = unfinished_record(names | identities.keys())
         state.partitions[date] = record
     return state
 
 
 def read_record(storage: Storage, file: StoredFile) -> PartitionState | None:
-    """Return the record in the footer of an aggregate file; None if it has none, is of another place, or can't be read."""
+    """Return the record in the footer of an aggregate file; None if it has none, was copied here, or can't be read."""
     try:
         metadata = storage.metadata(file)
     except BrokenLakeError:
@@ -89,70 +89,72 @@ def decode_record(metadata: dict[str, str]) -> PartitionState | None:
 
 
 def lacks_parts(record: PartitionState) -> bool:
-    """Return whether a rejected file lacks what is recorded of every such file."""
+    """Return whether the record of a rejected file lacks one of `REJECTED_PARTS`."""
     return bool(record.rejected) and not all(
-        said.keys() >= REJECTED_PARTS for said in record.rejected.values()
+        error.keys() >= REJECTED_PARTS for error in record.rejected.values()
     )
 
 
 def published_tables(storage: Storage, meter: str) -> dict[dt.date, dict[str, StoredFile]]:
-    """Return by date the file in each aggregate table that has one. Lists the three tables."""
-    found: dict[dt.date, dict[str, StoredFile]] = {}
+    """Return the files of each date by aggregate table. Lists the three tables."""
+    tables: dict[dt.date, dict[str, StoredFile]] = {}
     for table in paths.TABLES:
         for date, file in part_files(storage, paths.aggregates(table, meter)).items():
-            found.setdefault(date, {})[table] = file
-    return found
+            tables.setdefault(date, {})[table] = file
+    return tables
 
 
-def _finished(
-    records: Mapping[str, PartitionState | None], there: Mapping[str, str]
+def _complete_record(
+    records: Mapping[str, PartitionState | None], identities: Mapping[str, str]
 ) -> PartitionState | None:
-    """Return the record of a partition that its tables call done; None for any other.
+    """Return the record of a partition whose tables are complete; None for any other.
 
-    `records` are by table, of those that have a file; `there` the identities of the raw files that are there, by name.
+    `records` are those of the tables that have a file; `identities` are those of the existing raw files, by name.
     """
-    found = [record for table in PUBLISH_ORDER if (record := records.get(table))]
-    if not found:
+    stored = [record for table in PUBLISH_ORDER if (record := records.get(table))]
+    if not stored:
         return None
-    if any(record != found[-1] for record in found) and all(
-        is_sealed_alike(record, found[-1]) for record in found
+    if any(record != stored[-1] for record in stored) and all(
+        is_sealed_alike(record, stored[-1]) for record in stored
     ):
-        # Computing `quantity` anew was interrupted: it is due, whatever the rule is now.
-        return msgspec.structs.replace(found[-1], quantity_rule=NO_RULE)
-    if any(before_sealing(record) != before_sealing(found[0]) for record in found):
+        # A recomputation of `quantity` was interrupted, so it is still due, whatever the rule is now.
+        return msgspec.structs.replace(stored[-1], quantity_rule=INTERRUPTED_RULE)
+    if any(before_sealing(record) != before_sealing(stored[0]) for record in stored):
         return None
-    sealed = [record for record in found if record.sealed_at]
-    if len(sealed) == len(found) and not _all_there(found[0], there):
-        return found[0]
-    # A date without events has tables only while it is sealed; and one that is sealed has that in all of them.
-    whole = len(found) == len(paths.TABLES) and found[0].events > 0 and (there or not sealed)
+    sealed_records = [record for record in stored if record.sealed_at]
+    if len(sealed_records) == len(stored) and not _are_unchanged(stored[0], identities):
+        return stored[0]
+    # A date without events has tables only while it is sealed, and a sealed date is sealed in all of them.
+    is_complete = (
+        len(stored) == len(paths.TABLES) and stored[0].events > 0 and (identities or not sealed_records)
+    )
     return (
-        msgspec.structs.replace(before_sealing(found[0]), aggregated_at=found[0].aggregated_at)
-        if whole
+        msgspec.structs.replace(before_sealing(stored[0]), aggregated_at=stored[0].aggregated_at)
+        if is_complete
         else None
     )
 
 
-def _is_lost(records: Mapping[str, PartitionState | None], there: Mapping[str, str]) -> bool:
-    """Return whether a partition that is not done can't be computed again either, since raw events are gone.
+def _is_lost(records: Mapping[str, PartitionState | None], identities: Mapping[str, str]) -> bool:
+    """Return whether an incomplete partition can't be computed again, since raw events are gone.
 
-    Without any, it may still be what an interrupted run left of an open partition: what comes first in the order of
-    publishing. That is out of date only.
+    Without raw files it may still be an open partition whose run was interrupted: then it has the first tables in the
+    order of publishing, and is only stale.
     """
-    found = [record for record in records.values() if record]
-    if any(record.sealed_at and not _all_there(record, there) for record in found):
+    readable = [record for record in records.values() if record]
+    if any(record.sealed_at and not _are_unchanged(record, identities) for record in readable):
         return True
-    left = tuple(table for table in PUBLISH_ORDER if table in records)
-    interrupted = len(found) == len(records) and left == PUBLISH_ORDER[: len(left)]
-    return not there and not interrupted
+    tables = tuple(table for table in PUBLISH_ORDER if table in records)
+    is_interrupted = len(readable) == len(records) and tables == PUBLISH_ORDER[: len(tables)]
+    return not identities and not is_interrupted
 
 
-def _all_there(record: PartitionState, there: Mapping[str, str]) -> bool:
-    """Return whether the files of a record are all there unchanged; of no files there is nothing to say so."""
-    return bool(record.files) and record.files.items() <= there.items()
+def _are_unchanged(record: PartitionState, identities: Mapping[str, str]) -> bool:
+    """Return whether all files of a record exist unchanged; False for a record without files."""
+    return bool(record.files) and record.files.items() <= identities.items()
 
 
-def _described(record: PartitionState | None) -> str:
+def _describe(record: PartitionState | None) -> str:
     if record is None:
         return "none that can be read"
     return f"inputs {record.fingerprint}{' (sealed)' if record.sealed_at else ''}"

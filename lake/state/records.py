@@ -1,4 +1,4 @@
-"""What the lake has concluded about each partition of a meter: one small file a meter, which planning reads.
+"""The state of a meter: one record for each partition, in one small file a meter, from which runs are planned.
 
 The same record is in the metadata of every aggregate file, so the state can be rebuilt from those.
 """
@@ -16,61 +16,61 @@ from lake.state.lateness import Lateness
 from schemas.errors import BadInputError
 from schemas.meter import Meter, check_meter
 
-# The key of a Parquet file's key-value metadata under which the record of its partition stands.
+# The key of a Parquet file's key-value metadata that has the record of its partition.
 METADATA_KEY = "meterlake"
-# Beside it the path of the file, so that a file that was copied to another place is not taken for what belongs there.
+# The key that has the path of the file, so that a copy in another place is not taken for the file of that place.
 PLACE_KEY = "meterlake-path"
-# The version of the rules by which files and rows are read. Records of before it was recorded have 0.
+# The version of the rules by which files and rows are read; 0 in records of programs that did not record it.
 READING_RULES = 1
-# What is recorded of every rejected file; the other parts of its error may be missing.
+# The parts that the record of every rejected file has; the other parts of its error may be missing.
 REJECTED_PARTS = frozenset({"identity", "what", "where"})
-# Beside the tables in `PartitionState.checksums`: the settled winners.
+# The key of the sealed winners in `PartitionState.checksums`, beside the tables.
 SEALED_WINNERS = "settled"
-# The order in which a partition's tables are published; they are removed in the opposite one.
+# The order in which a partition's tables are published; they are removed in the reverse order.
 PUBLISH_ORDER = ("usage_by_dimension", "usage_by_subject", "usage")
 
-# In the record of a partition whose aggregation was interrupted: no meter has it.
-NO_VERSION = ""
-# In that of a sealed partition of which not all tables are by one rule of `quantity`: no meter has it.
-NO_RULE = "interrupted"
-NEVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+# The version in the record of a partition whose aggregation was interrupted; no meter has it.
+INTERRUPTED_VERSION = ""
+# The rule in the record of a sealed partition whose tables have different rules of `quantity`; no meter has it.
+INTERRUPTED_RULE = "interrupted"
+UNKNOWN_TIME = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
-    """The record of one partition as of its last aggregation: its inputs, and what was made of them.
+    """The record of one partition as of its last aggregation: its inputs and its results.
 
-    It can be part of no cycle, and a large lake has so many that collecting garbage would look at nothing else.
+    Not tracked by the garbage collector (`gc=False`): it can't be part of a cycle, and a large lake has very many.
     """
 
     meter_version: str
     # Identity of each file that was read, by its name in the partition's folder.
     files: dict[str, str]
-    # Names of those whose types are not the lake's own, and that are converted while they are read.
+    # Names of the files whose types are not the lake's own, which are converted while they are read.
     converted: list[str] = msgspec.field(default_factory=list)
     # Files that could not be read, by name, with what was wrong; they are not counted.
     rejected: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
-    # The reading rules of the program that made it.
+    # The reading rules of the program that made the record.
     rules: Count = 0
     # The inputs as sixteen hex digits: files, meter version and reading rules.
     fingerprint: str
-    # Which of the rows lost to a copy, here or in another partition, as sixteen hex digits.
+    # Fingerprint, as sixteen hex digits, of the rows that lost to a duplicate here or in another partition.
     losers: str
-    # Counted events, copies that lost, those of them with another payload, and rows that broke a rule.
+    # Winning events, duplicates that lost, those of them with another payload, and rows that broke a rule.
     events: Count
     duplicates: Count = 0
     conflicts: Count = 0
     invalid: dict[str, Count] = msgspec.field(default_factory=dict)
     late: Lateness | None = None
-    # Of the rows in each table and, once sealed, of the settled winners, if there are any; none where none were written.
+    # Checksums of the rows in each table and, once sealed, of the sealed winners; absent where none were written.
     checksums: dict[str, str] = msgspec.field(default_factory=dict)
     aggregated_at: Moment
-    # The rule by which `quantity` was computed, see `Meter.quantity_rule`; not there where it is empty.
+    # The rule by which `quantity` was computed, see `Meter.quantity_rule`; unset where it is empty.
     quantity_rule: str | msgspec.UnsetType = msgspec.UNSET
-    # Of a sealed partition whose `quantity` was computed anew by another rule, the checksums of before.
+    # The earlier checksums of a sealed partition whose `quantity` was computed again by another rule.
     earlier_checksums: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    # Of a gauge with dimensions and without `series`: the subjects that have several levels; see lake.aggregates.ambiguity.
+    # How many subjects have several levels, for a gauge with dimensions and no `series`; see lake.aggregates.ambiguity.
     ambiguous_subjects: Count | msgspec.UnsetType = msgspec.UNSET
-    # Set once retention has decided to drop the raw events; the aggregates are final from then on.
+    # Set when retention decides to drop the raw events; the aggregates are final from then on.
     sealed_at: Moment | None = None
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
 
 
 class KnownMeter(msgspec.Struct, frozen=True):
-    """The definition that was last read, and the identity of its file then."""
+    """The definition that was read last, and the identity of its file then."""
 
     identity: str
     meter: Meter
@@ -124,13 +124,13 @@ class MeterState(msgspec.Struct, kw_only=True):
     """The records of a meter's partitions by date."""
 
     partitions: dict[dt.date, PartitionState] = msgspec.field(default_factory=dict)
-    # Spares reading the definition where its file is still listed with this identity.
+    # Saves reading the definition while its file is listed with this identity.
     definition: KnownMeter | None = None
     # By month like `2026-06`, and for another form than the usual its folders: `2026-06/by=plan/csv=safe`.
     exported: dict[str, ExportedMonth] = msgspec.field(default_factory=dict)
-    # The reading rules of the program that has last looked for open partitions that earlier rules had counted otherwise.
+    # The reading rules of the last program that checked open partitions for rows that earlier rules had counted.
     rules: Count = 0
-    # Of this file, with this field empty.
+    # The sha256 of this file with this field empty.
     checksum: str = ""
 
     @property
@@ -140,48 +140,55 @@ class MeterState(msgspec.Struct, kw_only=True):
 
 
 def interrupted_record(record: PartitionState | None, names: Iterable[str]) -> PartitionState:
-    """Return the record of a partition while its tables are published: out of date, whatever files there are.
+    """Return the record of a partition while its tables are published, which is stale whatever files exist.
 
-    The files are those of its last record, whose keys may be wanted; without one, `names` are those that are read now.
+    Its files are those of the last record, whose keys may be needed; without a record, those with these `names`.
     """
-    return msgspec.structs.replace(record, meter_version=NO_VERSION) if record else unfinished_record(names)
+    return (
+        msgspec.structs.replace(record, meter_version=INTERRUPTED_VERSION)
+        if record
+        else unfinished_record(names)
+    )
 
 
 def is_same_record(one: PartitionState | None, other: PartitionState) -> bool:
-    """Return whether two records are the same but for what may have been counted later, in the state alone."""
-    return one is not None and _uncounted(one) == _uncounted(other)
+    """Return whether two records are the same, apart from counts that are added later in the state alone."""
+    return one is not None and _without_counts(one) == _without_counts(other)
 
 
 def is_sealed_alike(one: PartitionState, other: PartitionState) -> bool:
-    """Return whether two records are of one sealed partition, before or after its `quantity` was computed anew."""
+    """Return whether two records are of one sealed partition, before or after its `quantity` was computed again."""
     return one.sealed_at is not None and _without_quantity(one) == _without_quantity(other)
 
 
 def unfinished_record(names: Iterable[str]) -> PartitionState:
-    """Return a record of no meter version and of no file as it is, which is out of date whatever there is."""
+    """Return a record without meter version and file identities, which is stale whatever files exist."""
     return PartitionState(
-        meter_version=NO_VERSION,
+        meter_version=INTERRUPTED_VERSION,
         files=dict.fromkeys(sorted(names), ""),
         fingerprint="",
         losers="",
         events=0,
-        aggregated_at=NEVER,
+        aggregated_at=UNKNOWN_TIME,
     )
 
 
 def before_sealing(record: PartitionState) -> PartitionState:
-    """Return what a record was of the same inputs before it was sealed, whenever that was."""
+    """Return the record as it was before its partition was sealed, without times."""
     checksums = {table: checksum for table, checksum in record.checksums.items() if table != SEALED_WINNERS}
-    return msgspec.structs.replace(record, aggregated_at=NEVER, sealed_at=None, checksums=checksums)
+    return msgspec.structs.replace(record, aggregated_at=UNKNOWN_TIME, sealed_at=None, checksums=checksums)
 
 
 def _without_quantity(record: PartitionState) -> PartitionState:
-    """Return what of a record does not depend on the rule of `quantity`."""
-    settled = {name: checksum for name, checksum in record.checksums.items() if name == SEALED_WINNERS}
+    """Return the record without the parts that depend on the rule of `quantity`."""
+    winners = {name: checksum for name, checksum in record.checksums.items() if name == SEALED_WINNERS}
     return msgspec.structs.replace(
-        _uncounted(record), checksums=settled, quantity_rule=msgspec.UNSET, earlier_checksums=msgspec.UNSET
+        _without_counts(record),
+        checksums=winners,
+        quantity_rule=msgspec.UNSET,
+        earlier_checksums=msgspec.UNSET,
     )
 
 
-def _uncounted(record: PartitionState) -> PartitionState:
+def _without_counts(record: PartitionState) -> PartitionState:
     return msgspec.structs.replace(record, ambiguous_subjects=msgspec.UNSET)

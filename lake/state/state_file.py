@@ -15,26 +15,26 @@ from schemas.errors import BrokenLakeError
 
 
 class _DefinitionOnly(msgspec.Struct):
-    """Of a state what it knows of its meter."""
+    """The definition in a state's file, without the rest."""
 
     definition: KnownMeter | None = None
 
 
 def load_state(storage: Storage, meter: str) -> MeterState:
-    """Return the state of a meter, read and told as of `decode_or_rebuild_state`."""
+    """Return the state of a meter from its file, or rebuilt; see `decode_or_rebuild_state`."""
     return decode_or_rebuild_state(storage, meter, storage.read(paths.state(meter)))
 
 
 def decode_or_rebuild_state(storage: Storage, meter: str, body: bytes | None) -> MeterState:
-    """Return the state that a meter's file says; without a file rebuilt from the aggregates' metadata, and without a checksum.
+    """Return the state in the `body` of a meter's file; without one, rebuilt from the aggregates' metadata.
 
-    Raises BrokenLakeError if the file is not a state.
+    A rebuilt state has no checksum. Raises BrokenLakeError if the file is not a state.
     """
-    return rebuild_state(storage, meter) if body is None else _decoded(meter, body)
+    return rebuild_state(storage, meter) if body is None else _decode(meter, body)
 
 
 def known_definition(body: bytes) -> KnownMeter | None:
-    """Return the definition that a state's file knows, without the rest of it; None if none, or if it is no state."""
+    """Return only the definition in a state's file; None if it has none, or is not a state."""
     try:
         return decode(body, _DefinitionOnly, "not a state file", where="").definition
     except BrokenLakeError:
@@ -42,16 +42,16 @@ def known_definition(body: bytes) -> KnownMeter | None:
 
 
 def save_state(storage: Storage, meter: str, state: MeterState, stored: str = "") -> str:
-    """Publish the state of a meter unless what is `stored` has its checksum; return the checksum."""
+    """Publish the state of a meter unless `stored`, the checksum of its file, is the same; return the checksum."""
     state.partitions = dict(sorted(state.partitions.items()))
-    body = _encoded(state)
+    body = _encode(state)
     if state.checksum != stored:
         storage.publish(paths.state(meter), body)
     return state.checksum
 
 
-def _decoded(meter: str, body: bytes) -> MeterState:
-    """Return the state that a meter's file says. Raises BrokenLakeError if it says none."""
+def _decode(meter: str, body: bytes) -> MeterState:
+    """Return the state in a meter's file. Raises BrokenLakeError if it is not a state, or was changed."""
     hint = "remove it; the next run rebuilds it from the aggregates"
     where, expected = paths.state(meter), "the JSON of a state"
     state = decode(body, MeterState, "not a state file", where=where, expected=expected, hint=hint)
@@ -73,8 +73,8 @@ def _decoded(meter: str, body: bytes) -> MeterState:
     return state
 
 
-def _encoded(state: MeterState) -> bytes:
-    """Return the state as its file has it, with the checksum put in."""
+def _encode(state: MeterState) -> bytes:
+    """Return the content of the state's file, and set the state's checksum."""
     state.checksum = ""
     state.checksum = hashlib.sha256(msgspec.json.encode(state)).hexdigest()
     return msgspec.json.encode(state)
