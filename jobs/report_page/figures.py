@@ -1,4 +1,4 @@
-"""The figures of a lake's page: usage of a range of dates per meter, how it arrived, and what was exported.
+"""The figures of a lake's page: what it answers first, usage of each meter, exports, and the lake's status.
 
 Reads aggregates, states, manifests and reports, and no event data. Quantities are exact text.
 """
@@ -6,227 +6,120 @@ Reads aggregates, states, manifests and reports, and no event data. Quantities a
 from __future__ import annotations
 
 import datetime as dt
-import re
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from urllib.parse import unquote
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
-import polars as pl
 
-from jobs.exact_text import format_columns
-from jobs.status import MeterStatus, Status, status
-from lake import Lake, paths
-from lake.aggregates.sums import check_sums, exact_count
-from lake.calendar import days_before
-from lake.revisions import Manifest, parse_manifest
-from lake.state.lateness import GROWTH, merge_lateness
-from lake.state.state_file import load_state
-from lake.storage import Storage
-from lake.storage.changed_files import retry_if_missing
-from schemas.errors import BrokenLakeError, MeterlakeError, SumTooLargeError
+from jobs.report_page.dates import page_dates
+from jobs.report_page.exports import Exports, newest_exports
+from jobs.report_page.meter_roles import check_activity, check_seats, choose_activity, choose_seats
+from jobs.report_page.questions import Answers, ask
+from jobs.report_page.scope import Scope
+from jobs.report_page.usage import MeterFigures, fill_details, fill_total
+from jobs.status import Status, status_with_days
+from lake import Lake
+from lake.calendar import DAY
 from schemas.meter import Meter
 
-TOP = 8
-# Those of which a question may be asked.
-FIRST_DATE = dt.date(2, 1, 1)
+TOP = 10
 RUNS = 12
-# Of each way to export a meter, the newest periods.
-PERIODS = 6
-_EXPORT = re.compile(
-    r"exports/(?P<meter>[^/]+)/period=(?P<period>[^/]+)/(?P<form>(?:(?!revision=)[^/]+/)*)"
-    r"(?:revision=(?P<revision>\d+)/)?(?P<file>[^/]+)"
-)
-# Seconds up to which events arrive, and what that is called; later than all of them is the last band.
-BANDS = ((0, "early"), (1, "under 1 s"), (60, "1 s to 1 min"), (3600, "to 1 h"), (86_400, "to 1 day"))
-LATEST = "over 1 day"
-# In the place of a quantity; what is wrong is among the problems.
-NOT_COMPUTABLE = "not computable"
+# Meters that are shown with charts and rankings, and those in the table of the others.
+MAX_DETAILED, MAX_METERS = 12, 300
 
 
-class Bar(msgspec.Struct, kw_only=True, frozen=True):
-    """A quantity with its exact text; `length` is that of the bar, the longest being 1."""
+class Choice(NamedTuple):
+    """What somebody asked to see: the meters of activity and seats, those in detail, the month, rows of a table."""
 
-    name: str | None
-    quantity: str
-    events: int
-    length: float
-
-
-class Ranking(msgspec.Struct, kw_only=True, frozen=True):
-    """The greatest quantities by one field, and how many values the field has in all."""
-
-    field: str
-    bars: list[Bar]
-    values: int
-
-
-class MeterFigures(msgspec.Struct, kw_only=True):
-    """One meter over the range; `days` are those with usage, `late` are all counted events by how they arrived."""
-
-    status: MeterStatus
-    unit: str = ""
-    aggregation: str = ""
-    description: str = ""
-    quantity: str = "0"
-    events: int = 0
-    days: list[Bar] = msgspec.field(default_factory=list)
-    rankings: list[Ranking] = msgspec.field(default_factory=list)
-    late: dict[str, int] = msgspec.field(default_factory=dict)
-
-
-class ExportFigures(msgspec.Struct, kw_only=True, frozen=True):
-    """The newest revision of one period in one form."""
-
-    meter: str
-    period: str
-    form: str
-    revision: int
-    closed: bool
-    rows: int
-    total: str
+    activity: str | None = None
+    seats: str | None = None
+    detailed: Sequence[str] = ()
+    month: dt.date | None = None
+    top: int = TOP
 
 
 class Page(msgspec.Struct, kw_only=True):
-    """All that the page shows, of since <= date < until."""
+    """All that the page shows, of since <= date < until. `other_meters` have no charts and rankings.
+
+    `meters_left_out` is how many are in neither.
+    """
 
     lake: str
     since: dt.date
     until: dt.date
+    answers: Answers
     meters: list[MeterFigures]
-    exports: list[ExportFigures]
+    other_meters: list[MeterFigures]
+    meters_left_out: int
+    exports: Exports
     status: Status
 
 
-def gather(lake: Lake, until: dt.date, days: int) -> Page:
-    """The figures of the `days` dates before `until`. What of the lake can't be read is among the status' problems.
+def gather(lake: Lake, until: dt.date, days: int, choice: Choice | None = None) -> Page:
+    """Return the figures of the `days` dates before `until`. What can't be read is among the status' problems.
 
-    The calendar's first year is left out, as by `query`.
+    The calendar's first year is left out, as by `query`. Raises BadInputError where something is chosen that is not in
+    the lake, or that makes no sense.
     """
-    since = max(days_before(until, days), FIRST_DATE)
-    found = status(lake, RUNS)
-    page = Page(lake=lake.url, since=since, until=until, meters=[], exports=[], status=found)
-    for each in found.meters:
-        figures = MeterFigures(status=each)
-        try:
-            fill = partial(_fill, figures, lake, lake.meter(each.meter), (since, until), found)
-            retry_if_missing(fill)
-        except MeterlakeError as error:
-            found.add_error(error)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-            said = str(error).splitlines()[0]
-            hint = "run: meterlake verify"
-            found.add_error(
-                BrokenLakeError(
-                    "the aggregates can't be read", where=f"meter {each.meter!r}", found=said, hint=hint
-                )
-            )
-        page.meters.append(figures)
-    page.exports = _exports(lake.storage, found)
-    return page
-
-
-def _fill(
-    figures: MeterFigures, lake: Lake, meter: Meter, dates: tuple[dt.date, dt.date], found: Status
-) -> None:
-    figures.unit, figures.aggregation, figures.rankings = meter.unit, meter.aggregation, []
-    figures.description = meter.description or ""
-    used = lake.usage_by_subject(meter.name, *dates).select(exact_count("events")).collect(engine="streaming")
-    check_sums(used, f"meter {meter.name!r}", [], pl.col("events").is_null())
-    figures.events = used.item()
-    if figures.events:
-        figures.quantity = NOT_COMPUTABLE
-        with _without_sum(found):
-            total = lake.totals(meter.name, (), *dates)
-            figures.quantity = format_columns(total.select("quantity")).collect().item()
-        with _without_sum(found):
-            daily = lake.query(meter.name, *dates, bucket="day").collect()
-            named = pl.col("bucket_start").dt.date().cast(pl.String).alias("name")
-            figures.days = _bars(daily.with_columns(named))
-        for name in ("subject", *meter.dimension_names):
-            with _without_sum(found):
-                figures.rankings.append(_ranking(lake, meter, name, dates))
-    records = load_state(lake.storage, meter.name).partitions.values()
-    late = merge_lateness(record.late for record in records if record.late)
-    figures.late = bands(late.counts) if late else {}
-
-
-@contextmanager
-def _without_sum(found: Status) -> Iterator[None]:
-    """Note a figure whose sum is too large among the problems, and do without it."""
-    try:
-        yield
-    except SumTooLargeError as error:
-        found.add_error(error)
-
-
-def bands(counts: dict[int, int]) -> dict[str, int]:
-    """Events by how long they took, of the counts of a `Lateness`, whose classes are a tenth wide."""
-    found: Counter[str] = Counter()
-    for number, events in counts.items():
-        seconds = -1 if number < 0 else GROWTH ** (number - 0.5) if number else 0.0
-        found[next((name for bound, name in BANDS if seconds < bound), LATEST)] += events
-    return {name: found[name] for name in (*(name for _, name in BANDS), LATEST)}
-
-
-def _ranking(lake: Lake, meter: Meter, name: str, dates: tuple[dt.date, dt.date]) -> Ranking:
-    rows = lake.query(meter.name, *dates, bucket="none", by=[name], top=TOP).collect()
-    if name == "subject":
-        seen = lake.usage_by_subject(meter.name, *dates).select(pl.col("subject").n_unique())
-    else:
-        table = lake.usage_by_dimension(meter.name, *dates).filter(pl.col("dimension") == name)
-        seen = table.select(pl.col("value").n_unique())
-    texts = format_columns(rows.lazy().select(pl.col(name).alias("name"))).collect()
-    named = rows.with_columns(texts["name"].cast(pl.String))
-    return Ranking(field=name, bars=_bars(named), values=seen.collect(engine="streaming").item())
-
-
-def _bars(rows: pl.DataFrame) -> list[Bar]:
-    """A bar for each row with `name`, `quantity` and `events`."""
-    lengths = rows["quantity"].cast(pl.Float64)
-    longest = lengths.max() or 1.0
-    texts = format_columns(rows.lazy().select("quantity")).collect()["quantity"]
-    parts = zip(rows["name"], texts, rows["events"], (lengths / longest).to_list(), strict=True)
-    return [
-        Bar(name=name, quantity=said, events=events, length=length) for name, said, events, length in parts
-    ]
-
-
-def _exports(storage: Storage, found: Status) -> list[ExportFigures]:
-    """The newest periods of each meter in each form, by meter, form and period, the newest first."""
-    newest: dict[tuple[str, str], dict[str, int]] = {}
-    closed = set()
-    for file in storage.list(paths.EXPORTS):
-        match = _EXPORT.fullmatch(file.path)
-        if match and match["file"] == paths.MANIFEST:
-            periods = newest.setdefault((unquote(match["meter"]), match["form"]), {})
-            periods[match["period"]] = max(periods.get(match["period"], 0), int(match["revision"] or 0))
-        elif match and match["file"] == paths.CLOSED:
-            closed.add((unquote(match["meter"]), match["form"], match["period"]))
-    figures = []
-    for (meter, form), periods in sorted(newest.items()):
-        for period in sorted(periods, reverse=True)[:PERIODS]:
-            folder = paths.exports(meter, period, *form.split("/")[:-1])
-            path = paths.revision(folder, periods[period]) + paths.MANIFEST
-            try:
-                manifest = parse_manifest(storage.read(path) or b"", path)
-            except MeterlakeError as error:
-                found.add_error(error)
-                continue
-            figures.append(_export(manifest, form, closed=(meter, form, period) in closed))
-    return figures
-
-
-def _export(manifest: Manifest, form: str, *, closed: bool) -> ExportFigures:
-    file = manifest.files.get("usage.parquet") or manifest.files.get("adjustments.csv")
-    return ExportFigures(
-        meter=manifest.meter,
-        period=manifest.period,
-        form=form.rstrip("/").replace("/", ", ") or "usual",
-        revision=manifest.revision,
-        closed=closed,
-        rows=file.rows if file else 0,
-        total=file.totals.get("quantity", "") if file else "",
+    choice = choice or Choice()
+    named = _named(lake, choice)
+    found, daily = status_with_days(lake, RUNS, until - DAY)
+    # What can't be read is among the problems already.
+    meters = lake.meters(lambda _: None)
+    since = page_dates(until, days, until, ()).since
+    events = {
+        name: sum(n for day, n in dates.items() if since <= day < until) for name, dates in daily.items()
+    }
+    activity = named.activity or choose_activity(meters, events)
+    seats = named.seats or choose_seats([meter for meter in meters if meter != activity], events)
+    used = [date for each in (activity, seats) if each for date, n in daily.get(each.name, {}).items() if n]
+    dates = page_dates(until, days, choice.month, used)
+    scope = Scope(lake, dates, choice.top, found)
+    answers = ask(scope, activity, seats)
+    first = choice.detailed or [each.name for each in (activity, seats) if each]
+    figures = _ordered(found, events, first)
+    count = len(choice.detailed) or MAX_DETAILED
+    shown, others = figures[:count], figures[count : count + MAX_METERS]
+    by_name = {meter.name: meter for meter in meters}
+    for part, fill in ((shown, fill_details), (others, fill_total)):
+        for each in part:
+            if meter := by_name.get(each.status.meter):
+                fill(each, scope, meter)
+    return Page(
+        lake=lake.url,
+        since=dates.since,
+        until=dates.until,
+        answers=answers,
+        meters=shown,
+        other_meters=others,
+        meters_left_out=len(figures) - len(shown) - len(others),
+        exports=newest_exports(lake.storage, found),
+        status=found,
     )
+
+
+class _Named(NamedTuple):
+    """The meters that somebody named for activity and seats."""
+
+    activity: Meter | None
+    seats: Meter | None
+
+
+def _named(lake: Lake, choice: Choice) -> _Named:
+    """Return the named meters. Raises BadInputError for a name that no meter has, and for a meter of another kind."""
+    for name in choice.detailed:
+        lake.meter(name)
+    return _Named(
+        None if choice.activity is None else check_activity(lake.meter(choice.activity)),
+        None if choice.seats is None else check_seats(lake.meter(choice.seats)),
+    )
+
+
+def _ordered(found: Status, events: Mapping[str, int], first: Sequence[str]) -> list[MeterFigures]:
+    """Return the figures to be filled, those of `first` before all others, then those with the most events."""
+    places = {name: place for place, name in reversed([*enumerate(first)])}
+    ordered = sorted(
+        found.meters,
+        key=lambda each: (places.get(each.meter, len(first)), -events.get(each.meter, 0), each.meter),
+    )
+    return [MeterFigures(status=each) for each in ordered]

@@ -18,7 +18,7 @@ from jobs.export.month import Options
 from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
 from jobs.report_page.figures import gather
-from jobs.report_page.html import document
+from jobs.report_page.render import document
 from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake

@@ -19,7 +19,7 @@ from jobs.export.job import export
 from jobs.export.month import Options
 from jobs.nightly import nightly
 from jobs.report_page.figures import gather
-from jobs.report_page.html import document
+from jobs.report_page.render import document
 from jobs.run_report import ExportReport, RunReport, reported
 from jobs.status import status
 from lake import Lake, paths
