@@ -35,6 +35,7 @@ from lake.storage.changed_files import FilesChangedError, is_missing_file, watch
 from lake.storage.errors import is_storage_failure, storage_failures, writing
 from schemas.columns import event_columns
 from schemas.errors import BadInputError, BrokenLakeError, RefusedError, StorageError
+from schemas.validation import check_merged_events
 
 # What readers of Parquet like. Counted on the files that are merged, so what comes of them is a little smaller.
 TARGET_BYTES = 128 * 2**20
@@ -249,6 +250,7 @@ def _write(group: Partition, local: Path, metadata: dict[str, str]) -> None:
             found=str(error).splitlines()[0],
             hint="`meterlake verify` names the damaged file; all are left as they are",
         ) from error
+    check_merged_events(pl.scan_parquet(local), group.meter, where)
     if not written.equals(there):
         raise BrokenLakeError(
             "what was written is not what was read",

@@ -14,6 +14,7 @@ from jobs.run_report import PartitionReport, RunReport, now
 from lake import Lake, paths
 from lake.aggregates.first_last import Moments
 from lake.aggregates.publish import publish_partition, read_partition, read_records, table_checksums
+from lake.aggregates.valid_tables import ValidTables, valid_earlier_tables
 from lake.calendar import days_before
 from lake.checksums import rows_checksum, write_stamped
 from lake.dedupe.find_losers import find_losers, load_sealed_winners
@@ -28,8 +29,9 @@ from lake.state.records import SEALED_WINNERS, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from lake.storage.changed_files import watch_for_changes
 from schemas.columns import ROW, event_columns
-from schemas.errors import RefusedError
+from schemas.errors import BrokenLakeError, MeterlakeError, RefusedError
 from schemas.meter import Meter
+from schemas.validation import check_sealed_winners
 
 LINK_HINT = "put the files themselves there: nothing is removed behind a link, or where it can't be listed"
 Listing = Mapping[dt.date, list[StoredFile]]
@@ -144,7 +146,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_ru
         report.add_partition(done)
 
 
-def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> RefusedError | None:
+def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> MeterlakeError | None:
     """Why the partition must not be dropped, or None."""
     record = lake.state.partitions.get(date)
     if fixed := why_immovable(lake.listing.get(date, ())):
@@ -168,8 +170,23 @@ def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> Refuse
     elif record.events and _altered(lake, date, record):
         found, hint = "aggregate files with other rows", "run: meterlake aggregate --rebuild"
     else:
-        return None
+        return _broken_tables(lake, date, record)
     return _refused(lake, date, found, hint)
+
+
+def _broken_tables(lake: _MeterLake, date: dt.date, record: PartitionState) -> BrokenLakeError | None:
+    """Return what breaks a rule of the stored tables, since what is sealed could never be computed again."""
+    try:
+        _stored_tables(lake, date, record)
+    except BrokenLakeError as error:
+        return error
+    return None
+
+
+def _stored_tables(lake: _MeterLake, date: dt.date, record: PartitionState) -> ValidTables:
+    """Return the tables as they lie in the lake; of a date without events they have no rows."""
+    tables = read_partition(lake.storage, lake.meter.name, date) if record.events else _no_rows(lake.meter)
+    return valid_earlier_tables(lake.meter, date, tables)
 
 
 def _refused(lake: _MeterLake, date: dt.date, found: str, hint: str) -> RefusedError:
@@ -198,18 +215,17 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
     ):
         settled = _settled(lake, doomed)
     for date, winners in settled.items():
-        local = lake.storage.scratch(".parquet")
+        local, path = lake.storage.scratch(".parquet"), paths.sealed_winners(lake.meter.name, date)
+        check_sealed_winners(winners, lake.meter, path)
         write_stamped(winners, local)
-        lake.storage.publish_file(paths.sealed_winners(lake.meter.name, date), local)
+        lake.storage.publish_file(path, local)
     # What an interrupted run has left of other winners would count.
     lake.storage.delete_all(
         paths.sealed_winners(lake.meter.name, date) for date in doomed if date not in settled
     )
     for date in doomed:
         record = lake.state.partitions[date]
-        tables = (
-            read_partition(lake.storage, lake.meter.name, date) if record.events else _no_rows(lake.meter)
-        )
+        tables = _stored_tables(lake, date, record)
         # Those of the rows as they were published, unless there were none: what was damaged since must be seen.
         checksums = record.checksums or table_checksums(tables)
         if date in settled:

@@ -10,7 +10,8 @@ import msgspec
 import polars as pl
 
 from jobs.aggregate.ambiguous_gauges import count_ambiguous
-from jobs.aggregate.compute import PartitionResult, compute_partition, losers_fingerprint
+from jobs.aggregate.batches import SMALL_BYTES, Due, Ready, batches, compute_batch, is_small
+from jobs.aggregate.compute import losers_fingerprint
 from jobs.aggregate.late_files import quarantine_late
 from jobs.aggregate.rejected_rows import quarantine_anew, quarantine_invalid
 from jobs.aggregate.sealed_quantities import recompute_sealed
@@ -35,35 +36,24 @@ from lake.storage import Storage
 from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watch_for_changes
 from lake.storage.errors import is_storage_failure, storage_failures
 from schemas.columns import ROW
-from schemas.errors import BadInputError, BrokenLakeError, SumTooLargeError
+from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
 
 COPIES_MOVED = "a copy in another partition"
 REBUILD = "rebuild"
-# Of partitions up to so large, the next is computed while one is published; larger ones one after the other.
-SMALL_BYTES = 64 * 2**20
-
-
-class _Due(NamedTuple):
-    """A partition to be computed, the copies in it that lost, its files that can't be read, and why it is due."""
-
-    partition: Partition
-    lost: pl.DataFrame
-    rejected: dict[str, dict[str, str]]
-    why: str
 
 
 class Plan(NamedTuple):
     """What a run over one meter is to do: changed partitions and why, all open ones, and files not counted.
 
     With `compare_all` the losers of every open partition are compared with those of its record, changed or not.
-    `too_large` is filled with the partitions that have no row for a sum, and why.
+    `failed` is filled with the partitions whose rows can't be published, and why.
     """
 
     changed: dict[dt.date, Change]
     partitions: dict[dt.date, Partition]
     rejected: Rejected
-    too_large: dict[dt.date, SumTooLargeError]
+    failed: dict[dt.date, MeterlakeError]
     compare_all: bool = False
 
 
@@ -130,7 +120,7 @@ def _bring_up_to_date(storage: Storage, view: MeterSnapshot, report: RunReport, 
         view.save(storage)
     if index:
         index.delete_obsolete()
-    for error in [*plan.too_large.values(), *incomplete]:
+    for error in [*plan.failed.values(), *incomplete]:
         report.add_error(error)
 
 
@@ -223,17 +213,17 @@ def _publish_all(storage: Storage, view: MeterSnapshot, plan: Plan, report: RunR
             storage,
             {each.partition.date: [*each.partition.file_identities, *each.rejected] for each in stale},
         )
-        for each, computed in map_ahead(
-            _computed, track(stale, f"aggregate {meter.name}"), small=_small, threads=2
-        ):
+        due_batches = batches(track(stale, f"aggregate {meter.name}"))
+        computed = map_ahead(compute_batch, due_batches, small=is_small, threads=2)
+        for each, found in (pair for batch, results in computed for pair in zip(batch, results, strict=True)):
             date = each.partition.date
-            if isinstance(computed, SumTooLargeError):
-                plan.too_large[date] = computed
+            if isinstance(found, MeterlakeError):
+                plan.failed[date] = found
                 if date in state.partitions and date not in plan.changed:
                     # Its files are those of its record, so the next run would take it for up to date.
                     state.partitions[date] = interrupted_record(state.partitions[date], ())
                 continue
-            record = _publish(each, computed, state.partitions.get(date), report)
+            record = _publish(each, found, state.partitions.get(date), report)
             state.partitions.pop(date, None)
             if record.files or record.rejected:
                 state.partitions[date] = record
@@ -264,14 +254,10 @@ def _losers(
     return find(changed | hit), hit
 
 
-def _due(storage: Storage, meter: Meter, date: dt.date, plan: Plan, lost: pl.DataFrame) -> _Due:
+def _due(storage: Storage, meter: Meter, date: dt.date, plan: Plan, lost: pl.DataFrame) -> Due:
     partition = plan.partitions.get(date, Partition(storage, meter, date))
     why = plan.changed[date].why if date in plan.changed else COPIES_MOVED
-    return _Due(partition, lost, plan.rejected.get(date, {}), why)
-
-
-def _small(due: _Due) -> bool:
-    return sum(file.size_bytes for file in due.partition.files) <= SMALL_BYTES
+    return Due(partition, lost, plan.rejected.get(date, {}), why)
 
 
 def _moved_keys(index: KeyIndex, plan: Plan, state: MeterState) -> pl.Series | None:
@@ -299,23 +285,13 @@ def _moved_keys(index: KeyIndex, plan: Plan, state: MeterState) -> pl.Series | N
     return pl.concat(found).unique()
 
 
-def _computed(due: _Due) -> PartitionResult | SumTooLargeError:
-    try:
-        return compute_partition(due.partition, due.lost, due.rejected)
-    except SumTooLargeError as error:
-        # Of this date alone: the others go on.
-        return error
-
-
-def _publish(
-    due: _Due, computed: PartitionResult, before: PartitionState | None, report: RunReport
-) -> PartitionState:
+def _publish(due: Due, ready: Ready, before: PartitionState | None, report: RunReport) -> PartitionState:
     """Publish a partition's tables, or withdraw them where no event is left; return its record.
 
     `before` is what was recorded of the partition, if anything.
     """
-    partition, record, tables = due.partition, computed.record, computed.tables
-    has_invalid = computed.rows > record.events + record.duplicates
+    partition, record, tables = due.partition, ready.record, ready.tables
+    has_invalid = ready.rows > record.events + record.duplicates
     if before and before.rules < READING_RULES and (has_invalid or before.invalid):
         quarantine_anew(partition, before, report)
     if has_invalid:
@@ -336,6 +312,6 @@ def _publish(
     else:
         done.action = "withdrawn"
         delete_partition(partition.storage, partition.meter.name, partition.date)
-    report.events_read += computed.rows
+    report.events_read += ready.rows
     report.add_partition(done)
     return record

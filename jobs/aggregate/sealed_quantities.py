@@ -14,6 +14,7 @@ from lake import paths
 from lake.aggregates.measures import billed
 from lake.aggregates.publish import publish_partition, published_files, table_checksums
 from lake.aggregates.sums import check_sums
+from lake.aggregates.valid_tables import ValidTables, valid_earlier_tables
 from lake.checksums import rows_checksum
 from lake.snapshot import MeterSnapshot
 from lake.state.rebuild import read_record
@@ -54,10 +55,11 @@ def recompute_sealed(storage: Storage, view: MeterSnapshot, report: RunReport) -
         partitions[date] = _publish(storage, view.meter, date, tables, record, report)
 
 
-def _recomputed(
-    storage: Storage, meter: Meter, date: dt.date, record: PartitionState
-) -> dict[str, pl.DataFrame]:
-    """Return the tables by the meter's rule. Raises BrokenLakeError if those that are stored are not the record's."""
+def _recomputed(storage: Storage, meter: Meter, date: dt.date, record: PartitionState) -> ValidTables:
+    """Return the tables by the meter's rule.
+
+    Raises BrokenLakeError if those that are stored are not the record's, or if rows break a rule of their table.
+    """
     files = published_files(storage, meter.name, date)
     stored = {
         table: _proved_rows(storage, files.get(table), (meter, date, table), record)
@@ -66,11 +68,16 @@ def _recomputed(
     tables = _by_rule(stored, meter)
     for rows in tables.values():
         check_sums(rows, f"meter {meter.name!r}, {date}", rows.columns[:1], pl.col("quantity").is_null())
-    return tables
+    return valid_earlier_tables(meter, date, tables)
 
 
 def _publish(  # noqa: PLR0913, PLR0917 - what is published, and where
-    storage: Storage, meter: Meter, date: dt.date, tables: Tables, record: PartitionState, report: RunReport
+    storage: Storage,
+    meter: Meter,
+    date: dt.date,
+    tables: ValidTables,
+    record: PartitionState,
+    report: RunReport,
 ) -> PartitionState:
     record = msgspec.structs.replace(
         record,

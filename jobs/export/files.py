@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -32,13 +32,20 @@ class Drafts:
         self._types: dict[str, dict[str, str]] = {}
         self.local: dict[str, Path] = {}
 
-    def parquet(self, name: str, parts: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
-        """Write the rows of all parts, computing one part after the other; gives them as they were written."""
+    def parquet(
+        self, name: str, parts: Sequence[pl.LazyFrame], check: Callable[[pl.LazyFrame], None] | None = None
+    ) -> pl.LazyFrame:
+        """Write the rows of all parts, computing one part after the other; gives them as they were written.
+
+        `check` looks at the rows of each part, and raises what is wrong with them.
+        """
         local = self._add(name, parts[0], ".parquet")
         written = [self._storage.scratch(".parquet") for _ in parts]
         try:
             for part, file in zip(parts, written, strict=True):
                 _sink(part, file)
+                if check:
+                    check(scan_file(file))
             if len(written) == 1:
                 written[0].replace(local)
             else:

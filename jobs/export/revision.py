@@ -29,6 +29,7 @@ from lake.aggregates.sums import lacks_quantity
 from lake.checksums import rows_checksum
 from lake.revisions import Close, Manifest, Revisions
 from schemas.columns import MEASURES
+from schemas.validation import check_exported_adjustments, check_exported_usage
 
 
 def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
@@ -83,7 +84,12 @@ def _adjust(
     # By the rows of both revisions, since whole subjects may have come and gone.
     parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
     changed_rows = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
-    adjustments = made.parquet(f"{ADJUSTMENTS}.parquet", changed_rows)
+    name = f"{ADJUSTMENTS}.parquet"
+
+    def check(rows: pl.LazyFrame) -> None:
+        check_exported_adjustments(rows, export.meter, export.options.by, export.folder + name)
+
+    adjustments = made.parquet(name, changed_rows, check)
     changed = adjustments.select(pl.len()).collect().item()
     same = done.omitted_rows == revisions.left_out(revisions.last) and not changed
     if not changed and (revisions.is_closed or (same and _same_rows(revisions, usage, parts))):
@@ -122,7 +128,12 @@ def _usage(
 ) -> tuple[pl.LazyFrame, list[dict[str, Any]]]:
     """Write the rows that are billed; return them, and the keys of those that have no number, since a sum is too large."""
     name = f"{USAGE}.parquet"
-    usage = made.parquet(name, [_bill(export, rows.filter(share)) for share in shares(rows)])
+
+    def check(rows: pl.LazyFrame) -> None:
+        billed = rows.filter(~lacks_quantity())
+        check_exported_usage(billed, export.meter, export.options.by, export.folder + name)
+
+    usage = made.parquet(name, [_bill(export, rows.filter(share)) for share in shares(rows)], check)
     left_out = usage.filter(lacks_quantity()).select(export.keys).collect(engine="streaming")
     if left_out.height:
         whole = made.local[name]

@@ -25,6 +25,7 @@ from lake.events.quarantine import publish_rejected
 from lake.storage import Storage
 from schemas.columns import INSTANT, QUARANTINE_TYPES
 from schemas.meter import MAX_ENCODED_NAME_BYTES, encode_name
+from schemas.validation import check_landed_events
 
 
 class InputWriter:
@@ -49,7 +50,7 @@ class InputWriter:
         self.unreadable: set[str] = set()
         self.events, self.files, self.quarantine_files = 0, list[str](), list[str]()
         self.reasons: Counter[str] = Counter()
-        self._waiting = WaitingRows(storage, self._with_earlier_keys)
+        self._waiting = WaitingRows(storage, self._ready)
         self._rejected: dict[str | None, list[pl.DataFrame]] = {}
         self._lines, self._bytes, self._flushes = 0, 0, 0
         self._bounds = VERSIONS[record.bounds]
@@ -114,8 +115,11 @@ class InputWriter:
         else:
             self.storage.sync([path])
 
-    def _with_earlier_keys(self, meter: str, events: pl.DataFrame) -> pl.DataFrame:
-        return keep_earlier_keys(self.storage, meter, events, self.landed_at)
+    def _ready(self, meter: str, events: pl.DataFrame) -> pl.DataFrame:
+        """Return events of any dates as they are to be written, held to the model of their table."""
+        ready = keep_earlier_keys(self.storage, meter, events, self.landed_at)
+        check_landed_events(ready, self.meters[meter], paths.events(meter))
+        return ready
 
     def _write_events(self, part: DatedRows, file: str) -> None:
         self.events += part.height

@@ -9,6 +9,7 @@ import msgspec
 import polars as pl
 
 from lake import paths
+from lake.aggregates.valid_tables import ValidTables
 from lake.checksums import rows_checksum, write_stamped
 from lake.state.rebuild import read_record
 from lake.state.records import METADATA_KEY, PLACE_KEY, PUBLISH_ORDER, PartitionState
@@ -19,7 +20,7 @@ ZSTD_LEVEL = 1
 
 
 def publish_partition(
-    storage: Storage, meter: str, date: dt.date, tables: Mapping[str, pl.DataFrame], record: PartitionState
+    storage: Storage, meter: str, date: dt.date, tables: ValidTables, record: PartitionState
 ) -> int:
     """Replace the partition's rows in all tables; return the bytes written. Rows are written in their order."""
     stored = msgspec.json.encode(record).decode()

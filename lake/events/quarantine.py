@@ -14,6 +14,7 @@ from lake.events.partition import Partition, fingerprint
 from lake.storage import Storage, StoredFile
 from schemas.columns import INSTANT, QUARANTINE_TYPES, ROW, event_columns
 from schemas.fields import AS_WRITTEN
+from schemas.validation import check_quarantine
 
 
 def quarantine_rows(
@@ -98,8 +99,10 @@ def _counts(rejected: pl.DataFrame) -> dict[str, int]:
 
 
 def publish_rejected(storage: Storage, path: str, rejected: pl.DataFrame) -> None:
-    """Write quarantined rows as one file with exactly the columns of `Quarantine`."""
+    """Write quarantined rows as one file with exactly the columns of that table."""
     local = storage.scratch(".parquet")
     columns = pl.Schema(QUARANTINE_TYPES)
-    write_stamped(rejected.select(columns.names()).cast(columns), local)
+    rows = rejected.select(columns.names()).cast(columns)
+    check_quarantine(rows, path)
+    write_stamped(rows, local)
     storage.publish_file(path, local)

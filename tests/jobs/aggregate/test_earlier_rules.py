@@ -15,6 +15,7 @@ import pytest
 
 import jobs.aggregate.compute
 import jobs.aggregate.job
+import lake.aggregates.valid_tables
 import lake.events.file_check
 import schemas.event_rules
 from jobs.compact import compact
@@ -32,6 +33,7 @@ from lake.state.state_file import load_state
 from lake.storage import LocalStorage, StoredFile
 from schemas.errors import BadInputError
 from schemas.meter import Meter
+from schemas.validation import check_earlier_aggregate
 from support import DAY, a_lake, aggregated, event, put, recomputed, retained, usage
 
 BEFORE, NEXT = DAY - dt.timedelta(days=1), DAY + dt.timedelta(days=1)
@@ -53,6 +55,7 @@ def earlier_rules() -> Iterator[None]:
         patch.setattr(lake.events.file_check, "check_file", strict)
         patch.setattr(Meter, "needs_quantity", property(lambda _: True))
         patch.setattr(schemas.event_rules, "QUANTITY_LIMIT", 10**28)
+        patch.setattr(lake.aggregates.valid_tables, "check_aggregate", check_earlier_aggregate)
         yield
 
 

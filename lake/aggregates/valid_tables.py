@@ -1,0 +1,70 @@
+"""Tables of partitions that have been held to their models, which is what may be published."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import NewType
+
+import polars as pl
+
+from lake import paths
+from lake.dedupe.winners import DATE
+from schemas.errors import BrokenLakeError
+from schemas.meter import Meter
+from schemas.validation import check_aggregate, check_earlier_aggregate
+
+Tables = Mapping[str, pl.DataFrame]
+# By name the rows of all tables of a partition; none where it has no event left.
+ValidTables = NewType("ValidTables", Mapping[str, pl.DataFrame])
+
+
+def valid_tables(
+    meter: Meter, partitions: Mapping[dt.date, Tables]
+) -> dict[dt.date, ValidTables | BrokenLakeError]:
+    """Return by date the tables, or what is wrong with the first of them that breaks a rule.
+
+    The partitions are looked at together, since that takes hardly longer than to look at one.
+    """
+    whole = {date: tables for date, tables in sorted(partitions.items()) if tables}
+    if _are_valid(meter, whole):
+        return {date: ValidTables(tables) for date, tables in partitions.items()}
+    return {date: _valid_or_error(meter, date, tables) for date, tables in partitions.items()}
+
+
+def valid_earlier_tables(meter: Meter, date: dt.date, tables: Tables) -> ValidTables:
+    """Return stored tables of one partition, which an earlier version may have made, to be published once more.
+
+    Raises BrokenLakeError if one breaks a rule.
+    """
+    for table, rows in tables.items():
+        check_earlier_aggregate(_dated({date: rows}), meter, table, paths.aggregate(table, meter.name, date))
+    return ValidTables(tables)
+
+
+def _are_valid(meter: Meter, partitions: Mapping[dt.date, Tables]) -> bool:
+    try:
+        for table in paths.TABLES if partitions else ():
+            rows = _dated({date: tables[table] for date, tables in partitions.items()})
+            check_aggregate(rows, meter, table, paths.aggregates(table, meter.name))
+    except (BrokenLakeError, pl.exceptions.PolarsError):
+        # Each by itself shows which one it is; frames of several schemas do not even become one.
+        return False
+    return True
+
+
+def _valid_or_error(meter: Meter, date: dt.date, tables: Tables) -> ValidTables | BrokenLakeError:
+    try:
+        for table, rows in tables.items():
+            check_aggregate(_dated({date: rows}), meter, table, paths.aggregate(table, meter.name, date))
+    except BrokenLakeError as error:
+        return error
+    return ValidTables(tables)
+
+
+def _dated(rows: Mapping[dt.date, pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows of all dates together, each with its date."""
+    heights = {DATE: list(rows), "height": [each.height for each in rows.values()]}
+    dates = pl.DataFrame(heights, schema={DATE: pl.Date, "height": pl.Int64})
+    repeated = dates.select(pl.col(DATE).repeat_by("height").explode())
+    return pl.concat([repeated, pl.concat(rows.values())], how="horizontal")
