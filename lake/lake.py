@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from typing import Unpack
 
 import msgspec
 import polars as pl
@@ -13,8 +14,8 @@ from lake import exported, paths, readers
 from lake.decoding import decode
 from lake.meters import load_meter, load_meters
 from lake.query import compound
-from lake.query.question import Compare, Question
-from lake.query.time_buckets import UTC, Size, instant
+from lake.query.question import QueryOptions, Question
+from lake.query.time_buckets import UTC, instant
 from lake.storage import Storage, open_storage
 from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
@@ -181,55 +182,38 @@ class Lake:
         """
         return readers.totals(self.storage, self.meter(meter), list(by), (since, until))
 
-    def query(  # noqa: PLR0913 - a question has this many parts
+    def query(
         self,
         meter: str,
         since: dt.date | dt.datetime,
         until: dt.date | dt.datetime,
         *,
-        bucket: Size = "day",
         by: Sequence[str] = (),
-        where: str | None = None,
-        top: int | None = None,
-        zone: str = UTC,
-        fill: bool = False,
-        measures: bool = False,
-        share: bool = False,
-        compare: Compare | None = None,
-        over: str | None = None,
-        distinct: str | None = None,
-        rolling: int | None = None,
+        **options: Unpack[QueryOptions],
     ) -> pl.LazyFrame:
         """Return usage of since <= time < until in buckets, by subject and dimensions.
 
-        Buckets are `hour`, `day`, `week`, `month`, `quarter`, `year` and `none`. Dates begin at midnight in `zone`, an
-        IANA name, and so do buckets of a day and longer. `where` is a filter (see docs/reference/filters.md), `top` keeps the groups
-        with the greatest quantity over the whole range. With `fill`, empty buckets have 0 of what adds up, and of a
-        gauge its last quantity before them. With `distinct`, a field, its distinct values are counted in place of the
-        quantity, and with `rolling` those of so many days that end with each day. Returns `bucket_start`,
-        `bucket_end`, the fields of `by`, `quantity` or `distinct`, `events`, and with `measures` the other measures;
-        with `share` the `share` of the bucket's total; with `compare="previous"`, which is about the bucket before,
-        `usage_before`, `usage_change` and `usage_state` (new, active, returned, lost); with `over`, the name of another
-        meter, its `over_quantity` and the `ratio` to it. Sorted by bucket, then rank or fields. Raises BadInputError for a wrong question, and RefusedError where only
-        raw events could answer and retention has dropped them.
+        Keywords, all optional, with their defaults:
+            by: the fields to group by, of `subject` and the dimensions.
+            bucket ("day"): `hour`, `day`, `week`, `month`, `quarter`, `year` or `none`.
+            zone ("UTC"): an IANA name; dates begin at midnight there, and so do buckets of a day and longer.
+            where (None): a filter, see docs/reference/filters.md.
+            top (None): how many groups to return, those with the greatest quantity over the whole range.
+            fill (False): also return empty buckets, with 0 of what adds up, and of a gauge its last quantity before.
+            measures (False): also return the other measures.
+            distinct (None): a field whose distinct values are counted in place of the quantity.
+            rolling (None): of how many days, which end with each day, the distinct values are counted.
+            share (False): also return `share`, the part of the bucket's total.
+            compare (None): `"previous"` also returns `usage_before`, that of the bucket before, `usage_change` and
+                `usage_state` (new, active, returned, lost).
+            over (None): the name of another meter; also returns its `over_quantity` and the `ratio` to it.
+
+        Columns: `bucket_start`, `bucket_end`, the fields of `by`, `quantity` or `distinct`, `events`, then those that
+        were asked for. Sorted by bucket, then by rank or fields. Raises BadInputError for a wrong question, and
+        RefusedError where only raw events could answer and retention has dropped them.
         """
-        definition = self.meter(meter)
-        question = Question(
-            since=instant(since, zone),
-            until=instant(until, zone),
-            bucket=bucket,
-            by=tuple(by),
-            where=where,
-            top=top,
-            zone=zone,
-            fill=fill,
-            measures=measures,
-            share=share,
-            compare=compare,
-            over=over,
-            distinct=distinct,
-            rolling=rolling,
-        )
+        definition, zone = self.meter(meter), options.get("zone", UTC)
+        question = Question(since=instant(since, zone), until=instant(until, zone), by=tuple(by), **options)
         return compound.run_query(self.storage, definition, question).rows.lazy()
 
     def values(

@@ -1,1 +1,1 @@
-"""The aggregate tables: their measures, merged exactly, and publishing them."""
+"""The aggregate tables: measures, their exact merging, and publishing."""

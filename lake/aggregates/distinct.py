@@ -1,4 +1,4 @@
-"""Distinct values of a field, pure: how many different ones the rows of a group have."""
+"""Counts of distinct values of a field, pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polars import selectors
 from lake.aggregates.measures import merge
 from schemas.columns import QUANTITY
 
-# The value of the field, in rows on their way to a count, and the count; no dimension's name has such a sign.
+# The columns of the field's value and of the count; no dimension's name contains `#`.
 VALUE, COUNT = "#value", "#count"
 
 
@@ -37,10 +37,10 @@ def is_value(field: str) -> pl.Expr:
 def by_value(rows: pl.LazyFrame, field: str, keys: Sequence[str], group: Group = merge) -> pl.LazyFrame:
     """Return the measures of rows by the value of `field`, as `VALUE`, and `keys`, which may contain the field.
 
-    Text keys are categories then, for `plain`: numbers beside the value group in a sixth less time than texts do.
+    Text keys become categories, which `plain` reverses: grouping by them takes a sixth less time than by texts.
     """
     coded = (selectors.by_name(*keys) & selectors.string()).cast(pl.Categorical)
-    # The value comes first, since it differs most: that groups in less time.
+    # The value comes first, since it differs most, which makes grouping faster.
     return group(rows.with_columns(pl.col(field).alias(VALUE), coded), [VALUE, *keys])
 
 
@@ -52,8 +52,8 @@ def plain(rows: pl.LazyFrame) -> pl.LazyFrame:
 def count_distinct(values: pl.LazyFrame, keys: Sequence[str], group: Merge = merge) -> pl.LazyFrame:
     """Return one row by `keys`: how many distinct values it has, as `COUNT`, and the measures that `group` merges.
 
-    `values` are those of `by_value`, by the same keys. Null is no value, but its events are events of the group. Row
-    order is not defined.
+    `values` are those of `by_value`, by the same keys. Null is not counted as a value, but its events are events of the
+    group. Row order is not defined.
     """
     return plain(group(values, keys, pl.col(VALUE).count().cast(pl.Int64).alias(COUNT)))
 

@@ -1,4 +1,4 @@
-"""Files of aggregate tables that are gone although their dates are recorded as done: no answer may pass them over."""
+"""Finds missing files of aggregate tables, by the records of their dates, so that no answer silently lacks rows."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from lake import paths
 from lake.state.records import INTERRUPTED_VERSION, PartitionState
 from schemas.errors import BrokenLakeError
 
-# Of many dates, how many an error names.
+# How many dates an error names.
 _MAX_NAMED = 5
 REBUILD = "meterlake aggregate --rebuild"
 
 
 def missing_table(
-    meter: str, table: str, records: Mapping[dt.date, PartitionState], there: Container[dt.date]
+    meter: str, table: str, records: Mapping[dt.date, PartitionState], dates_with_file: Container[dt.date]
 ) -> BrokenLakeError | None:
-    """Return an error if a date whose record counts events has no file in a table, which has one for those `there`.
+    """Return an error if a date whose record counts events has no file in a table; `dates_with_file` are those that have.
 
-    A date whose aggregation was interrupted is out of date, and may have none.
+    A date whose aggregation was interrupted is stale, and may have none.
     """
-    gone = sorted(
+    missing = sorted(
         date
         for date, record in records.items()
-        if record.events and record.meter_version != INTERRUPTED_VERSION and date not in there
+        if record.events and record.meter_version != INTERRUPTED_VERSION and date not in dates_with_file
     )
-    if not gone:
+    if not missing:
         return None
-    more = len(gone) - _MAX_NAMED
-    named = ", ".join(map(str, gone[:_MAX_NAMED])) + (f" and {more} others" if more > 0 else "")
+    more = len(missing) - _MAX_NAMED
+    named = ", ".join(map(str, missing[:_MAX_NAMED])) + (f" and {more} others" if more > 0 else "")
     return BrokenLakeError(
         f"rows of the table {table} are missing",
-        where=paths.aggregate(table, meter, gone[0]),
+        where=paths.aggregate(table, meter, missing[0]),
         expected="a file for each date with events",
         found=f"none for {named}",
-        hint=_how_to_mend(meter, [records[date] for date in gone]),
+        hint=_repair_hint(meter, [records[date] for date in missing]),
     )
 
 
@@ -49,7 +49,7 @@ def missing_tables(
             yield error
 
 
-def _how_to_mend(meter: str, records: list[PartitionState]) -> str:
+def _repair_hint(meter: str, records: list[PartitionState]) -> str:
     rebuild = f"{REBUILD} --meter {meter!r}"
     if not any(record.sealed_at for record in records):
         return f"run: {rebuild}"

@@ -1,4 +1,4 @@
-"""Publishing a partition's aggregate rows: three files, each replaced at once, each with the partition's record."""
+"""Publishes a partition's aggregate rows: three files, each replaced atomically and with the partition's record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lake.state.rebuild import read_record
 from lake.state.records import METADATA_KEY, PLACE_KEY, PUBLISH_ORDER, PartitionState
 from lake.storage import Storage, StoredFile
 
-# The first level takes half the time of the usual third, for three per cent more bytes.
+# Level 1 takes half the time of the default, 3, for three per cent more bytes.
 ZSTD_LEVEL = 1
 
 
@@ -35,7 +35,7 @@ def publish_partition(
 
 
 def table_checksums(tables: Mapping[str, pl.DataFrame]) -> dict[str, str]:
-    """Return the checksum of each table's rows, as a record holds them."""
+    """Return the checksum of each table's rows, as records have them."""
     return {table: rows_checksum(tables[table]) for table in sorted(tables)}
 
 
@@ -60,9 +60,9 @@ def read_records(storage: Storage, meter: str, date: dt.date) -> list[str]:
 
 def published_files(storage: Storage, meter: str, date: dt.date) -> dict[str, StoredFile]:
     """Return the partition's file in each table that has one."""
-    found = {}
+    files = {}
     for table in PUBLISH_ORDER:
         for file in storage.list(paths.aggregates(table, meter, date)):
             if file.path == paths.aggregate(table, meter, date):
-                found[table] = file
-    return found
+                files[table] = file
+    return files

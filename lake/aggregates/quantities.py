@@ -1,4 +1,4 @@
-"""The one place that chooses how rows of `usage` come to a meter's `quantity`."""
+"""Computes a meter's `quantity` from rows of `usage`: the one place that chooses how."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from schemas.meter import Meter
 def quantities(
     usage: pl.LazyFrame, meter: Meter, keys: Sequence[str], length: dt.timedelta | pl.Expr = DAY
 ) -> pl.LazyFrame:
-    """Return one row by `keys` with its `quantity`, of rows of `usage` of any dates, in no order.
+    """Return one row by `keys` with its `quantity`, from rows of `usage` of any dates. Row order is not defined.
 
-    `keys` are fields of `usage`, and a bucket's key where the rows have one. `length` is that of the bucket.
+    `keys` are fields of `usage`, and the bucket's key where the rows have one. `length` is the length of the bucket.
     """
     if meter.unique is not None:
         return _unique(usage, meter.unique, keys, merge_events).select(*keys, "quantity")
     if meter.needs_usage:
-        return measured(usage, meter, keys).select(*keys, "quantity")
+        return measured_usage(usage, meter, keys).select(*keys, "quantity")
     return merge(usage, keys).select(*keys, billed(meter, length))
 
 
@@ -37,31 +37,31 @@ def _unique(usage: pl.LazyFrame, field: str, keys: Sequence[str], group: Merge) 
     return counted.with_columns(pl.col(COUNT).cast(QUANTITY).alias("quantity"))
 
 
-def measured(
+def measured_usage(
     usage: pl.LazyFrame,
     meter: Meter,
     keys: Sequence[str],
     *,
-    chosen: pl.Expr | None = None,
+    series_condition: pl.Expr | None = None,
     silent: Silence | None = None,
 ) -> pl.LazyFrame:
     """Return one row by `keys` of a meter that `needs_usage`: the keys, `quantity`, then the other measures.
 
-    With `series` also `series_count`. `chosen` is a condition on subject and dimensions. With `silent` the rows have
-    `BUCKET` and `BEFORE`, and the levels of silent series are added too. In no order.
+    With `series` also `series_count`. `series_condition` is a condition on subject and dimensions. With `silent` the
+    rows must have `BUCKET` and `BEFORE`, and the levels of silent series are added too. Row order is not defined.
     """
     if meter.unique is not None:
-        rows = usage if chosen is None else usage.filter(chosen)
+        rows = usage if series_condition is None else usage.filter(series_condition)
         return _unique(rows, meter.unique, keys, merge).select(*keys, *MEASURES)
     bucket = [BUCKET, BEFORE] if silent else [name for name in keys if name == BUCKET]
     rows = series_rows(usage, meter, bucket)
     if silent:
         rows = with_silent(rows, series_names(meter), silent)
-    return added(rows if chosen is None else rows.filter(chosen), keys)
+    return added(rows if series_condition is None else rows.filter(series_condition), keys)
 
 
 def looked_back(meter: Meter, since: dt.date) -> dt.date:
-    """Return the first date whose rows count in a range that begins with `since`: earlier with `carry_days`."""
+    """Return the first date whose rows count in a range from `since` on: earlier with `carry_days`."""
     return days_before(since, meter.carry_days or 0)
 
 
@@ -72,14 +72,14 @@ def range_totals(
     since: dt.date | None,
     length: dt.timedelta = DAY,
 ) -> pl.LazyFrame:
-    """Return one row by `keys` of the rows of all dates together, in no order.
+    """Return one row by `keys` over all dates together. Row order is not defined.
 
-    The keys, `quantity`, with `series` also `series_count`, then the other measures. The rows are those of an
-    aggregate table with its `date`, of `usage` for a meter that needs it; those before `since` are only carried.
+    Columns: the keys, `quantity`, with `series` also `series_count`, then the other measures. `rows` are those of an
+    aggregate table with `date`, of `usage` for a meter that needs it; those before `since` are only carried.
     """
     if not meter.needs_usage:
         return with_quantity(merge(rows, keys), meter, length)
     if meter.carry_days is None or since is None:
-        return measured(rows, meter, keys)
+        return measured_usage(rows, meter, keys)
     marked = mark_before(rows.with_columns(pl.lit(None, pl.Date).alias(BUCKET)), pl.col(DATE) < since)
-    return measured(marked, meter, keys, silent=of_one_bucket(since, meter.carry_days))
+    return measured_usage(marked, meter, keys, silent=of_one_bucket(since, meter.carry_days))

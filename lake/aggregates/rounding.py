@@ -1,4 +1,4 @@
-"""Exact quotients and doubles as quantities of nine places: rounded half-even once, without a detour through doubles."""
+"""Exact quotients, and doubles as quantities of nine places: rounded half-even once, never computed as doubles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.columns import QUANTITY
 def quotient(billionths: pl.Expr, divisor: pl.Expr) -> pl.Expr:
     """Return integers divided by integers above 0 as decimal(38, 9), in billionths; null where one is null or it is 0.
 
-    Neither overflows for numbers up to 10^38, nor does any step between.
+    Nothing overflows for numbers up to 10^38, no intermediate step either.
     """
     number, by = billionths.cast(pl.Int128), divisor.cast(pl.Int128)
     whole = number // by

@@ -12,15 +12,15 @@ from schemas.columns import MEASURES
 
 # The key of a bucket, in rows on their way to an answer; no dimension's name has such a sign.
 BUCKET = "#bucket"
-# Whether a row lies before the first bucket, so that it counts only where it is carried into one.
+# Whether a row is before the first bucket, so that it counts only where its level is carried into a bucket.
 BEFORE = "#before"
 _INDEX, _NEXT, _LAST, _DATE, _STARTS = "#index", "#next", "#last", "#date", "#starts"
 
 
 class Silence(NamedTuple):
-    """Into which buckets the last level of a series without events goes.
+    """The buckets into which the last level of a series without events is carried.
 
-    `starts` are the buckets in order: their key `BUCKET`, and the UTC date on which each begins. A level goes into
+    `starts` are the buckets in order: their key `BUCKET`, and the UTC date on which each begins. A level is carried into
     those that begin at most `days` after its event's date; without `days` into all.
     """
 
@@ -29,7 +29,7 @@ class Silence(NamedTuple):
 
 
 def silence(grid: pl.DataFrame, since: dt.datetime, days: int | None) -> Silence:
-    """Return the silence of buckets of `lake.query.time_buckets`, of which the first counts nothing of before `since`."""
+    """Return the silence of buckets of `lake.query.time_buckets`; the first begins with `since`."""
     begins = pl.max_horizontal("bucket_start", pl.lit(since)).dt.date().alias(_STARTS)
     return Silence(grid.select(BUCKET, begins), days)
 
@@ -41,16 +41,17 @@ def of_one_bucket(since: dt.date, days: int) -> Silence:
 
 
 def mark_before(rows: pl.LazyFrame, is_before: pl.Expr) -> pl.LazyFrame:
-    """Return rows that have a `BUCKET` with `BEFORE`; those before the first bucket have no key of one."""
+    """Return rows that have a `BUCKET` with `BEFORE`; those before the first bucket get null as `BUCKET`."""
     marked = rows.with_columns(is_before.alias(BEFORE))
     return marked.with_columns(pl.when(~pl.col(BEFORE)).then(BUCKET).alias(BUCKET))
 
 
 def with_silent(series: pl.LazyFrame, named: Sequence[str], silent: Silence) -> pl.LazyFrame:
-    """Return rows of series with those of their silent buckets, without those before the first bucket.
+    """Return rows of series without those before the first bucket, and a row for each silent bucket.
 
-    `series` are those of `series_rows` by `BUCKET` and `BEFORE`, `named` the columns that name one. A silent bucket has
-    the last level and its attributes, 0 `events`, and null in the other measures; a level of 0 makes no row.
+    `series` are rows of `series_rows` by `BUCKET` and `BEFORE`, `named` the columns that name a series. The row of a
+    silent bucket has the last level and its attributes, 0 `events`, and null in the other measures; a level of 0 has no
+    row.
     """
     placed = series.join(_indexed(silent).drop(_STARTS), on=BUCKET, how="left", nulls_equal=True)
     placed = placed.with_columns(
@@ -72,19 +73,19 @@ def _indexed(silent: Silence) -> pl.LazyFrame:
 
 
 def _limited(placed: pl.LazyFrame, silent: Silence) -> pl.LazyFrame:
-    """Let no level go further than its days."""
+    """Return the rows with `_NEXT` limited to the buckets that `silent.days` allow."""
     if silent.days is None:
         return placed
     reach = pl.col(_STARTS) - pl.duration(days=silent.days)
     last = _indexed(silent).select(reach.alias(_STARTS), pl.col(_INDEX).alias(_LAST))
     dated = placed.with_columns(pl.col("last_at").dt.date().alias(_DATE)).sort(_DATE)
     limited = dated.join_asof(last, left_on=_DATE, right_on=_STARTS, strategy="backward")
-    # Without a bucket in reach, none.
+    # -1 where no bucket is in reach.
     return limited.with_columns(pl.min_horizontal(_NEXT, pl.col(_LAST).fill_null(-1) + 1).alias(_NEXT))
 
 
 def _spread(rows: pl.LazyFrame, silent: Silence) -> pl.LazyFrame:
-    """Return a row for each bucket between that of a row and its next."""
+    """Return a row for each bucket between the bucket of a row and its `_NEXT`."""
     first = pl.col(_INDEX) + 1
     wanted = rows.filter(first < pl.col(_NEXT), pl.col("quantity_last") != 0)
     spread = wanted.with_columns(pl.int_ranges(first, _NEXT).alias(_INDEX)).explode(_INDEX)

@@ -1,6 +1,6 @@
-"""Sums that are exact or missing, never another number: the one way in which quantities and counts are added up.
+"""Sums that are exact or null: the only way in which quantities and counts are added up.
 
-Polars' engine in memory lets a sum of 128 bits wrap in silence while it groups, and both engines one of 64 bits.
+Polars' in-memory engine lets sums of 128 bits wrap silently while it groups, and both engines those of 64 bits.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import polars as pl
 from schemas.columns import QUANTITY
 from schemas.errors import SumTooLargeError
 
-# Of a decimal(38, 9) in billionths.
+# The largest decimal(38, 9), in billionths.
 _GREATEST = 10**38 - 1
-# A sum that wrapped is off by 2^128 or more; one of doubles, of as many rows as a lake can have, by much less.
+# A wrapped sum is off by 2^128 or more; a sum of doubles, of as many rows as a lake can have, by much less.
 _FAR = 2.0**126
 _HIGH = 2**64
-# Of many groups, how many an error names.
+# How many groups an error names.
 _MAX_NAMED = 3
 # The measures that are sums.
 SUMS = ("events", "quantity_sum")
@@ -36,15 +36,15 @@ class Totals(NamedTuple):
 def exact_sum(column: str) -> pl.Expr:
     """Return the sum of a column of quantities as decimal(38, 9), by group or of all; null if it has more than 38 digits.
 
-    Null too if one of the quantities is, which then is such a sum itself. The same on every engine.
+    Null too if one of the quantities is null, since it is such a sum itself. The same on every engine.
     """
     number = pl.col(column).to_physical()
     total = number.sum()
     near = number.cast(pl.Float64).fill_null(float("inf")).sum()
-    right = total.is_between(_wide(-_GREATEST), _wide(_GREATEST)) & (
+    is_right = total.is_between(_wide(-_GREATEST), _wide(_GREATEST)) & (
         (total.cast(pl.Float64) - near).abs() < _FAR
     )
-    return pl.when(right).then(total).reinterpret(dtype=QUANTITY).alias(column)
+    return pl.when(is_right).then(total).reinterpret(dtype=QUANTITY).alias(column)
 
 
 def exact_count(column: str) -> pl.Expr:
@@ -56,29 +56,29 @@ def exact_count(column: str) -> pl.Expr:
 def small_count(column: str) -> pl.Expr:
     """Return the sum of a column of counts as a bigint, by group or of all; null from 2^53 on, or if one of the counts is null.
 
-    Where `exact_count` is needed for more, this one takes less time.
+    Faster than `exact_count`.
     """
     total = pl.col(column).cast(pl.Float64).fill_null(float("inf")).sum()
-    # Below, doubles have every whole number, and so had every sum on the way.
+    # Doubles represent every integer below it, so every partial sum was exact.
     return pl.when(total < 2.0**53).then(total).cast(pl.Int64).alias(column)
 
 
 class Sums(NamedTuple):
-    """How the quantities and the counts in a column of this name are added up."""
+    """Functions from a column's name to the sum of its quantities, and of its counts."""
 
     quantities: Callable[[str], pl.Expr]
     counts: Callable[[str], pl.Expr]
 
 
-# Of any rows; each sum is looked at whether it is right, which takes a tenth of the time of aggregating a partition.
+# For any rows; checking each sum takes a tenth of the time of aggregating a partition.
 EXACT = Sums(exact_sum, exact_count)
 _UNCHECKED = Sums(lambda column: pl.col(column).sum(), lambda column: pl.col(column).sum())
 
 
 def sums_of(rows: int, largest: int | None) -> Sums:
-    """Return how to add up so many events, whose quantities have at most this size in billionths; None if not known.
+    """Return how to add up `rows` events, whose quantities are at most `largest` billionths; None if unknown.
 
-    Where all of them together are a quantity still, no sum of some of them needs a check.
+    Where the sum of all would fit a quantity, no sum of some of them needs a check.
     """
     return EXACT if largest is None or rows * largest > _GREATEST else _UNCHECKED
 
@@ -87,19 +87,19 @@ def exact_totals(rows: pl.LazyFrame, columns: Iterable[str]) -> Totals:
     """Return the number of rows, and the sums of columns of quantities, counts or their text, of any size; null counts as 0."""
     names = list(columns)
     numbers = rows.with_columns(pl.col(name).cast(QUANTITY).fill_null(0) for name in names)
-    found = numbers.select(pl.len().alias("#rows"), *map(exact_sum, names)).collect(engine="streaming")
-    sums: dict[str, Decimal] = {name: found[name].item() for name in names}
-    too_large = [name for name in names if found[name].null_count()]
-    return Totals(found["#rows"].item(), sums | _sums_of_any_size(numbers, too_large))
+    totals = numbers.select(pl.len().alias("#rows"), *map(exact_sum, names)).collect(engine="streaming")
+    sums: dict[str, Decimal] = {name: totals[name].item() for name in names}
+    too_large = [name for name in names if totals[name].null_count()]
+    return Totals(totals["#rows"].item(), sums | _sums_of_any_size(numbers, too_large))
 
 
 def has_no_sum(columns: Iterable[str]) -> pl.Expr:
-    """Return whether one of these columns of sums is missing in a row, since it is too large."""
+    """Return whether one of these columns is null in a row, since its sum is too large."""
     return pl.any_horizontal(pl.col(name).is_null() for name in columns)
 
 
 def lacks_quantity() -> pl.Expr:
-    """Return whether a row has no number, since a sum is too large: its quantity, or a sum of its events if it has any."""
+    """Return whether a row lacks its quantity, or with events one of their sums, since a sum is too large."""
     return has_no_sum(["quantity", "events"]) | ((pl.col("events") != 0) & has_no_sum(SUMS))
 
 
@@ -107,16 +107,16 @@ def check_sums(
     rows: pl.DataFrame, where: str, keys: Sequence[str], lacking: pl.Expr | None = None
 ) -> pl.DataFrame:
     """Return the rows. Raises SumTooLargeError if one is `lacking` a sum (default of `SUMS`), naming `where` and its keys."""
-    found = rows.filter(has_no_sum(SUMS) if lacking is None else lacking)
-    if found.height:
-        raise sum_too_large(where, found.select(keys).head(_MAX_NAMED).to_dicts(), found.height)
+    without_sum = rows.filter(has_no_sum(SUMS) if lacking is None else lacking)
+    if without_sum.height:
+        raise sum_too_large(where, without_sum.select(keys).head(_MAX_NAMED).to_dicts(), without_sum.height)
     return rows
 
 
 def sum_too_large(
     where: str, groups: Sequence[Mapping[str, Any]], count: int | None = None
 ) -> SumTooLargeError:
-    """Return the error of groups that have no sum; `count` is how many there are, if more than are named."""
+    """Return the error for groups whose sum is too large; `count` is how many they are, if more than `groups`."""
     named = "; ".join(filter(None, map(_group, groups[:_MAX_NAMED])))
     more = (count or len(groups)) - _MAX_NAMED
     return SumTooLargeError(
@@ -130,7 +130,7 @@ def sum_too_large(
 
 
 def _sums_of_any_size(numbers: pl.LazyFrame, names: Sequence[str]) -> dict[str, Decimal]:
-    """Return the sums of quantities added up in two parts, each so small that its sum fits 128 bits."""
+    """Return sums of quantities of any size: each is added up in two halves whose sums fit 128 bits."""
     if not names:
         return {}
     parts = []
@@ -138,8 +138,8 @@ def _sums_of_any_size(numbers: pl.LazyFrame, names: Sequence[str]) -> dict[str, 
         number = pl.col(name).to_physical()
         high = number // _wide(_HIGH)
         parts += [high.sum().alias(f"high {name}"), (number - high * _wide(_HIGH)).sum().alias(f"low {name}")]
-    found = numbers.select(parts).collect(engine="streaming").row(0, named=True)
-    return {name: _decimal(found[f"high {name}"] * _HIGH + found[f"low {name}"]) for name in names}
+    halves = numbers.select(parts).collect(engine="streaming").row(0, named=True)
+    return {name: _decimal(halves[f"high {name}"] * _HIGH + halves[f"low {name}"]) for name in names}
 
 
 def _group(keys: Mapping[str, Any]) -> str:
@@ -153,7 +153,7 @@ def _key(value: object) -> str:
 
 
 def _decimal(billionths: int) -> Decimal:
-    # Not by arithmetic, which rounds to the digits of a context.
+    # Not by arithmetic, which would round to the context's digits.
     digits = tuple(map(int, str(abs(billionths))))
     return Decimal((int(billionths < 0), digits, -9))
 

@@ -1,1 +1,1 @@
-"""Questions about usage: from their parts to their answers."""
+"""Queries of usage: a question, its plan, and its answer."""

@@ -1,4 +1,4 @@
-"""Each group's usage beside that of the bucket before: pure functions of answers."""
+"""Compares each group's usage with that of the bucket before: pure functions of answers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from schemas.errors import BadInputError
 from schemas.meter import Meter
 
 BEFORE, CHANGE, STATE = COMPARED = ("usage_before", "usage_change", "usage_state")
-# A level of these in a longer bucket says nothing about the level in a shorter one.
+# Aggregations whose level in a longer bucket says nothing about the level in a shorter one.
 _ENDS = frozenset({"min", "first", "last"})
 _GROUP, _FIRST = "#group", "#first"
 _BUCKET = ["bucket_start", "bucket_end"]
 
 
 def before_question(question: Question) -> Question:
-    """Return the question of the bucket before the range.
+    """Return the question for the bucket before the range.
 
-    Raises BadInputError where the range does not consist of whole buckets, of which one can come before another.
+    Raises BadInputError where the range does not consist of whole buckets.
     """
     if question.bucket == "none":
         raise BadInputError(
@@ -46,17 +46,19 @@ def before_question(question: Question) -> Question:
     earlier = buckets(
         question.bucket, question.since - dt.timedelta.resolution, question.since, question.zone
     )
-    return replace(question.alone(), since=earlier["bucket_start"].item(), until=question.since, fill=False)
+    return replace(
+        question.without_extras(), since=earlier["bucket_start"].item(), until=question.since, fill=False
+    )
 
 
 def history_questions(meter: Meter, before: Question, first: dt.date) -> list[Question]:
-    """Return the questions that tell which groups there were before a bucket, from the date `first` on.
+    """Return the questions that find the groups of all buckets before a bucket, from the date `first` on.
 
-    Whole dates of UTC are asked by themselves, so that the aggregates answer, also of dates without events.
+    Whole UTC dates are a question of their own, so that aggregates can answer it, also for dates without events.
     """
     midnight = before.since.replace(hour=0, minute=0, second=0, microsecond=0)
     begin = min(instant(first), midnight)
-    # Whoever was in a window was in a day.
+    # A group in a rolling window was also in one of its days.
     whole = replace(before, rolling=None)
     is_end = before.distinct is None and meter.aggregation in _ENDS
     if not (is_end or adds_levels(meter, before)):
@@ -70,7 +72,7 @@ def history_questions(meter: Meter, before: Question, first: dt.date) -> list[Qu
 
 
 def _of_aggregates(meter: Meter, question: Question) -> Question:
-    """Return the question by days of UTC, if the aggregates can answer only that."""
+    """Return the question by days of UTC if aggregates can answer only that; else the question."""
     if make_plan(meter, question).source == "aggregates":
         return question
     days = replace(question, bucket="day", zone=UTC)
@@ -80,34 +82,34 @@ def _of_aggregates(meter: Meter, question: Question) -> Question:
 def with_before(
     rows: pl.LazyFrame, before: pl.LazyFrame, history: list[pl.LazyFrame], question: Question
 ) -> pl.LazyFrame:
-    """Return the rows with `usage_before`, `usage_change` and `usage_state`, and one for each group that is lost.
+    """Return the rows with `usage_before`, `usage_change` and `usage_state`, and a row for each lost group.
 
-    A group is in a bucket if its exact quantity is above 0. Its state is `new` where it was in no bucket before,
-    `active` where it was in the one before, `returned` where it was in others only, and `lost` where it is not there
-    any more; null where it is in neither. What is missing counts as 0.
+    A group is in a bucket if its exact quantity is above 0. Its state is `new` if it was in no bucket before, `active`
+    if it was in the bucket before, `returned` if it was in earlier ones only, and `lost` if it was in the bucket before
+    and is not in this one; null if it is in neither. A missing quantity counts as 0.
     """
-    # A group of its own for all, since rows can't be joined by nothing.
+    # A constant key, since rows can't be joined without one.
     group, one = [_GROUP, *question.by], pl.lit(0, pl.Int8).alias(_GROUP)
-    every = [frame.with_columns(one) for frame in (rows, before, *history)]
-    present = [frame.filter(fraction("row").numerator > 0) for frame in every]
-    ever = pl.concat(frame.select("bucket_start", *group) for frame in present)
-    first = ever.group_by(group).agg(pl.col("bucket_start").min().alias(_FIRST))
+    answers = [frame.with_columns(one) for frame in (rows, before, *history)]
+    in_bucket = [frame.filter(fraction("row").numerator > 0) for frame in answers]
+    in_any_bucket = pl.concat(frame.select("bucket_start", *group) for frame in in_bucket)
+    first = in_any_bucket.group_by(group).agg(pl.col("bucket_start").min().alias(_FIRST))
     earlier = _in_next(
-        pl.concat(frame.select(*_BUCKET, *group, question.value) for frame in present[:2]), question
+        pl.concat(frame.select(*_BUCKET, *group, question.value) for frame in in_bucket[:2]), question
     )
-    both = every[0].join(earlier, on=[*_BUCKET, *group], how="full", coalesce=True, nulls_equal=True)
-    compared = both.join(first, on=group, how="left", nulls_equal=True).with_columns(_state().alias(STATE))
+    joined = answers[0].join(earlier, on=[*_BUCKET, *group], how="full", coalesce=True, nulls_equal=True)
+    compared = joined.join(first, on=group, how="left", nulls_equal=True).with_columns(_state().alias(STATE))
     return _with_zeros(compared, question.value)
 
 
 def _text(moment: dt.datetime, zone: dt.tzinfo) -> str:
-    """Return a moment as it is asked for: a date of the zone where it begins one."""
+    """Return a moment as users write it: a date of the zone if it is its midnight, else a time."""
     local = moment.astimezone(zone)
     return f"{local:%Y-%m-%d}" if local.time() == dt.time() else local.isoformat()
 
 
 def _in_next(rows: pl.LazyFrame, question: Question) -> pl.LazyFrame:
-    """Return `usage_before` of each group by the bucket that follows, if it is one of the range."""
+    """Return each group's quantity as `usage_before` of the following bucket, where that is in the range."""
     grid = buckets(question.bucket, question.since, question.until, question.zone).lazy()
     following = grid.select(pl.col("bucket_start").alias("#start"), pl.col("bucket_end").alias("#end"))
     return rows.join(following, left_on="bucket_end", right_on="#start").select(
@@ -120,22 +122,22 @@ def _in_next(rows: pl.LazyFrame, question: Question) -> pl.LazyFrame:
 
 
 def _state() -> pl.Expr:
-    is_there = fraction("row").numerator > 0
-    was_there = pl.col(BEFORE).is_not_null()
+    is_present = fraction("row").numerator > 0
+    was_present = pl.col(BEFORE).is_not_null()
     return (
-        pl.when(is_there & was_there)
+        pl.when(is_present & was_present)
         .then(pl.lit("active"))
-        .when(is_there & (pl.col(_FIRST) == pl.col("bucket_start")))
+        .when(is_present & (pl.col(_FIRST) == pl.col("bucket_start")))
         .then(pl.lit("new"))
-        .when(is_there)
+        .when(is_present)
         .then(pl.lit("returned"))
-        .when(was_there)
+        .when(was_present)
         .then(pl.lit("lost"))
     )
 
 
 def _with_zeros(rows: pl.LazyFrame, value: str) -> pl.LazyFrame:
-    """Return the rows with 0 for what groups lack that are lost, or were not there before, and the change of usage."""
+    """Return the rows with 0 for missing quantities of lost and new groups, and `usage_change`."""
     usage, before, (numerator, denominator) = pl.col(value), pl.col(BEFORE), fraction("row")
     is_lost = (pl.col(STATE) == "lost").fill_null(value=False)
     return rows.with_columns(

@@ -1,4 +1,4 @@
-"""A question, the further questions that its shares and comparisons take, and their answers as one."""
+"""Answers a question together with the further questions that shares and comparisons need."""
 
 from __future__ import annotations
 
@@ -25,70 +25,70 @@ from schemas.columns import MEASURES
 from schemas.errors import BadInputError, RefusedError, SumTooLargeError
 from schemas.meter import Meter
 
-# Dates that no question can begin before.
+# The first date of any question.
 FIRST_DATE = dt.date(2, 1, 1)
 _LONGER_THAN_A_YEAR = 400
 
 
 class Part(NamedTuple):
-    """One of the questions, the meter that it is about, and how it is answered."""
+    """One of the questions, its meter, and its plan."""
 
     meter: Meter
     question: Question
     plan: Plan
 
 
-# By what they are for: `asked` is the question itself; the others are `total`, `over`, and those of COMPARISON.
+# By purpose: `asked` is the question itself; the others are `total`, `over`, and those of COMPARISON.
 Parts = Mapping[str, Part]
 COMPARISON = ("before", "history", "history_rest")
 
 
 class Compound(NamedTuple):
-    """The rows that answer a question, and the questions that it took."""
+    """The rows that answer a question, and the questions that were answered for them."""
 
     rows: pl.DataFrame
     parts: Parts
 
 
 def run_query(storage: Storage, meter: Meter, question: Question) -> Compound:
-    """Return the answer to a question, with `share`, those of the bucket before, and those of another meter.
+    """Return the answer to a question, with shares and comparisons.
 
-    Columns and order are those of `lake.query.answer`, with what is shown beside after them. All is of one moment.
-    Raises what `answer` does, BadInputError for a question that makes no sense, and RefusedError for a ratio that is
-    too large.
+    Columns and order are those of `lake.query.answer`, followed by `share`, the columns of `compare` and those of
+    `over`. All parts are of one moment. Raises what `answer` does, BadInputError for a question that makes no sense, and
+    RefusedError for a ratio that is too large.
     """
     _check_names(question)
     other = None if question.over is None else load_meter(storage, question.over)
-    # As of a lake that goes back further than any bucket; which dates there are is seen with their files.
+    # Planned as if the lake went back further than any bucket; its dates are known once files are listed.
     planned = _plan_parts(meter, other, question, days_before(question.dates[0], _LONGER_THAN_A_YEAR))
     if len(planned) == 1:
         return Compound(answer(storage, *planned["asked"]).drop(RANK, strict=False).collect(), planned)
     folders = {_folder(part): part.meter == meter for part in planned.values()}
-    # Dates that are sealed have rows only here.
+    # Sealed dates have rows only here.
     folders[paths.aggregates("usage", meter.name)] = True
 
-    def look() -> list[StoredFile]:
+    def list_files() -> list[StoredFile]:
         return [file for folder in folders for file in storage.list(folder)]
 
-    def work(seen: list[StoredFile]) -> Compound:
-        mine = tuple(folder for folder, is_mine in folders.items() if is_mine)
-        places = [paths.split_partition(file.path) for file in seen if file.path.startswith(mine)]
+    def answer_all(listed: list[StoredFile]) -> Compound:
+        own_folders = tuple(folder for folder, is_mine in folders.items() if is_mine)
+        places = [paths.split_partition(file.path) for file in listed if file.path.startswith(own_folders)]
         dates = [place.date for place in places if place]
         parts = _plan_parts(meter, other, question, min(dates, default=None))
         return Compound(
-            _joined({name: _answered(storage, name, parts[name]) for name in parts}, parts), parts
+            _join_answers({name: _answer_part(storage, name, parts[name]) for name in parts}, parts), parts
         )
 
-    return read_consistently(look, work, next(iter(folders)), is_whole=True)
+    return read_consistently(list_files, answer_all, next(iter(folders)), is_whole=True)
 
 
 def explain_parts(storage: Storage, parts: Parts) -> dict[str, Explanation]:
-    """Return what answers each of the questions. Lists files, and reads none."""
+    """Return how each of the questions is answered. Lists files, and reads none."""
     return {name: explain(storage, part.meter, part.plan) for name, part in parts.items()}
 
 
 def _plan_parts(meter: Meter, other: Meter | None, question: Question, first: dt.date | None) -> Parts:
-    """Return the questions that an answer takes, of a lake whose first date is `first`."""
+    """Return the questions that an answer needs, in a lake whose first date is `first`."""
     asked = _part(meter, question)
     parts = {"asked": asked}
     if question.share:
@@ -111,9 +111,9 @@ def _part(meter: Meter, question: Question) -> Part:
     return Part(meter, question, make_plan(meter, question))
 
 
-def _answered(storage: Storage, name: str, part: Part) -> pl.LazyFrame:
+def _answer_part(storage: Storage, name: str, part: Part) -> pl.LazyFrame:
     try:
-        return _measured(storage, part)
+        return _answer_exactly(storage, part)
     except RefusedError as error:
         if isinstance(error, SumTooLargeError) or name not in COMPARISON:
             raise
@@ -128,7 +128,7 @@ def _answered(storage: Storage, name: str, part: Part) -> pl.LazyFrame:
         ) from error
 
 
-def _measured(storage: Storage, part: Part) -> pl.LazyFrame:
+def _answer_exactly(storage: Storage, part: Part) -> pl.LazyFrame:
     """Return the rows of one answer with their exact quantity."""
     meter, question, plan = part
     needs_more = meter.aggregation == "avg" and not (question.measures or question.distinct)
@@ -138,7 +138,7 @@ def _measured(storage: Storage, part: Part) -> pl.LazyFrame:
     return rows.drop(more) if needs_more else rows
 
 
-def _joined(answers: Mapping[str, pl.LazyFrame], parts: Parts) -> pl.DataFrame:
+def _join_answers(answers: Mapping[str, pl.LazyFrame], parts: Parts) -> pl.DataFrame:
     question = parts["asked"].question
     rows, by = answers["asked"], list(question.by)
     shown = [name for name in rows.collect_schema() if "#" not in name]
@@ -151,22 +151,22 @@ def _joined(answers: Mapping[str, pl.LazyFrame], parts: Parts) -> pl.DataFrame:
         adds_up = [question.fill and each.question.adds_up(each.meter) for each in both]
         rows = with_over(rows, answers["over"], question, fills=adds_up)
         if question.compare:
-            # Groups of the other meter alone were not in the bucket before either.
+            # Groups of only the other meter had no usage in the bucket before either.
             rows = rows.with_columns(pl.col(BEFORE, CHANGE).fill_null(0))
     if question.share:
         rows = with_share(rows, answers["total"])
     if ranks is not None:
-        # Groups that have no rank were in other buckets only, or with the other meter only.
+        # Groups without a rank were in other buckets only, or have usage of the other meter only.
         rows = rows.drop(RANK).join(ranks, on=by, how="inner", nulls_equal=True)
     order = ["bucket_start", *by] if ranks is None else ["bucket_start", RANK]
-    found = rows.sort(order).collect()
+    collected = rows.sort(order).collect()
     if question.over is not None:
-        check_ratios(found, by)
-    return found.select(*shown, *_columns_beside(question))
+        check_ratios(collected, by)
+    return collected.select(*shown, *_columns_beside(question))
 
 
 def _columns_beside(question: Question) -> list[str]:
-    """Return the columns that are shown beside the answer's own."""
+    """Return the columns of shares and comparisons, which follow the answer's own."""
     return [
         *([SHARE] if question.share else []),
         *(COMPARED if question.compare else []),
@@ -191,6 +191,6 @@ def _check_names(question: Question) -> None:
 
 
 def _folder(part: Part) -> str:
-    """Return the folder of the files that an answer is made of."""
+    """Return the folder of the files that an answer reads."""
     name = part.meter.name
     return paths.events(name) if part.plan.source == "events" else paths.aggregates(part.plan.table, name)

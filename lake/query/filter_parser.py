@@ -47,7 +47,7 @@ _KINDS = {pl.String(): "text in quotes", pl.Boolean(): "true or false"}
 
 
 class Filter(NamedTuple):
-    """A condition on rows, and the fields that it looks at."""
+    """A condition on rows, and the fields that it uses."""
 
     expression: pl.Expr
     fields: frozenset[str]
@@ -60,7 +60,7 @@ class _Token(NamedTuple):
 
 
 def parse_filter(text: str, fields: Mapping[str, pl.DataType]) -> Filter:
-    """Return the condition that a text states about these fields.
+    """Return the condition of a filter's text on these fields.
 
     Raises BadInputError that names the place (characters, from 1), what was expected and what was found: for wrong
     syntax, an unknown field (listing the known ones), or a value of another type than its field.
@@ -103,14 +103,14 @@ class _Parser:
         if self._depth > MAX_DEPTH:
             raise self._wrong(f"at most {MAX_DEPTH} nested conditions")
         if self._keyword("not"):
-            found = ~self._condition()
+            condition = ~self._condition()
         elif self._operator("("):
-            found = self._expression()
+            condition = self._expression()
             self._expect(")", "and, or, or a closing parenthesis")
         else:
-            found = self._test()
+            condition = self._test()
         self._depth -= 1
-        return found
+        return condition
 
     def _test(self) -> pl.Expr:
         name = self._field()
@@ -165,45 +165,45 @@ class _Parser:
         expected = f"{_KINDS.get(dtype, 'a number')}, as {name} is"
         if token.kind == "word" and token.text.lower() == "null":
             raise self._wrong(f"{expected}; for no value at all write: {name} is null")
-        found: object = None
+        value: object = None
         if dtype == pl.String():
-            found = self._unescaped(token) if token.kind == "text" else None
+            value = self._unescaped(token) if token.kind == "text" else None
         elif dtype == pl.Boolean():
-            found = {"true": True, "false": False}.get(token.text.lower()) if token.kind == "word" else None
+            value = {"true": True, "false": False}.get(token.text.lower()) if token.kind == "word" else None
         elif token.kind == "word" and NUMBER.fullmatch(token.text):
-            found = _number(token.text, dtype)
+            value = _number(token.text, dtype)
             exact = dtype == QUANTITY
             expected = "at most 29 digits before the point and 9 after it" if exact else "a finite number"
-        if found is None:
+        if value is None:
             raise self._wrong(expected)
         self._next += 1
-        return found
+        return value
 
     def _unescaped(self, token: _Token) -> str:
-        def one(match: re.Match[str]) -> str:
-            said = match[1]
-            if said.startswith("u") and len(said) == 5 and not 0xD800 <= int(said[1:], 16) <= 0xDFFF:
-                return chr(int(said[1:], 16))
-            if said not in _ESCAPES:
+        def unescape(match: re.Match[str]) -> str:
+            escape = match[1]
+            if escape.startswith("u") and len(escape) == 5 and not 0xD800 <= int(escape[1:], 16) <= 0xDFFF:
+                return chr(int(escape[1:], 16))
+            if escape not in _ESCAPES:
                 raise self._error(
                     "the escapes \\' \\\" \\\\ \\n \\r \\t \\uXXXX", match[0], token.at + match.start() + 1
                 )
-            return _ESCAPES[said]
+            return _ESCAPES[escape]
 
-        return _ESCAPE.sub(one, token.text[1:-1])
+        return _ESCAPE.sub(unescape, token.text[1:-1])
 
     def _peek(self) -> _Token:
         return self._tokens[self._next]
 
     def _keyword(self, word: str) -> bool:
-        """Take the next token if it is this keyword."""
+        """Consume the next token if it is this keyword; return whether it was."""
         token = self._peek()
         taken = token.kind == "word" and token.text.lower() == word
         self._next += taken
         return taken
 
     def _operator(self, sign: str) -> bool:
-        """Take the next token if it is this sign."""
+        """Consume the next token if it is this sign; return whether it was."""
         taken = self._peek()[:2] == ("operator", sign)
         self._next += taken
         return taken

@@ -1,4 +1,4 @@
-"""The quantity of another meter beside that of a question, and the ratio of both: pure functions of answers."""
+"""Adds another meter's quantity and the ratio to it: pure functions of answers."""
 
 from __future__ import annotations
 
@@ -16,41 +16,43 @@ OVER, RATIO = OVER_COLUMNS = ("over_quantity", "ratio")
 
 
 def over_question(meter: Meter, other: Meter, question: Question, filtered_by: Iterable[str]) -> Question:
-    """Return the same question about another meter's own quantity.
+    """Return the same question about another meter's quantity.
 
     Raises BadInputError naming a field of `--group-by`, or of the filter (`filtered_by`), that the other meter does not
-    declare, or as another type.
+    declare, or declares with another type.
     """
     for option, names in (("--group-by", question.by), ("--filter", sorted(filtered_by))):
         for name in names:
-            mine, its = _kind(meter, name), _kind(other, name)
-            if mine != its:
+            own_type, other_type = _kind(meter, name), _kind(other, name)
+            if own_type != other_type:
                 raise BadInputError(
                     f"{option} has a field that both meters must have: {name!r}",
                     where=f"meter {other.name!r} of --over",
-                    expected=f"a dimension {name!r} of type {mine}",
-                    found=f"one of type {its}" if its else "no such dimension",
+                    expected=f"a dimension {name!r} of type {own_type}",
+                    found=f"one of type {other_type}" if other_type else "no such dimension",
                 )
-    return replace(question.alone(), distinct=None, rolling=None)
+    return replace(question.without_extras(), distinct=None, rolling=None)
 
 
 def with_over(
     rows: pl.LazyFrame, other: pl.LazyFrame, question: Question, *, fills: Sequence[bool]
 ) -> pl.LazyFrame:
-    """Return the rows of both answers, with `over_quantity`, the other's, and `ratio` of quantity to it.
+    """Return the rows of both answers, with the other's quantity as `over_quantity` and the `ratio` of the two.
 
-    A row of one answer that the other lacks has null there, or with `--fill` 0, if the meters add up (`fills`). Ratios
-    are decimal(38, 9), from exact quantities, rounded half-even; null over 0 and of null. With `--top` the groups are
-    those of `rows`.
+    Where a row is in only one answer, the other's columns are null, or 0 if `fills` says so for that meter (the answer's
+    own, then the other's). Ratios are decimal(38, 9), computed from exact quantities and rounded half-even; null over 0
+    and of null. With `--top` the groups are those of `rows`.
     """
     keys = ["bucket_start", "bucket_end", *question.by]
-    its = other.select(*keys, pl.col("quantity").alias(OVER), *fraction("row").named("over"))
+    other_rows = other.select(*keys, pl.col("quantity").alias(OVER), *fraction("row").named("over"))
     if question.top is not None and question.by:
-        its = its.join(rows.select(question.by).unique(), on=question.by, how="semi", nulls_equal=True)
-    joined = rows.join(its, on=keys, how="full", coalesce=True, nulls_equal=True)
-    mine, theirs = fills
-    zeros = [question.value, "events", "#row numerator"] if mine else []
-    zeros += [OVER, "#over numerator"] if theirs else []
+        other_rows = other_rows.join(
+            rows.select(question.by).unique(), on=question.by, how="semi", nulls_equal=True
+        )
+    joined = rows.join(other_rows, on=keys, how="full", coalesce=True, nulls_equal=True)
+    own_adds_up, other_adds_up = fills
+    zeros = [question.value, "events", "#row numerator"] if own_adds_up else []
+    zeros += [OVER, "#over numerator"] if other_adds_up else []
     ones = ["#row denominator", "#over denominator"]
     filled = joined.with_columns(pl.col(zeros).fill_null(0), pl.col(ones).fill_null(1))
     return filled.with_columns(ratio(fraction("row"), fraction("over")).alias(RATIO))

@@ -16,10 +16,9 @@ from schemas.meter import Meter
 
 
 class Plan(NamedTuple):
-    """How a question is answered: from `aggregates` or `events`, the table, and why the aggregates don't do.
+    """How a question is answered: from `aggregates` or `events`, from which table, and why not from the aggregates.
 
-    `dates` are those that are read, as a half-open range: for rolling windows and what is carried also some before the
-    question's.
+    `dates` is the half-open range that is read: for rolling windows and carried levels it begins before the question's.
     """
 
     source: str
@@ -30,8 +29,8 @@ class Plan(NamedTuple):
     dates: tuple[dt.date, dt.date]
 
     @property
-    def chosen(self) -> pl.Expr | None:
-        """The condition on whole series or values; None where there is none, or where it chooses single events."""
+    def series_condition(self) -> pl.Expr | None:
+        """The filter as a condition on whole series or values; None without one, or if it is on single events."""
         if self.condition is None or "quantity" in self.condition.fields:
             return None
         return self.condition.expression
@@ -40,12 +39,12 @@ class Plan(NamedTuple):
 def make_plan(meter: Meter, question: Question) -> Plan:
     """Return how to answer a question; reads nothing.
 
-    Raises BadInputError for a question that makes no sense for this meter, naming what is wrong with it.
+    Raises BadInputError naming what is wrong with a question that makes no sense for this meter.
     """
     check_question(meter, question)
-    condition = _condition(meter, question)
+    condition = _parse_where(meter, question)
     grid = buckets(question.bucket, question.since, question.until, question.zone)
-    why = tuple(_beyond_aggregates(question, condition))
+    why = tuple(_why_events(question, condition))
     fields = {
         *question.by,
         *(condition.fields if condition else ()),
@@ -58,15 +57,15 @@ def make_plan(meter: Meter, question: Question) -> Plan:
     return Plan("events" if why else "aggregates", "events" if why else table, why, condition, grid, dates)
 
 
-def _condition(meter: Meter, question: Question) -> Filter | None:
+def _parse_where(meter: Meter, question: Question) -> Filter | None:
     if question.where is None:
         return None
     fields = {"subject": pl.String(), **meter.dimension_dtypes, "quantity": QUANTITY}
     return parse_filter(question.where, fields)
 
 
-def _beyond_aggregates(question: Question, condition: Filter | None) -> list[str]:
-    """Return why rows of whole UTC dates, without single events, can't answer."""
+def _why_events(question: Question, condition: Filter | None) -> list[str]:
+    """Return why the aggregates, rows of whole UTC dates, can't answer; empty if they can."""
     midnight, since = dt.time(), question.read_since
     why = []
     if question.bucket == "hour":

@@ -1,10 +1,10 @@
-"""What can be asked of a meter's usage, pure: the parts of a question, and the rules that they follow."""
+"""A question about a meter's usage, pure: its parts, and the rules that they must keep."""
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypedDict
 
 from lake.calendar import DAY
 from lake.query.time_buckets import SIZES, UTC, Size, same_time_before
@@ -18,9 +18,25 @@ Compare = Literal["previous"]
 MAX_ROLLING_DAYS = 366
 
 
+class QueryOptions(TypedDict, total=False):
+    """The parts of a question that have defaults, but `by`: the keywords of `Lake.query`, see there."""
+
+    bucket: Size
+    where: str | None
+    top: int | None
+    zone: str
+    fill: bool
+    measures: bool
+    distinct: str | None
+    rolling: int | None
+    share: bool
+    compare: Compare | None
+    over: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is asked of one meter: since <= time < until, in buckets, by some fields, of what a filter keeps."""
+    """A question about one meter: usage of since <= time < until, in buckets, by fields, of filtered rows."""
 
     since: dt.datetime
     until: dt.datetime
@@ -33,40 +49,41 @@ class Question:
     measures: bool = False
     # The field whose distinct values are counted, in place of the quantity.
     distinct: str | None = None
-    # Of how many days, which end with each day, the distinct values are counted.
+    # How many days, ending with each day, the distinct values are counted of.
     rolling: int | None = None
-    # What is shown beside, for which lake.query.compound asks more questions: of a bucket's total, the bucket before, a meter.
+    # Further columns, for which lake.query.compound answers more questions: the share of the bucket's total, the usage
+    # of the bucket before, and the quantity of another meter.
     share: bool = False
     compare: Compare | None = None
     over: str | None = None
 
     @property
     def value(self) -> str:
-        """The column of the answer that is asked for; the others explain it."""
+        """The column of the answer that has the number asked for."""
         return DISTINCT if self.distinct else "quantity"
 
-    def alone(self) -> Question:
-        """Return the same question without ranking, and without what is shown beside."""
+    def without_extras(self) -> Question:
+        """Return the same question without ranking, shares and comparisons."""
         return replace(self, top=None, share=False, compare=None, over=None)
 
     def adds_up(self, meter: Meter) -> bool:
-        """Return whether groups are parts of a whole, so that one without events has 0; not so for a level of all events."""
+        """Return whether groups add up, so that one without events has 0; the levels of a gauge without `series` don't."""
         return self.distinct is not None or not meter.is_gauge or meter.series is not None
 
     @property
     def read_since(self) -> dt.datetime:
-        """Where the events begin that answer; with `rolling` some days before the first row."""
+        """The time from which events are read; with `rolling` some days before the first row."""
         return same_time_before(self.since, (self.rolling or 1) - 1, self.zone)
 
     @property
     def dates(self) -> tuple[dt.date, dt.date]:
-        """The UTC dates that answer, as a half-open range; with `rolling` also those before the range."""
+        """The half-open range of UTC dates that are read; with `rolling` it begins before the question's range."""
         last = (self.until - dt.timedelta(microseconds=1)).astimezone(dt.UTC).date()
         return self.read_since.astimezone(dt.UTC).date(), last + DAY
 
 
 def check_question(meter: Meter, question: Question) -> None:
-    """Raise BadInputError for a question that makes no sense for this meter, naming what is wrong with it."""
+    """Raise BadInputError naming what is wrong with a question that makes no sense for this meter."""
     if question.since >= question.until:
         raise BadInputError(
             "the range is empty",
@@ -133,10 +150,10 @@ def _check_rolling(meter: Meter, question: Question, days: int) -> None:
 
 
 def counted_field(meter: Meter, question: Question) -> str | None:
-    """Return the field whose distinct values answer; None where it is a quantity that adds up or is a level."""
+    """Return the field whose distinct values are counted; None if the answer is an amount or a level."""
     return question.distinct or meter.unique
 
 
 def adds_levels(meter: Meter, question: Question) -> bool:
-    """Return whether the levels of series answer, added up."""
+    """Return whether the answer is a sum of the levels of series."""
     return meter.series is not None and counted_field(meter, question) is None

@@ -1,4 +1,4 @@
-"""The numbers that a question asks for, pure: by bucket and group, and of each group over the whole range."""
+"""The numbers of an answer, pure: by bucket and group, and for each group over the whole range."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from lake.aggregates.distinct import COUNT, VALUE, Group, by_value, count_distinct, count_values, plain
 from lake.aggregates.measures import billed, merge, merge_events
-from lake.aggregates.quantities import measured as measured_usage
+from lake.aggregates.quantities import measured_usage
 from lake.aggregates.silence import BEFORE, BUCKET, Silence, silence
 from lake.calendar import DAY
 from lake.query.question import Question, adds_levels, counted_field
@@ -22,35 +22,35 @@ from schemas.meter import Meter
 
 # The length of a bucket.
 _LENGTH = "#length"
-# So many buckets are counted one by one, which takes two thirds of the time; each is a plan of its own, of a millisecond.
+# Up to this many buckets are counted one by one, which takes two thirds of the time; planning each takes a millisecond.
 MAX_PARTS = 16
 
 
 class Numbers(NamedTuple):
-    """What is asked for, in the column `Question.value`, and the measures.
+    """The number asked for, in the column `Question.value`, and the measures.
 
-    `rows` are by `BUCKET` and the fields of `Question.by`, `totals` by those fields alone; both in no order.
+    `rows` has one row by `BUCKET` and the fields of `Question.by`, `totals` one by those fields; row order is not defined.
     """
 
     rows: pl.LazyFrame
     totals: pl.LazyFrame
 
 
-def numbers(  # noqa: PLR0913, PLR0917 - of one question, taken apart
+def numbers(  # noqa: PLR0913, PLR0917 - the parts of one question
     rows: pl.LazyFrame,
     meter: Meter,
     question: Question,
     grid: pl.DataFrame,
-    chosen: pl.Expr | None,
+    series_condition: pl.Expr | None,
     group: Group,
     parts: Mapping[dt.date, pl.LazyFrame],
 ) -> Numbers:
     """Return the numbers of rows that have a `BUCKET`, which `group` groups: events, or rows of aggregates.
 
-    `parts` are the same rows by bucket, where they are at hand so. Where levels are added, the rows are those of `usage` with `BEFORE`, and `chosen` is a condition on whole series.
+    `parts` are the same rows by bucket, where they are at hand so. Where levels are added, the rows are those of `usage` with `BEFORE`, and `series_condition` is a condition on whole series.
     """
     if adds_levels(meter, question):
-        return _levels(rows, meter, question, grid, chosen)
+        return _levels(rows, meter, question, grid, series_condition)
     field = counted_field(meter, question)
     if field is None:
         return _amounts(group(rows, _keys(question)), meter, question, grid)
@@ -60,7 +60,7 @@ def numbers(  # noqa: PLR0913, PLR0917 - of one question, taken apart
 
 
 def _amounts(measured: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame) -> Numbers:
-    """Return what a meter's aggregation makes of the measures of each row."""
+    """Return the quantities that the meter's aggregation computes from the measures."""
     lengths = grid.lazy().select(BUCKET, (pl.col("bucket_end") - pl.col("bucket_start")).alias(_LENGTH))
     rows = _with_bucket(measured, question).join(lengths, on=BUCKET, nulls_equal=True)
     totals = merge(measured, question.by)
@@ -70,7 +70,7 @@ def _amounts(measured: pl.LazyFrame, meter: Meter, question: Question, grid: pl.
     )
 
 
-def _counts(  # noqa: PLR0913, PLR0917 - of one question, taken apart
+def _counts(  # noqa: PLR0913, PLR0917 - the parts of one question
     rows: pl.LazyFrame,
     field: str,
     question: Question,
@@ -78,7 +78,7 @@ def _counts(  # noqa: PLR0913, PLR0917 - of one question, taken apart
     group: Group,
     parts: Mapping[dt.date, pl.LazyFrame],
 ) -> Numbers:
-    """Return the distinct values of a field, as `COUNT`."""
+    """Return the numbers of distinct values of a field, as `COUNT`."""
     again = merge if question.measures else merge_events
     first = again if group is merge else group
     keys, totals = _keys(question), count_values(rows.with_columns(pl.col(field).alias(VALUE)), question.by)
@@ -97,35 +97,38 @@ def _counts(  # noqa: PLR0913, PLR0917 - of one question, taken apart
 
 
 def _windows(values: pl.LazyFrame, question: Question, days: int, grid: pl.DataFrame) -> Numbers:
-    """Return the distinct values, as `COUNT`, in rolling windows, of rows by value, day and group."""
-    # Collected once, since both numbers are made of it.
+    """Return the numbers of distinct values, as `COUNT`, in rolling windows, from rows by value, day and group."""
+    # Collected once, since rows and totals are both computed from it.
     values = plain(values).select(VALUE, *_keys(question), "events").collect(engine="streaming").lazy()
     first, last = grid[BUCKET][0], grid[BUCKET][-1]
     rows = count_rolling(values, question.by, days, (first, last + DAY))
-    # Days before the range make no rank, and their groups are groups all the same.
+    # Days before the range don't count for the rank, but their groups are in the answer.
     in_range = pl.when(pl.col(BUCKET) >= first).then(VALUE).alias(VALUE)
     return Numbers(rows, count_values(values.with_columns(in_range), question.by))
 
 
 def _levels(
-    rows: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame, chosen: pl.Expr | None
+    rows: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame, series_condition: pl.Expr | None
 ) -> Numbers:
-    """Return the levels of series, added."""
+    """Return the sums of the levels of series."""
     whole = replace(question, bucket="none", fill=False)
     range_ = buckets("none", question.since, question.until, question.zone)
     undivided = rows.with_columns(bucket_of_date("none", pl.lit(None)))
     return Numbers(
-        _of_usage(rows, meter, question, grid, chosen), _of_usage(undivided, meter, whole, range_, chosen)
+        _of_usage(rows, meter, question, grid, series_condition),
+        _of_usage(undivided, meter, whole, range_, series_condition),
     )
 
 
 def _of_usage(
-    rows: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame, chosen: pl.Expr | None
+    rows: pl.LazyFrame, meter: Meter, question: Question, grid: pl.DataFrame, series_condition: pl.Expr | None
 ) -> pl.LazyFrame:
-    """Return measures by bucket and group of rows of `usage`, with those of silent series where they count."""
+    """Return the measures by bucket and group of rows of `usage`, including silent series where they count."""
     silent = _silence(meter, question, grid)
     used = rows if silent else rows.filter(~pl.col(BEFORE))
-    return measured_usage(used, meter, [BUCKET, *question.by], chosen=chosen, silent=silent)
+    return measured_usage(
+        used, meter, [BUCKET, *question.by], series_condition=series_condition, silent=silent
+    )
 
 
 def _silence(meter: Meter, question: Question, grid: pl.DataFrame) -> Silence | None:
@@ -135,12 +138,12 @@ def _silence(meter: Meter, question: Question, grid: pl.DataFrame) -> Silence | 
 
 
 def _keys(question: Question) -> list[str]:
-    """Return what rows are grouped by: a single bucket needs no key, and takes less time without one."""
+    """Return the group keys; a single bucket is none of them, which saves time."""
     return [*question.by] if question.bucket == "none" else [BUCKET, *question.by]
 
 
 def _with_bucket(rows: pl.LazyFrame, question: Question) -> pl.LazyFrame:
-    """Return rows by `_keys` with the key of their bucket."""
+    """Return rows grouped by `_keys` with the key of their bucket."""
     if question.bucket != "none":
         return rows
     return rows.with_columns(bucket_of_date("none", pl.lit(None)))

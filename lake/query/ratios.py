@@ -18,7 +18,7 @@ _WIDE = pl.Int128()
 
 
 class Fraction(NamedTuple):
-    """A quantity in billionths, exact: one integer divided by another, which is above 0."""
+    """An exact quantity in billionths: an integer divided by an integer above 0."""
 
     numerator: pl.Expr
     denominator: pl.Expr
@@ -36,7 +36,7 @@ def fraction(prefix: str) -> Fraction:
 def exact_quantity(meter: Meter, value: str) -> Fraction:
     """Return the exact quantity of an answer's rows, whose column `value` may be rounded.
 
-    Rows of `avg` need the measure `quantity_sum`. Those without events, which are filled, have what `value` says.
+    Rows of `avg` need the measure `quantity_sum`. For filled rows, which have no events, `value` is exact.
     """
     one = pl.lit(1, _WIDE)
     if value != "quantity":

@@ -13,7 +13,7 @@ from lake.calendar import DAY
 
 # The first day on which something no longer counts.
 _END = "#end"
-# As an event count: more than a bigint holds, and so is every sum with it.
+# Stands for an unknown count of events: more than a bigint holds, and so is every sum with it.
 _TOO_MANY = 2**64
 
 
@@ -28,7 +28,7 @@ def count_rolling(
     """
     since, until = map(pl.lit, dates)
     begin, end = pl.max_horizontal(BUCKET, since), pl.min_horizontal(_END, until)
-    # Only here does a row become one for each day, since all of those are rows of the answer.
+    # A row becomes one for each day only here, where all of them are rows of the answer.
     return (
         _levels(_changes(values, by, days * DAY), by)
         .filter(pl.col("events") > 0, begin < end)
@@ -39,10 +39,10 @@ def count_rolling(
 
 
 def _changes(values: pl.LazyFrame, by: Sequence[str], length: dt.timedelta) -> pl.LazyFrame:
-    """Return by how much the counts of windows differ from those of the day before, for days on which one does.
+    """Return the changes of the counts of windows from the day before, for the days that have one.
 
-    From each of its days on, a value counts until its next day or the end of the window, so it counts once however
-    many of its days a window has.
+    From each of its days on, a value counts until its next day or the end of the window, so it counts once in a window
+    however many of its days are in it.
     """
     is_value = pl.col(VALUE).is_not_null().cast(pl.Int64)
     following = pl.col(BUCKET).shift(-1).over([VALUE, *by], order_by=BUCKET)

@@ -26,7 +26,7 @@ def total_question(meter: Meter, question: Question) -> Question:
             expected="a meter of amounts, a gauge with `series`, or --distinct",
             found=f"{meter.aggregation} without `series`",
         )
-    return replace(question.alone(), by=())
+    return replace(question.without_extras(), by=())
 
 
 def with_share(rows: pl.LazyFrame, totals: pl.LazyFrame) -> pl.LazyFrame:

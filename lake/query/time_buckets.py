@@ -1,4 +1,4 @@
-"""Buckets of time, pure: where hours, days, weeks and longer ones of a zone begin and end, and in which a row lies."""
+"""Time buckets, pure: where the hours, days, weeks and longer buckets of a zone begin and end, and which a row is in."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def buckets(size: Size, since: dt.datetime, until: dt.datetime, zone: str) -> pl
 
 
 def same_time_before(moment: dt.datetime, days: int, zone: str) -> dt.datetime:
-    """Return the moment so many dates of the zone before, as long after their midnight."""
+    """Return the moment `days` dates of the zone earlier, as long after midnight."""
     tz = zone_of(zone)
     date = moment.astimezone(tz).date()
     # Not before what any zone's clocks can show.
@@ -82,7 +82,7 @@ def same_time_before(moment: dt.datetime, days: int, zone: str) -> dt.datetime:
 
 
 def by_bucket(size: Size, frames: Mapping[dt.date, pl.LazyFrame]) -> dict[dt.date, pl.LazyFrame]:
-    """Return the rows of dates by the key of the bucket, of a day or longer, that the dates lie in."""
+    """Return the rows of dates by the key of their bucket, of a day or longer."""
     parts: dict[dt.date, list[pl.LazyFrame]] = {}
     for date, frame in frames.items():
         parts.setdefault(_first_date(size, date), []).append(frame)
@@ -90,7 +90,7 @@ def by_bucket(size: Size, frames: Mapping[dt.date, pl.LazyFrame]) -> dict[dt.dat
 
 
 def bucket_label(size: Size, start: dt.datetime, zone: dt.tzinfo) -> str:
-    """Return what people call the bucket that begins at `start`: 2026-W25, 2026-Q2; nothing for `none`.
+    """Return the usual name of the bucket that begins at `start`: 2026-W25, 2026-Q2; empty for `none`.
 
     Hours are those of UTC, weeks those of ISO 8601, which begin on Mondays.
     """
@@ -166,7 +166,7 @@ def _next(size: Size, first: dt.date) -> dt.date:
     """Return the first date of the bucket after the one that begins with `first`."""
     if size in ("day", "week"):
         return first + DAY * _DAYS[size]
-    # As many days as no bucket of this size has, but that no two have either.
+    # More days than one bucket of this size has, and fewer than two.
     return _first_date(size, first + DAY * (_DAYS[size] + 10))
 
 
