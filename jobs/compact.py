@@ -74,14 +74,14 @@ def compact(  # noqa: PLR0913 - what to compact, and how
         check_as_of(as_of, report.started_at)
     until = days_before(as_of or report.started_at.date(), OPEN_DAYS - 1)
 
-    def work(view: MeterSnapshot) -> None:
+    def work(snapshot: MeterSnapshot) -> None:
         with storage_failures(lake.url):
-            due = _due(lake.storage, view, until, target_bytes, report)
+            due = _due(lake.storage, snapshot, until, target_bytes, report)
             if dry_run:
                 for each in due:
                     report.add_partition(_said(each))
             else:
-                _compact_meter(lake, view, due, report)
+                _compact_meter(lake, snapshot, due, report)
 
     report.keep_going(report.each("plan", scan_meters(lake.storage, meter, report.add_error)), work)
     if not dry_run:
@@ -107,16 +107,16 @@ def small_files(files: Iterable[StoredFile], target_bytes: int) -> list[list[Sto
     return [group for group in groups if len(group) > 1]
 
 
-def _compact_meter(lake: Lake, view: MeterSnapshot, due: Iterable[_Due], report: RunReport) -> None:
+def _compact_meter(lake: Lake, snapshot: MeterSnapshot, due: Iterable[_Due], report: RunReport) -> None:
     with report.stage("drop"):
-        remove_replaced(lake.storage, view.replaced, now())
+        remove_replaced(lake.storage, snapshot.replaced, now())
     merged = False
-    for each in track(due, f"compact {view.meter.name}"):
+    for each in track(due, f"compact {snapshot.meter.name}"):
         done = _said(each)
         try:
             with (
                 report.stage("merge"),
-                watch_for_changes(lake.storage, view.meter.name, each.partition.files),
+                watch_for_changes(lake.storage, snapshot.meter.name, each.partition.files),
             ):
                 for group in each.groups:
                     done.bytes_written += _merge(each.partition.with_files(group))
@@ -129,31 +129,37 @@ def _compact_meter(lake: Lake, view: MeterSnapshot, due: Iterable[_Due], report:
             report.add_partition(done)
     if merged:
         # The same rows lie in other files now, which the records and the index are to know.
-        aggregate(lake, report, meter=view.meter.name)
+        aggregate(lake, report, meter=snapshot.meter.name)
 
 
 def _due(
-    storage: Storage, view: MeterSnapshot, until: dt.date, target_bytes: int, report: RunReport
+    storage: Storage, snapshot: MeterSnapshot, until: dt.date, target_bytes: int, report: RunReport
 ) -> Iterator[_Due]:
     """The closed partitions with files that are worth merging, by date."""
-    changed = stale_partitions(view.files, view.state, view.meter.version, view.meter.earlier_version)
-    dates = [date for date in view.files if date < until and date not in changed.keys() | view.state.sealed]
+    changed = stale_partitions(
+        snapshot.files, snapshot.state, snapshot.meter.version, snapshot.meter.earlier_version
+    )
+    dates = [
+        date for date in snapshot.files if date < until and date not in changed.keys() | snapshot.state.sealed
+    ]
     candidates = {}
     for date in sorted(dates):
-        record = view.state.partitions[date]
+        record = snapshot.state.partitions[date]
         counted = record.files.keys() - set(record.converted)
-        files = [file for file in view.files[date] if file_name(file) in counted]
+        files = [file for file in snapshot.files[date] if file_name(file) in counted]
         if small_files(files, target_bytes):
-            if fixed := why_immovable(view.files[date]):
-                report.add_error(_behind_link(paths.events(view.meter.name, date), fixed))
+            if fixed := why_immovable(snapshot.files[date]):
+                report.add_error(_behind_link(paths.events(snapshot.meter.name, date), fixed))
             else:
                 candidates[date] = files
     landing = _still_landing(storage, [file for files in candidates.values() for file in files])
     for date, files in candidates.items():
-        partition = Partition(storage, view.meter, date, tuple(file for file in files if file not in landing))
+        partition = Partition(
+            storage, snapshot.meter, date, tuple(file for file in files if file not in landing)
+        )
         groups = []
         try:
-            with watch_for_changes(storage, view.meter.name, partition.files):
+            with watch_for_changes(storage, snapshot.meter.name, partition.files):
                 groups = [group for alike in _alike(partition) for group in small_files(alike, target_bytes)]
         except FilesChangedError as error:
             _passed_over(error)

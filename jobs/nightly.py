@@ -43,50 +43,50 @@ def nightly(
     this_month = month_of(as_of or report.started_at.date())
     # Looked at once for all steps: a run with nothing to do is little else than this.
     with report.stage("plan"):
-        views = _views(lake, report)
-    for meter, view in views.items():
+        snapshots = _scan(lake, report)
+    for meter, snapshot in snapshots.items():
         with _reporting(report, f"aggregate of meter {meter!r}"):
             # What a step leaves when it fails may be half of what is true, so the next looks for itself.
-            views[meter] = None
-            if view:
+            snapshots[meter] = None
+            if snapshot:
                 # Together with what was exported.
-                view.saved_later = True
-            aggregate(lake, report, meter=meter, views=[view] if view else None)
-            views[meter] = view
-    _export_months(lake, report, views, this_month)
+                snapshot.saved_later = True
+            aggregate(lake, report, meter=meter, snapshots=[snapshot] if snapshot else None)
+            snapshots[meter] = snapshot
+    _export_months(lake, report, snapshots, this_month)
     with _reporting(report, "retain"):
         check_clock(lake.storage, report.started_at, as_of, trust=trust_clock)
-        _retain_each(lake, report, views, as_of)
+        _retain_each(lake, report, snapshots, as_of)
 
 
 def _retain_each(
-    lake: Lake, report: RunReport, views: dict[str, MeterSnapshot | None], as_of: dt.date | None
+    lake: Lake, report: RunReport, snapshots: dict[str, MeterSnapshot | None], as_of: dt.date | None
 ) -> None:
-    for meter, view in views.items():
+    for meter, snapshot in snapshots.items():
         with _reporting(report, f"retain of meter {meter!r}"):
-            of_meter = [view] if view else None
-            retain(lake, report, as_of=as_of, meter=meter, views=of_meter, is_checked=True)
+            of_meter = [snapshot] if snapshot else None
+            retain(lake, report, as_of=as_of, meter=meter, snapshots=of_meter, is_checked=True)
 
 
 def _export_months(
-    lake: Lake, report: RunReport, views: dict[str, MeterSnapshot | None], this_month: Period
+    lake: Lake, report: RunReport, snapshots: dict[str, MeterSnapshot | None], this_month: Period
 ) -> None:
     listing: ExportListing | None = None
     with _reporting(report, "listing of exports"), report.stage("plan"):
         listing = ExportListing(lake.storage.list(paths.EXPORTS))
-    for meter, view in views.items():
-        if view and listing is not None:
+    for meter, snapshot in snapshots.items():
+        if snapshot and listing is not None:
             with _reporting(report, f"exports of meter {meter!r}"):
                 stale = stale_partitions(
-                    view.files, view.state, view.meter.version, view.meter.earlier_version
+                    snapshot.files, snapshot.state, snapshot.meter.version, snapshot.meter.earlier_version
                 )
                 why = {date: change.why for date, change in stale.items()}
-                exports = MeterExports(lake.storage, view.meter, view.state, why, listing.of(meter))
+                exports = MeterExports(lake.storage, snapshot.meter, snapshot.state, why, listing.of(meter))
                 _export_meter(lake, report, exports, this_month)
-        if view:
+        if snapshot:
             with _reporting(report, f"state of meter {meter!r}"):
-                view.save(lake.storage)
-        if view is None or listing is None:
+                snapshot.save(lake.storage)
+        if snapshot is None or listing is None:
             _export_recent(lake, report, meter, this_month)
     usual = {str(period) for period in recent_months(this_month)}
     # Of all that has ever been exported, what is as it was is not told every night.
@@ -120,22 +120,22 @@ def _export_meter(lake: Lake, report: RunReport, exports: MeterExports, this_mon
     exports.forget_others(forms, this_month)
 
 
-def _views(lake: Lake, report: RunReport) -> dict[str, MeterSnapshot | None]:
+def _scan(lake: Lake, report: RunReport) -> dict[str, MeterSnapshot | None]:
     """All meters as they are, by name, without those that are broken, which is reported."""
     broken: list[MeterlakeError] = []
     try:
-        views = list(scan_meters(lake.storage, on_error=broken.append))
+        snapshots = list(scan_meters(lake.storage, on_error=broken.append))
     except LeaseLostError:
         raise
     except MeterlakeError:
         # What could not be reached may be of one meter alone.
-        views, broken = [], []
+        snapshots, broken = [], []
         for name in meter_names(lake.storage):
             with _reporting(report, f"meter {name!r}"):
-                views += scan_meters(lake.storage, name)
+                snapshots += scan_meters(lake.storage, name)
     for error in broken:
         report.add_error(error)
-    return {view.meter.name: view for view in views}
+    return {snapshot.meter.name: snapshot for snapshot in snapshots}
 
 
 @contextmanager

@@ -45,13 +45,13 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     as_of: dt.date | None = None,
     dry_run: bool = False,
     trust_clock: bool = False,
-    views: Sequence[MeterSnapshot] | None = None,
+    snapshots: Sequence[MeterSnapshot] | None = None,
     is_checked: bool = False,
 ) -> None:
     """Seal and drop every partition whose date is before `as_of` (default today, UTC) minus the meter's retention.
 
     Of one meter or all. A partition whose aggregates are not up to date with exactly the files that are there is
-    kept, and the run ends with exit code 1. With `dry_run` the report is the same, and nothing is touched. `views`
+    kept, and the run ends with exit code 1. With `dry_run` the report is the same, and nothing is touched. `snapshots`
     are what an earlier step of the same run has left of the meters.
 
     Unless the run has checked it, raises RefusedError for a date after today but for a `dry_run`, and where this
@@ -63,15 +63,15 @@ def retain(  # noqa: PLR0913 - what to retain, and how
     # A date that somebody names is shown, whatever the clock.
     if not is_checked and not (dry_run and as_of):
         check_clock(lake.storage, report.started_at, as_of, trust=trust_clock, dry_run=dry_run)
-    found = scan_meters(lake.storage, meter, report.add_error) if views is None else views
+    found = scan_meters(lake.storage, meter, report.add_error) if snapshots is None else snapshots
 
-    def work(view: MeterSnapshot) -> None:
-        until = days_before(as_of or report.started_at.date(), view.meter.event_retention_days)
+    def work(snapshot: MeterSnapshot) -> None:
+        until = days_before(as_of or report.started_at.date(), snapshot.meter.event_retention_days)
         with report.stage("plan"):
-            listing = _listed_again(lake.storage, view, until)
+            listing = _listed_again(lake.storage, snapshot, until)
         if not dry_run:
-            remove_replaced(lake.storage, view.replaced, now())
-        _retain_meter(_MeterLake(lake.storage, view, listing), until, report, dry_run=dry_run)
+            remove_replaced(lake.storage, snapshot.replaced, now())
+        _retain_meter(_MeterLake(lake.storage, snapshot, listing), until, report, dry_run=dry_run)
 
     report.keep_going(report.each("plan", found), work)
 
@@ -80,16 +80,16 @@ class _MeterLake(msgspec.Struct, frozen=True):
     """One meter's part of the lake: what is there, and what was concluded of it."""
 
     storage: Storage
-    view: MeterSnapshot
+    snapshot: MeterSnapshot
     listing: Listing
 
     @property
     def meter(self) -> Meter:
-        return self.view.meter
+        return self.snapshot.meter
 
     @property
     def state(self) -> MeterState:
-        return self.view.state
+        return self.snapshot.state
 
     def partition(self, date: dt.date) -> Partition:
         record = self.state.partitions.get(date)
@@ -98,13 +98,15 @@ class _MeterLake(msgspec.Struct, frozen=True):
         return recorded_partition(self.storage, self.meter, date, self.listing.get(date, ()), record)
 
 
-def _listed_again(storage: Storage, view: MeterSnapshot, until: dt.date) -> Listing:
+def _listed_again(storage: Storage, snapshot: MeterSnapshot, until: dt.date) -> Listing:
     """The listing with the partitions that are about to go as they are now: an hour may have passed."""
-    listing = dict(view.files)
-    for date in (listing.keys() | view.state.partitions.keys()) - view.state.sealed:
+    listing = dict(snapshot.files)
+    for date in (listing.keys() | snapshot.state.partitions.keys()) - snapshot.state.sealed:
         # What could not be listed stays as it was recorded, and is not dropped.
         if date < until and not any(file.unreadable for file in listing.get(date, ())):
-            now_there = current_files(storage, storage.list(paths.events(view.meter.name, date)), view.state)
+            now_there = current_files(
+                storage, storage.list(paths.events(snapshot.meter.name, date)), snapshot.state
+            )
             listing[date] = now_there.files.get(date, [])
             if not listing[date]:
                 del listing[date]
@@ -127,7 +129,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_ru
         with report.stage("seal"):
             _seal(lake, doomed)
     leftover = []
-    for date in sorted(lake.state.sealed.difference(doomed)) if lake.view.stored else []:
+    for date in sorted(lake.state.sealed.difference(doomed)) if lake.snapshot.stored else []:
         if fixed := why_immovable(lake.partition(date).files):
             report.add_error(_refused(lake, date, fixed, LINK_HINT))
         elif lake.partition(date).files:
@@ -138,7 +140,7 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_ru
         done = PartitionReport(meter=lake.meter.name, date=date, action="dropped", reason=why)
         done.events = lake.state.partitions[date].events
         folder = paths.events(lake.meter.name, date)
-        replaced = [file for file in lake.view.replaced if file.path.startswith(folder)]
+        replaced = [file for file in lake.snapshot.replaced if file.path.startswith(folder)]
         done.bytes_dropped = sum(file.size_bytes for file in [*partition.files, *replaced])
         if not dry_run:
             with report.stage("drop"):
@@ -154,7 +156,7 @@ def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> Meterl
     elif change or record is None:
         found = change.why if change else "never aggregated"
         hint = "run: meterlake aggregate"
-    elif not lake.view.stored:
+    elif not lake.snapshot.stored:
         # The record is from footers, and nobody has compared it with those of the other partitions yet.
         found, hint = "no state file of the meter", "run: meterlake aggregate"
     elif record.rejected:
@@ -233,7 +235,7 @@ def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
         record = msgspec.structs.replace(record, sealed_at=now(), checksums=checksums)
         publish_partition(lake.storage, lake.meter.name, date, tables, record)
         lake.state.partitions[date] = record
-    lake.view.save(lake.storage)
+    lake.snapshot.save(lake.storage)
 
 
 def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFrame]:

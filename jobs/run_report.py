@@ -29,6 +29,8 @@ NewNames = dict[str, str]
 NEW_NAMES: NewNames = {"problems": "errors", "seconds": "stage_seconds"}
 NEW_PARTITION_NAMES: NewNames = {"why": "reason"}
 NEW_EXPORT_NAMES: NewNames = {"left_out": "omitted_rows"}
+# An action of version 1 with another name in version 2.
+NEW_ACTIONS: NewNames = {"withdrawn": "deleted"}
 
 
 class PartitionReport(msgspec.Struct, kw_only=True):
@@ -253,7 +255,10 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
 def _rename(members: Any, names: NewNames) -> Any:
     if not isinstance(members, dict):
         return members
-    return {names.get(name, name): value for name, value in members.items()}
+    renamed = {names.get(name, name): value for name, value in members.items()}
+    if (action := NEW_ACTIONS.get(str(renamed.get("action")))) is not None:
+        renamed["action"] = action
+    return renamed
 
 
 def now() -> dt.datetime:

@@ -1,4 +1,4 @@
-"""Count the ambiguous subjects of dates that an earlier version of the program has aggregated."""
+"""Count the ambiguous subjects of dates that an earlier version of the program aggregated."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from lake.storage import Storage
 from lake.storage.errors import is_storage_failure
 
 
-def count_ambiguous(storage: Storage, view: MeterSnapshot) -> None:
-    """Add the number to the records of `view` that lack it, from one column of their tables; reads nothing else.
+def count_ambiguous(storage: Storage, snapshot: MeterSnapshot) -> None:
+    """Add the number to the records that lack it; reads only one column of their tables.
 
-    A table that can't be read is passed over: that is found by what needs its rows.
+    A table that can't be read is skipped: the error comes from the code that needs its rows.
     """
-    if not may_be_ambiguous(view.meter):
+    if not may_be_ambiguous(snapshot.meter):
         return
-    records = view.state.partitions
+    records = snapshot.state.partitions
     lacking = {
         date for date, each in records.items() if each.events and each.ambiguous_subjects is msgspec.UNSET
     }
     if not lacking:
         return
-    files = part_files(storage, paths.aggregates("usage", view.meter.name))
+    files = part_files(storage, paths.aggregates("usage", snapshot.meter.name))
     for date in sorted(lacking & files.keys()):
         try:
             number = ambiguous_subjects(storage.scan([files[date]]))

@@ -1,4 +1,4 @@
-"""Computing partitions, small ones some at a time, so that their tables are held to the models of these together."""
+"""Compute partitions, several small ones at a time, so that their tables are validated together."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from lake.events.partition import Partition
 from lake.state.records import PartitionState
 from schemas.errors import MeterlakeError, SumTooLargeError
 
-# Of partitions up to so large, the next are computed while some are published; larger ones one after the other.
+# Batches up to this size are computed while the one before is published; larger ones one after the other.
 SMALL_BYTES = 64 * 2**20
-# A look at their tables takes the more of the time of small partitions, the fewer are looked at together.
+# Validating few small partitions at a time would take a large part of their time.
 MAX_DATES = 16
 
 
 class Due(NamedTuple):
-    """A partition to be computed, the duplicates in it that lost, its files that can't be read, and why it is due."""
+    """A partition to compute, the losers in it, its files that can't be read, and the reason."""
 
     partition: Partition
     lost: pl.DataFrame
     rejected: dict[str, dict[str, str]]
-    why: str
+    reason: str
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of its files."""
+        """The size of its files."""
         return sum(file.size_bytes for file in self.partition.files)
 
 
 class Ready(NamedTuple):
-    """What of a partition is to be published: as `PartitionResult`, with tables that have been held to their models."""
+    """A partition that is ready to be published: a `PartitionResult` with validated tables."""
 
     record: PartitionState
     tables: ValidTables
     rows: int
 
 
-def batches(dues: Iterable[Due]) -> Iterator[list[Due]]:
-    """Yield the partitions in order: together those that follow each other and are small."""
+def batches(partitions: Iterable[Due]) -> Iterator[list[Due]]:
+    """Yield the partitions in order; neighbours that are small are in one batch."""
     batch: list[Due] = []
-    for due in dues:
+    for due in partitions:
         if batch and (len(batch) == MAX_DATES or not is_small([*batch, due])):
             yield batch
             batch = []
@@ -59,10 +59,10 @@ def is_small(batch: Sequence[Due]) -> bool:
 
 
 def compute_batch(batch: Sequence[Due]) -> list[Ready | MeterlakeError]:
-    """Return in order what each partition of a meter comes to; nothing is published.
+    """Return the result of each partition of a meter, in order; publishes nothing.
 
-    That is SumTooLargeError for one of a sum that is too large, and BrokenLakeError for one whose rows break a rule of
-    their table; the others go on.
+    The result is SumTooLargeError if a sum is too large, and BrokenLakeError if rows break a rule of their table; the
+    other partitions are not affected.
     """
     computed = [_computed_or_error(due) for due in batch]
     tables = {
@@ -71,16 +71,16 @@ def compute_batch(batch: Sequence[Due]) -> list[Ready | MeterlakeError]:
         if isinstance(each, PartitionResult)
     }
     valid = valid_tables(batch[0].partition.meter, tables)
-    found: list[Ready | MeterlakeError] = []
+    results: list[Ready | MeterlakeError] = []
     for due, each in zip(batch, computed, strict=True):
         if isinstance(each, PartitionResult):
             checked = valid[due.partition.date]
-            found.append(
+            results.append(
                 checked if isinstance(checked, MeterlakeError) else Ready(each.record, checked, each.rows)
             )
         else:
-            found.append(each)
-    return found
+            results.append(each)
+    return results
 
 
 def _computed_or_error(due: Due) -> PartitionResult | SumTooLargeError:

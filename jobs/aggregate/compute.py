@@ -1,4 +1,4 @@
-"""What one partition comes to: its rows in the three tables and its record, from its events and the copies that lost."""
+"""Compute one partition: its rows in the three tables and its record, from its events and the losers among them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from lake.state.records import READING_RULES, PartitionState
 from schemas.columns import ROW
 from schemas.event_rules import keeps, measured_rules, partition_rule, subject_rules
 
-# Some 60 bytes each. More are read once for each time that they are looked at.
+# About 60 bytes each. More rows are read again for each use.
 MAX_ROWS_IN_MEMORY = 2**21
 
 
 class PartitionResult(NamedTuple):
-    """A partition's record without the counts of invalid rows, its tables, none where no event is left, and its rows."""
+    """A partition's record (without counts of invalid rows), its tables by name, and the number of its raw rows.
+
+    There are no tables if no event wins.
+    """
 
     record: PartitionState
     tables: dict[str, pl.DataFrame]
@@ -36,9 +39,10 @@ class PartitionResult(NamedTuple):
 def compute_partition(
     partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[str, str]]
 ) -> PartitionResult:
-    """Aggregate the events of a partition that count; nothing is published.
+    """Return the tables and the record of a partition, from its winning events; publishes nothing.
 
-    Raises SumTooLargeError naming meter, date and keys of a sum that is too large.
+    `lost` are the losers in it, with the column `row`, `rejected` the errors of its files that can't be read. Raises
+    SumTooLargeError naming meter, date and keys of a sum that is too large.
     """
     meter, rows = partition.meter, partition.measured_rows()
     count = rows.select(pl.len()).collect(engine="streaming").item()
@@ -47,9 +51,9 @@ def compute_partition(
     packed = packing(rows)
     ends = packed or Moments()
     sums = sums_of(count, packed.largest_quantity if packed else None)
-    counting = _counting(partition, rows, lost)
+    winners = _winners(partition, rows, lost)
     usage, arrived = pl.collect_all(
-        [partial_usage(counting, meter, ends, sums), arrivals(counting)], engine="streaming"
+        [partial_usage(winners, meter, ends, sums), arrivals(winners)], engine="streaming"
     )
     where = f"meter {meter.name!r}, {partition.date}"
     tables = usage_tables(usage, meter, ends, where, sums) if usage.height else {}
@@ -76,18 +80,18 @@ def compute_partition(
     return PartitionResult(record, tables, count)
 
 
-def _counting(partition: Partition, rows: pl.LazyFrame, lost: pl.DataFrame) -> pl.LazyFrame:
+def _winners(partition: Partition, rows: pl.LazyFrame, lost: pl.DataFrame) -> pl.LazyFrame:
     """Of the rows of `Partition.coded` those that count: the valid ones but those of `lost`."""
     rules = [*measured_rules(partition.meter), partition_rule(partition.date)]
-    counting = rows.filter(keeps(rules) & ~pl.col(ROW).is_in(lost[ROW].implode()))
-    # A subject is judged once, and trimmed and judged in every row only where one of them breaks a rule as it is.
+    winners = rows.filter(keeps(rules) & ~pl.col(ROW).is_in(lost[ROW].implode()))
+    # Each distinct subject is checked once; every row is trimmed and checked only if one of them breaks a rule.
     text = pl.col("subject").cast(pl.String)
     subjects = rows.select(pl.col("subject").unique()).select(text)
     if subjects.select(keeps(subject_rules()).all()).collect(engine="streaming").item():
-        return counting
-    return counting.with_columns(text.str.strip_chars()).filter(keeps(subject_rules()))
+        return winners
+    return winners.with_columns(text.str.strip_chars()).filter(keeps(subject_rules()))
 
 
 def losers_fingerprint(lost: pl.DataFrame) -> str:
-    """Which rows of a partition lost to a copy, as sixteen hex digits."""
+    """Return a fingerprint of the rows of a partition that lost to a duplicate, as sixteen hex digits."""
     return fingerprint({}, lost[ROW].cast(pl.String).str.join(",").item())

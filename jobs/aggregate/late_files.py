@@ -1,4 +1,4 @@
-"""Files that appeared in sealed partitions: their rows go to quarantine, so that final numbers stay final."""
+"""Move the rows of files that appeared in sealed partitions to quarantine, so that final numbers stay final."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from schemas.meter import Meter
 def quarantine_late(
     storage: Storage, meter: Meter, changed: dict[dt.date, Change], report: RunReport
 ) -> None:
-    """Move every row of the late files to quarantine (`sealed_partition`), and take these dates out of `changed`.
+    """Move all rows of late files to quarantine (`sealed_partition`), and remove their dates from `changed`.
 
-    A file that can't be read is reported and left where it is.
+    A file that can't be read is reported, and stays.
     """
     late = {date: change for date, change in changed.items() if change.why == LATE_IN_SEALED}
     for date, change in late.items():
@@ -40,8 +40,8 @@ def quarantine_late(
                 with watch_for_changes(storage, meter.name, [file]):
                     _quarantine_one(storage, meter, date, file, report)
             except FilesChangedError:
-                # Whatever is there now is for the next run.
-                LOG.info("passed over, since it is not there any more as it was listed: %s", file.path)
+                # The next run handles the changed file.
+                LOG.info("skipped, since it has changed since it was listed: %s", file.path)
 
 
 def _quarantine_one(
@@ -55,8 +55,8 @@ def _quarantine_one(
         return
     converted = frozenset({file_name(file)} if check.converted else ())
     partition = Partition(storage, meter, date, (file,), converted)
-    said = pl.lit(f"the aggregates of {date} are final: {file.path}")
-    rows = partition.rows_as_written().with_columns(reason=pl.lit("sealed_partition"), detail=said)
+    detail = pl.lit(f"the aggregates of {date} are final: {file.path}")
+    rows = partition.rows_as_written().with_columns(reason=pl.lit("sealed_partition"), detail=detail)
     report.quarantine(quarantine_rows(partition, file, rows, now()))
     storage.delete(file.path)
     report.add_partition(

@@ -1,4 +1,4 @@
-"""Rows of producers' files that break a rule: kept in quarantine, once a file."""
+"""Put rows of producers' files that break a rule into quarantine, once for each file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lake.state.changes import file_name
 from lake.state.records import PartitionState
 
 
-def quarantine_anew(partition: Partition, before: PartitionState, report: RunReport) -> None:
-    """Keep the rows that break a rule today in the place of those that broke one of the earlier rules."""
+def quarantine_again(partition: Partition, before: PartitionState, report: RunReport) -> None:
+    """Replace quarantined rows that broke an earlier version's rules by those that break today's."""
     for file in partition.files:
         earlier = dict(read_compacted(partition.storage, file).replaces) if is_compacted(file) else {}
         name = file_name(file)
-        # The same file may have another identity, since it was copied with the lake.
+        # In a copied lake, the same file has another identity.
         if before.files.get(name, "").startswith(f"{file.size_bytes}-"):
             earlier[name] = before.files[name]
         only = partition.with_files([file])
@@ -23,9 +23,9 @@ def quarantine_anew(partition: Partition, before: PartitionState, report: RunRep
 
 
 def quarantine_invalid(partition: Partition, report: RunReport) -> dict[str, int]:
-    """Keep the rows that break a rule, once a file; gives all of the partition by reason.
+    """Put rows that break a rule into quarantine, once for each file; return the partition's counts by reason.
 
-    Those of a compacted file are kept already: only what has been aggregated is compacted.
+    Rows of a compacted file are in quarantine already: only aggregated files are compacted.
     """
     for file in partition.files:
         if is_compacted(file):

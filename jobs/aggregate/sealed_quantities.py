@@ -1,4 +1,4 @@
-"""Compute `quantity` of sealed dates anew where the meter's rule for it has changed, from the other measures of their rows."""
+"""Compute `quantity` of sealed dates again, from the other measures of their rows, if the meter's rule for it changed."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ ACTION, REASON = "recomputed", "another rule of quantity"
 Tables = Mapping[str, pl.DataFrame]
 
 
-def recompute_sealed(storage: Storage, view: MeterSnapshot, report: RunReport) -> None:
-    """Publish the tables of every sealed date of a meter whose `quantity` is by another rule than today's.
+def recompute_sealed(storage: Storage, snapshot: MeterSnapshot, report: RunReport) -> None:
+    """Publish the tables of every sealed date of a meter whose `quantity` follows another rule than today's.
 
-    Only rows that are those that were published are taken, by their checksums; a date that has others is reported and
-    left as it is. What else is recorded of a date stays, and the checksums of before are added. `view.state` has the
-    new records then, and is not saved: until it is, the tables of either form count as the record's, and the next run
-    does this once more, whatever the definition is by then.
+    Uses only rows whose checksums are those of the record; a date with other rows is reported and left alone. The new
+    record has the checksums before and after, and is otherwise the same. The snapshot's state gets the new records, and
+    is not saved here: until it is, the tables of either form match it, and the next run does this again, even if the
+    definition has changed meanwhile.
     """
-    rule, partitions, is_begun = view.meter.quantity_rule, view.state.partitions, False
-    due = {date: partitions[date] for date in sorted(view.state.sealed)}
+    rule, partitions, is_begun = snapshot.meter.quantity_rule, snapshot.state.partitions, False
+    due = {date: partitions[date] for date in sorted(snapshot.state.sealed)}
     due = {date: record for date, record in due.items() if (record.quantity_rule or "") != rule}
     for date, record in due.items():
         try:
-            tables = _recomputed(storage, view.meter, date, record)
+            tables = _recomputed(storage, snapshot.meter, date, record)
         except (BrokenLakeError, SumTooLargeError) as error:
             report.add_error(error)
             continue
-        # Without a state the footers of the tables tell that not all are by one rule.
-        if view.stored and not is_begun:
+        # Without a state file, the footers of the tables show that they follow different rules.
+        if snapshot.stored and not is_begun:
             unfinished = {
                 each: msgspec.structs.replace(due[each], quantity_rule=INTERRUPTED_RULE) for each in due
             }
-            view.save_with(storage, unfinished)
+            snapshot.save_with(storage, unfinished)
             is_begun = True
-        partitions[date] = _publish(storage, view.meter, date, tables, record, report)
+        partitions[date] = _publish(storage, snapshot.meter, date, tables, record, report)
 
 
 def _recomputed(storage: Storage, meter: Meter, date: dt.date, record: PartitionState) -> ValidTables:
     """Return the tables by the meter's rule.
 
-    Raises BrokenLakeError if those that are stored are not the record's, or if rows break a rule of their table.
+    Raises BrokenLakeError if the stored tables are not those of the record, or if rows break a rule of their table.
     """
     files = published_files(storage, meter.name, date)
     stored = {
-        table: _proved_rows(storage, files.get(table), (meter, date, table), record)
+        table: _checked_rows(storage, files.get(table), (meter, date, table), record)
         for table in PUBLISH_ORDER
     }
     tables = _by_rule(stored, meter)
@@ -93,15 +93,15 @@ def _publish(  # noqa: PLR0913, PLR0917 - what is published, and where
     return record
 
 
-def _proved_rows(
+def _checked_rows(
     storage: Storage, file: StoredFile | None, of: tuple[Meter, dt.date, str], record: PartitionState
 ) -> pl.DataFrame:
-    """Return the rows of a table as they lie in the lake. Raises BrokenLakeError if they are not those of the record."""
+    """Return the stored rows of a table. Raises BrokenLakeError if they are not those of the record."""
     meter, date, table = of
     expected = record.checksums.get(table, "none")
     found = "no file"
     if file:
-        # An interrupted run may have published rows of which the state does not know yet: the file says so itself.
+        # An interrupted run may have published rows that are not in the state yet: they match the file's own record.
         stored = read_record(storage, file)
         own = stored.checksums.get(table) if stored and is_sealed_alike(stored, record) else None
         try:
@@ -115,7 +115,7 @@ def _proved_rows(
             if found in (expected, own):
                 return rows
     raise BrokenLakeError(
-        "the quantity of a sealed date can't be computed anew",
+        "the quantity of a sealed date can't be computed again",
         where=paths.aggregate(table, meter.name, date),
         expected=f"rows of checksum {expected}",
         found=found,

@@ -1,4 +1,4 @@
-"""The heart of the nightly job, pure: from the events of a partition that count to its rows in the three tables."""
+"""From the winning events of a partition to its rows in the three tables; pure."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _IS_KNOWN = "#is_known"
 
 
 def partial_usage(events: pl.LazyFrame, meter: Meter, ends: Ends, sums: Sums = EXACT) -> pl.LazyFrame:
-    """What `usage_tables` is made of: deduplicated events of one day grouped by all keys, in no order."""
+    """Return deduplicated events of one day grouped by all keys, in no order: the input of `usage_tables`."""
     return partial(events, _keys(meter), ends, sums)
 
 
 def usage_tables(
     rows: pl.DataFrame, meter: Meter, ends: Ends, where: str = "", sums: Sums = EXACT
 ) -> dict[str, pl.DataFrame]:
-    """The rows of `usage`, `usage_by_subject` and `usage_by_dimension`, of the rows of `partial_usage`.
+    """Return the tables `usage`, `usage_by_subject` and `usage_by_dimension`, from the rows of `partial_usage`.
 
-    Keys first, then the measures; rows sorted by keys, null before any value. The two smaller tables are merged
+    Columns are the keys, then the measures; rows are sorted by keys, null first. The two smaller tables are merged
     from the rows of `usage`, so the three always agree. Raises SumTooLargeError naming `where` and the keys of a sum
     that is too large.
     """
-    # Sorted at once, since rows that stand together are merged in less time.
-    kept = check_sums(rows, where, _keys(meter)).sort(_keys(meter)).lazy()
-    by_subject = merge_partial(kept, ["subject"], ends=ends, sums=sums)
-    usage = _plain(with_quantity(told(kept, ends), meter))
+    # Sorted first: neighbouring rows are merged faster.
+    ordered = check_sums(rows, where, _keys(meter)).sort(_keys(meter)).lazy()
+    by_subject = merge_partial(ordered, ["subject"], ends=ends, sums=sums)
+    usage = _plain(with_quantity(told(ordered, ends), meter))
     if meter.unique is not None:
         usage = usage.with_columns(is_value(meter.unique).alias("quantity"))
     subjects = _plain(with_quantity(told(by_subject, ends), meter).sort("subject"))
     dimensions = (
-        _by_dimension(kept, meter, ends, sums)
+        _by_dimension(ordered, meter, ends, sums)
         if meter.dimensions
         else pl.DataFrame(schema=DIMENSION_TYPES | usage.select(MEASURES).schema)
     )
@@ -55,9 +55,9 @@ def usage_tables(
 def with_quantities(
     usage: pl.DataFrame, subjects: pl.DataFrame, dimensions: pl.DataFrame, meter: Meter
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows of the two smaller tables of a day with `quantity` from those of `usage`, in their order.
+    """Return the two smaller tables of a day with `quantity` computed from `usage`, in their order of rows.
 
-    Of a meter that `needs_usage`. 0 where a row's events are of series that stand in other rows.
+    For a meter that `needs_usage`. The quantity is 0 where all series of a row's events are counted in other rows.
     """
     rows = usage.lazy()
     by_value = [
@@ -77,8 +77,8 @@ def with_quantities(
     )
 
 
-def _quantified(table: pl.DataFrame, found: pl.LazyFrame, keys: list[str]) -> pl.DataFrame:
-    known = found.with_columns(pl.lit(value=True).alias(_IS_KNOWN))
+def _quantified(table: pl.DataFrame, quantity_rows: pl.LazyFrame, keys: list[str]) -> pl.DataFrame:
+    known = quantity_rows.with_columns(pl.lit(value=True).alias(_IS_KNOWN))
     rows = table.lazy().drop("quantity")
     both = rows.join(known, on=keys, how="left", nulls_equal=True, maintain_order="left")
     none = pl.lit(0).cast(QUANTITY)
@@ -94,12 +94,12 @@ def _by_dimension(rows: pl.LazyFrame, meter: Meter, ends: Ends, sums: Sums) -> p
         )
         for name in meter.dimension_names
     ]
-    said = with_quantity(told(pl.concat(tables), ends), meter)
-    return said.select(*DIMENSION_TYPES, *MEASURES).sort("dimension", "value").collect()
+    merged = with_quantity(told(pl.concat(tables), ends), meter)
+    return merged.select(*DIMENSION_TYPES, *MEASURES).sort("dimension", "value").collect()
 
 
 def _plain(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Rows whose text keys are text again."""
+    """Return the rows with text in place of categories."""
     return rows.with_columns(pl.col(pl.Categorical).cast(pl.String)).collect()
 
 

@@ -62,14 +62,14 @@ def _of_meter(storage: Storage, name: str, report: RunReport) -> list[MeterlakeE
     found: list[MeterlakeError] = []
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            (view,) = scan_meters(storage, name)
+            (snapshot,) = scan_meters(storage, name)
         except BrokenLakeError as error:
             return [difference(error.what, error.where, error.expected, error.found, error.hint)]
-        files = [file for files in view.files.values() for file in files]
+        files = [file for files in snapshot.files.values() for file in files]
         mark = report.mark()
         try:
             with watch_for_changes(storage, name, files):
-                found = [*_of_view(storage, name, view, report)]
+                found = [*_of_view(storage, name, snapshot, report)]
             if not found or not changed_files(storage, paths.events(name), files):
                 return found
         except FilesChangedError:
@@ -79,55 +79,57 @@ def _of_meter(storage: Storage, name: str, report: RunReport) -> list[MeterlakeE
     return found
 
 
-def _of_view(storage: Storage, name: str, view: MeterSnapshot, report: RunReport) -> Iterator[MeterlakeError]:
-    if not view.stored and view.state.partitions:
+def _of_view(
+    storage: Storage, name: str, snapshot: MeterSnapshot, report: RunReport
+) -> Iterator[MeterlakeError]:
+    if not snapshot.stored and snapshot.state.partitions:
         hint = "run: meterlake aggregate"
         yield difference("missing", paths.state(name), "a state", "none; the aggregates tell it", hint)
-    meter = view.meter
-    stale = stale_partitions(view.files, view.state, meter.version, meter.earlier_version)
-    stale = counted_by_earlier_rules(storage, name, view.state) | stale
+    meter = snapshot.meter
+    stale = stale_partitions(snapshot.files, snapshot.state, meter.version, meter.earlier_version)
+    stale = counted_by_earlier_rules(storage, name, snapshot.state) | stale
     for date, change in stale.items():
         if change.why in (RULES_CHANGED, EARLIER_QUANTITY):
             # What is published is right by the rules of its time; the next aggregation goes by today's.
             continue
         hint = "run: meterlake aggregate"
         yield difference("out of date", paths.events(name, date), "aggregated files", change.why, hint)
-    yield from view.unexpected
-    for file in [file for files in view.files.values() for file in files if _is_ours(file)]:
+    yield from snapshot.unexpected
+    for file in [file for files in snapshot.files.values() for file in files if _is_ours(file)]:
         yield from check_stamp(storage, file)
-    yield from _unknown(storage, view)
+    yield from _unknown(storage, snapshot)
     recent = [file for file in storage.list(paths.RECENT) if file.path == paths.recent(name)]
     for file in [*storage.list(paths.indexes(name)), *recent]:
         for found in check_stamp(storage, file):
             hint = "remove the file; the next run makes it anew"
             yield difference(found.what, found.where, found.expected, found.found, hint)
-    for dates in _shares(view.state):
-        yield from _of_dates(storage, view, stale, dates, report)
+    for dates in _shares(snapshot.state):
+        yield from _of_dates(storage, snapshot, stale, dates, report)
 
 
 def _of_dates(
     storage: Storage,
-    view: MeterSnapshot,
+    snapshot: MeterSnapshot,
     stale: Mapping[dt.date, Change],
     dates: list[dt.date],
     report: RunReport,
 ) -> Iterator[DifferenceError]:
     """What is wrong with these partitions; their copies are looked for in all."""
-    lost, partitions = None, _recorded(storage, view)
+    lost, partitions = None, _recorded(storage, snapshot)
     focus = {date for date in dates if date in partitions and date not in stale}
-    yield from _unreadable(view, partitions, focus)
+    yield from _unreadable(snapshot, partitions, focus)
     try:
-        settled = load_sealed_winners(storage, view.meter, view.state.sealed)
-        index = KeyIndex(storage, view.meter.name, partitions, fresh=True)
-        lost = find_losers(view.meter, partitions, settled, focus, index, columns=[DATE, ROW, CONFLICT])
+        settled = load_sealed_winners(storage, snapshot.meter, snapshot.state.sealed)
+        index = KeyIndex(storage, snapshot.meter.name, partitions, fresh=True)
+        lost = find_losers(snapshot.meter, partitions, settled, focus, index, columns=[DATE, ROW, CONFLICT])
     except BrokenLakeError as error:
         yield difference("not derived", error.where, error.expected, error.found, error.hint)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        where = f"meter {view.meter.name!r}, {dates[0]} to {dates[-1]}"
+        where = f"meter {snapshot.meter.name!r}, {dates[0]} to {dates[-1]}"
         said = str(error).splitlines()[0]
         yield difference("not derived", where, "events and settled winners that can be read", said)
-    for date in track(dates, f"verify {view.meter.name}"):
-        published = Published(storage, view.meter, date, view.state.partitions[date])
+    for date in track(dates, f"verify {snapshot.meter.name}"):
+        published = Published(storage, snapshot.meter, date, snapshot.state.partitions[date])
         found = [*check_published(published)]
         if date in focus and lost is not None:
             derived = [*_derived(published, partitions[date], lost.filter(pl.col(DATE) == date), stale)]
@@ -187,34 +189,34 @@ def _shares(state: MeterState) -> Iterator[list[dt.date]]:
         yield share
 
 
-def _recorded(storage: Storage, view: MeterSnapshot) -> dict[dt.date, Partition]:
+def _recorded(storage: Storage, snapshot: MeterSnapshot) -> dict[dt.date, Partition]:
     """The open partitions with the files that were counted, as far as they are there still."""
     found = {}
-    for date, record in view.state.partitions.items():
+    for date, record in snapshot.state.partitions.items():
         if not record.sealed_at:
-            files = view.files.get(date, ())
-            found[date] = recorded_partition(storage, view.meter, date, files, record)
+            files = snapshot.files.get(date, ())
+            found[date] = recorded_partition(storage, snapshot.meter, date, files, record)
     return found
 
 
 def _unreadable(
-    view: MeterSnapshot, partitions: dict[dt.date, Partition], focus: set[dt.date]
+    snapshot: MeterSnapshot, partitions: dict[dt.date, Partition], focus: set[dt.date]
 ) -> Iterator[DifferenceError]:
     """Event files that could be read when they were counted and can't be now; takes them out of their partitions."""
     rejected: dict[dt.date, dict[str, dict[str, str]]] = {date: {} for date in partitions}
     if find_damaged_files(partitions, rejected, focus):
         for date, files in rejected.items():
             for name, said in files.items():
-                where = paths.events(view.meter.name, date) + name
+                where = paths.events(snapshot.meter.name, date) + name
                 yield difference("damaged", where, "the file that was aggregated", said["found"])
 
 
-def _unknown(storage: Storage, view: MeterSnapshot) -> Iterator[DifferenceError]:
+def _unknown(storage: Storage, snapshot: MeterSnapshot) -> Iterator[DifferenceError]:
     """Aggregate files of partitions that the state does not know, and files that are none."""
     for table in paths.TABLES:
-        for file in storage.list(paths.aggregates(table, view.meter.name)):
+        for file in storage.list(paths.aggregates(table, snapshot.meter.name)):
             place = paths.split_partition(file.path)
-            if not place or place.file != paths.PART or place.date not in view.state.partitions:
+            if not place or place.file != paths.PART or place.date not in snapshot.state.partitions:
                 yield difference("unknown", file.path, "no file", "a file of no known partition")
 
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from depth import DEEP
 from in_memory import FOLDER
-from jobs.aggregate.job import COPIES_MOVED
+from jobs.aggregate.job import DUPLICATE_MOVED
 from jobs.compact import compact
 from jobs.land.job import land
 from jobs.run_report import reported
@@ -118,7 +118,7 @@ class Sequences(RuleBasedStateMachine):
     @rule()
     def aggregate(self) -> None:
         report = aggregated(self.lake)
-        if COPIES_MOVED in recomputed(report).values():
+        if DUPLICATE_MOVED in recomputed(report).values():
             seen("a winner moved to another date")
         self._compare()
         assert aggregated(self.lake).partitions == []

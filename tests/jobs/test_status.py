@@ -358,6 +358,8 @@ def test_a_report_of_an_earlier_version_has_todays_names(file: Path) -> None:
     assert now_named.errors == stored["problems"]
     assert now_named.stage_seconds == stored["seconds"]
     assert [each.reason for each in now_named.partitions] == [each["why"] for each in stored["partitions"]]
+    actions = [each["action"].replace("withdrawn", "deleted") for each in stored["partitions"]]
+    assert [each.action for each in now_named.partitions] == actions
     assert [each.omitted_rows for each in now_named.exports] == [
         each.get("left_out", []) for each in stored["exports"]
     ]

@@ -79,7 +79,7 @@ def test_only_what_changed_is_recomputed_and_a_copy_moves_a_winner(lake: Lake) -
     midnight = dt.datetime.combine(NEXT, dt.time(), dt.UTC)
     early = event("k", quantity="9", timestamp=midnight, received_at=event("k")["received_at"] - MINUTE)
     put(lake, meter, "late.parquet", NEXT, early)
-    assert recomputed(aggregated(lake)) == {DAY: "a copy in another partition", NEXT: "new"}
+    assert recomputed(aggregated(lake)) == {DAY: "a duplicate in another partition", NEXT: "new"}
     assert usage(lake, meter) == [
         (DAY, "org_1", Decimal(1)),
         (NEXT, "org_1", Decimal(9)),
@@ -93,7 +93,7 @@ def test_replaced_and_removed_files_are_seen(lake: Lake) -> None:
     put(lake, meter, "b.parquet", NEXT, event("k", quantity="7", day=NEXT))
     aggregated(lake)
     put(lake, meter, "a.parquet", DAY, event("other"))
-    assert recomputed(aggregated(lake)) == {DAY: "files replaced", NEXT: "a copy in another partition"}
+    assert recomputed(aggregated(lake)) == {DAY: "files replaced", NEXT: "a duplicate in another partition"}
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(1)), (NEXT, "org_1", Decimal(7))]
     lake.storage.delete(first)
     assert recomputed(aggregated(lake)) == {DAY: "vanished"}

@@ -198,7 +198,7 @@ def test_a_night_with_a_copy_on_another_date_reads_only_its_two_partitions(
     put(aggregated, meter, "b.parquet", DAYS[31], moved)
     with server.counting() as requests:
         report = night(Lake(aggregated.url), AS_OF)
-    assert recomputed(report) == {DAYS[30]: "a copy in another partition", DAYS[31]: "files added"}
+    assert recomputed(report) == {DAYS[30]: "a duplicate in another partition", DAYS[31]: "files added"}
     read = {r.path.split("date=")[1] for r in requests if r.kind == "GET" and "/events/" in r.path}
     assert read == {f"{DAYS[31]}/a.parquet", f"{DAYS[31]}/b.parquet", f"{DAYS[30]}/a.parquet"}
 

@@ -115,7 +115,7 @@ def test_an_earlier_copy_on_another_date_moves_the_winner_and_recomputes_both(tm
     aggregated(lake)
     early = event("k", quantity="9", timestamp=MIDNIGHT, received_at=event("k")["received_at"] - MINUTE)
     put(lake, meter, "late.parquet", early, day=NEXT)
-    assert recomputed(aggregated(lake)) == {DAY: "a copy in another partition", NEXT: "new"}
+    assert recomputed(aggregated(lake)) == {DAY: "a duplicate in another partition", NEXT: "new"}
     assert usage(lake, meter) == [
         (DAY, "org_1", Decimal(1)),
         (NEXT, "org_1", Decimal(9)),
@@ -140,7 +140,7 @@ def test_removing_the_winners_file_gives_the_number_to_the_copy(tmp_path: Path) 
     aggregated(lake)
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(5))]
     first.unlink()
-    assert recomputed(aggregated(lake)) == {DAY: "vanished", NEXT: "a copy in another partition"}
+    assert recomputed(aggregated(lake)) == {DAY: "vanished", NEXT: "a duplicate in another partition"}
     assert usage(lake, meter) == [(NEXT, "org_1", Decimal(7))]
     assert not list((tmp_path / paths.AGGREGATES).rglob(f"date={DAY}"))
 
@@ -151,7 +151,7 @@ def test_replacing_a_file_recomputes_what_it_held_and_holds(tmp_path: Path) -> N
     put(lake, meter, "b.parquet", event("k", quantity="7", day=NEXT), day=NEXT)
     aggregated(lake)
     put(lake, meter, "a.parquet", event("other", quantity="1"), event("another", quantity="1"))
-    assert recomputed(aggregated(lake)) == {DAY: "files replaced", NEXT: "a copy in another partition"}
+    assert recomputed(aggregated(lake)) == {DAY: "files replaced", NEXT: "a duplicate in another partition"}
     assert usage(lake, meter) == [(DAY, "org_1", Decimal(2)), (NEXT, "org_1", Decimal(7))]
 
 

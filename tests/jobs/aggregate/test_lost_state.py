@@ -139,7 +139,7 @@ def test_what_an_interrupted_run_had_not_come_to_is_found_by_comparing_all_dates
     lose_state(lake)
     assert retained(lake, EXPIRED + dt.timedelta(days=1)).exit_code == 1
     assert load_state(lake.storage, NAME).sealed == set()
-    assert recomputed(aggregated(lake)) == {NEXT: "a copy in another partition"}
+    assert recomputed(aggregated(lake)) == {NEXT: "a duplicate in another partition"}
     assert rows(lake) == expected
     assert usage(lake, meter)[1] == (NEXT, "org_1", Decimal(2))
 
