@@ -20,6 +20,7 @@ from jobs.cli.options import (
     listed,
     session_of,
 )
+from jobs.cli.session import LeaseOptions
 
 if TYPE_CHECKING:
     from jobs.run_report import RunReport
@@ -192,26 +193,31 @@ def verify(
 def _run_job(
     context: typer.Context, work: Callable[[Lake, RunReport], None], *, dry_run: bool = False
 ) -> int:
-    """Run a job with a report, and with the lake's lease unless nothing will be touched."""
+    """Run a job with a report, and with the lake's lease unless the command or the user does without it."""
     session, job = session_of(context), str(context.info_name)
     lake = session.lake()
     import msgspec
 
-    from jobs.run_report import reported
+    from jobs.run_job import run_job
     from jobs.screen import run
     from lake import paths
     from lake.aggregates.ambiguity import HINT as AMBIGUITY_HINT
-    from lake.storage.leased_storage import leased
 
-    lease = session.lease
-    with reported(lake, job, dry_run=dry_run) as report:
+    def on_start(report: RunReport) -> None:
         if not dry_run:
             session.report_file = lake.storage.uri(paths.run(report.started_at, job))
-        if lease is None or lease.none or dry_run:
-            work(lake, report)
-        else:
-            with leased(lake.storage, job, wait=lease.wait, take=lease.take) as storage:
-                work(lake.over(storage), report)
+
+    options = session.lease or LeaseOptions(none=True)
+    report = run_job(
+        lake,
+        job,
+        work,
+        dry_run=dry_run,
+        lease=not options.none,
+        wait=options.wait,
+        take_lease=options.take,
+        on_start=on_start,
+    )
     document = msgspec.to_builtins(report) | {"report_file": session.report_file}
     session.print_result(
         document, lambda console: run.print_run(console, report, session.report_file), report.errors
