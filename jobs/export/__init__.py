@@ -1,1 +1,1 @@
-"""The job that writes billing revisions, and the check of what was delivered."""
+"""The job that writes billing revisions, and the verification of delivered ones."""

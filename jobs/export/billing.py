@@ -1,4 +1,4 @@
-"""What is billed, pure: the rows of a period, what changed since the revision before, and the sets of columns."""
+"""Compute what is billed: the rows of a period, the adjustments between revisions, and the sets of columns; pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from schemas.columns import ADJUSTMENT_TYPES, BILLED_TYPES, EARLIER_QUOTIENT, IN
 from schemas.errors import BadInputError, RefusedError
 from schemas.meter import Meter
 
-# Quantities of these add up: the sum over an export's rows is the usage of all subjects together; and levels of series.
+# For these, and for gauges with series, the sum over an export's rows is the usage of all subjects together.
 ADDITIVE = frozenset({"sum", "count"})
 BILLED = list(BILLED_TYPES)
 ADJUSTMENT = list(ADJUSTMENT_TYPES)
 COLUMN_SETS = ("default", "open-spanner", "focus")
 OPEN_SPANNER = ("bucket_start", "subject", "meter", "bucket_size", "aggregation", "unit", "quantity")
-# Rows of an aggregate table that are merged at once: some 500 MB.
+# Rows of an aggregate table that are merged at once; they take about 500 MB.
 PART_ROWS = 1_000_000
 _PERIOD = re.compile(r"(\d{4})-(\d{2})")
 
@@ -34,34 +34,34 @@ class Period(NamedTuple):
     end: dt.date
 
     def __str__(self) -> str:
-        """As in paths and on the command line: `2026-06`."""
+        """Return the month as in paths and on the command line: `2026-06`."""
         return self.start.isoformat()[:7]
 
     @property
     def length(self) -> dt.timedelta:
-        """How long the month is."""
+        """The length of the month."""
         return self.end - self.start
 
 
 def month_of(date: dt.date) -> Period:
-    """The month that a date lies in."""
+    """Return the month of a date."""
     start = date.replace(day=1)
     return Period(start, (start + dt.timedelta(days=32)).replace(day=1))
 
 
 def parse_period(text: str) -> Period:
-    """A month from text like `2026-06`. Raises BadInputError for any other."""
+    """Return the month of a text like `2026-06`. Raises BadInputError for any other text."""
     match = _PERIOD.fullmatch(text)
     if not match or not 1 <= int(match[2]) <= 12 or not 1 <= int(match[1]) < 9999:
         raise BadInputError("not a period", expected="a month like 2026-06", found=repr(text))
     return month_of(dt.date(int(match[1]), int(match[2]), 1))
 
 
-def shares(rows: pl.LazyFrame, part_rows: int = PART_ROWS) -> list[pl.Expr]:
-    """Conditions on `subject` that share rows out, in order of subjects, into parts of about this many rows.
+def subject_ranges(rows: pl.LazyFrame, part_rows: int = PART_ROWS) -> list[pl.Expr]:
+    """Return conditions on `subject` that split rows, in order of subjects, into parts of about `part_rows`.
 
-    Each part is then worked on by itself, so that memory does not grow with the number of rows; what comes out is the
-    same for any number of parts. One subject is never shared out.
+    Each part is computed by itself, so that memory does not grow with the number of rows; the result is the same for
+    any number of parts. All rows of a subject are in one part.
     """
     count = rows.select(pl.len()).collect(engine="streaming").item()
     parts = -(-count // part_rows)
@@ -77,28 +77,28 @@ def shares(rows: pl.LazyFrame, part_rows: int = PART_ROWS) -> list[pl.Expr]:
 
 
 def bill(rows: pl.LazyFrame, meter: Meter, period: Period, by: Sequence[str]) -> pl.LazyFrame:
-    """The usage of a period by subject and the dimensions of `by`, from rows of an aggregate table of its dates.
+    """Return the usage of a period by subject and the dimensions of `by`, from rows of an aggregate table of its dates.
 
-    Columns of `Billed`, subject, dimensions, and every measure, null where it takes a sum that is too large, and with
-    `series` the number of those that were added; sorted by subject and dimensions.
+    Columns are those of `Billed`, subject, dimensions, every measure (null where one of its sums is too large), and for
+    meters with `series` the number of added series; rows are sorted by subject and dimensions.
     """
     keys = ["subject", *by]
-    counted = [] if meter.series is None else [SERIES_COUNT]
-    measured = range_totals(rows, meter, keys, period.start, period.length)
-    return measured.sort(keys).select(*about(meter, period), *keys, *MEASURES, *counted)
+    series_count = [] if meter.series is None else [SERIES_COUNT]
+    totals = range_totals(rows, meter, keys, period.start, period.length)
+    return totals.sort(keys).select(*constant_columns(meter, period), *keys, *MEASURES, *series_count)
 
 
 def is_additive(meter: Meter) -> bool:
-    """Whether the sum over an export's rows is the usage of all subjects together."""
+    """Return whether the sum over an export's rows is the usage of all subjects together."""
     return meter.aggregation in ADDITIVE or meter.series is not None
 
 
-def changes(before: pl.LazyFrame, after: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
-    """The adjustments that turn the quantities of one revision into those of the next.
+def adjustments_between(before: pl.LazyFrame, after: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
+    """Return the adjustments that turn the quantities of one revision into those of the next.
 
-    Both frames have `keys`, all that name a row, and `quantity`. Gives the keys, `quantity_before`,
-    `quantity_after` (null where there is no such row) and `quantity_change`, which counts a missing row as 0;
-    only rows whose quantity differs, sorted by keys.
+    Both frames have `keys`, which identify a row, and `quantity`. Columns are the keys, `quantity_before`,
+    `quantity_after` (null for a missing row) and `quantity_change`, for which a missing row counts as 0. Only rows whose
+    quantity differs, sorted by keys.
     """
     quantity = pl.col("quantity")
     old = before.select(*keys, quantity.alias("quantity_before"))
@@ -109,19 +109,20 @@ def changes(before: pl.LazyFrame, after: pl.LazyFrame, keys: Sequence[str]) -> p
     return both.filter(differs).select(*keys, *ADJUSTMENT[:2], change.alias(ADJUSTMENT[2])).sort(keys)
 
 
-def adjusted(before: pl.LazyFrame, adjustments: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
-    """The keys and quantities of a revision, from those of the one before and its adjustments."""
-    kept = before.select(*keys, "quantity").join(
+def apply_adjustments(before: pl.LazyFrame, adjustments: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
+    """Return the keys and quantities of a revision, from those of the one before and its adjustments, sorted by keys."""
+    unchanged = before.select(*keys, "quantity").join(
         adjustments, on=list(keys), how="anti", nulls_equal=True, maintain_order="left"
     )
     changed = adjustments.filter(pl.col("quantity_after").is_not_null())
-    return pl.concat([kept, changed.select(*keys, pl.col("quantity_after").alias("quantity"))]).sort(keys)
+    after = changed.select(*keys, pl.col("quantity_after").alias("quantity"))
+    return pl.concat([unchanged, after]).sort(keys)
 
 
-def stated_usage(usage: pl.LazyFrame) -> pl.LazyFrame:
+def usage_as_decimals(usage: pl.LazyFrame) -> pl.LazyFrame:
     """Return the rows of a revision's `usage` with `quantity` as a decimal.
 
-    Earlier versions stated that of avg and rate as a double; it is computed from the other measures of the row.
+    Earlier versions wrote that of avg and rate as a double; it is computed from the other measures of the row.
     """
     if usage.collect_schema()["quantity"] != EARLIER_QUOTIENT:
         return usage
@@ -131,33 +132,33 @@ def stated_usage(usage: pl.LazyFrame) -> pl.LazyFrame:
     return usage.with_columns(quantity.alias("quantity"))
 
 
-def stated_adjustments(adjustments: pl.LazyFrame) -> pl.LazyFrame:
+def adjustments_as_decimals(adjustments: pl.LazyFrame) -> pl.LazyFrame:
     """Return the rows of a revision's `adjustments` with their quantities as decimals, doubles rounded half-even."""
     doubles = [name for name, dtype in adjustments.collect_schema().items() if dtype == EARLIER_QUOTIENT]
     return adjustments.with_columns(from_double(pl.col(name)) for name in doubles if name in ADJUSTMENT)
 
 
-def with_left_out(
-    usage: pl.LazyFrame, left_out: Sequence[Mapping[str, Any]], before: pl.LazyFrame, keys: Sequence[str]
+def with_omitted_rows(
+    usage: pl.LazyFrame, omitted: Sequence[Mapping[str, Any]], before: pl.LazyFrame, keys: Sequence[str]
 ) -> pl.LazyFrame:
-    """The keys and quantities of a revision, those of the rows that it leaves out being as `before` stated them."""
-    stated = before.join(keys_frame(before, left_out, keys), on=list(keys), how="semi", nulls_equal=True)
-    return pl.concat([usage.select(*keys, "quantity"), stated.select(*keys, "quantity")])
+    """Return the keys and quantities of a revision; those of rows that it omits are taken from `before`."""
+    earlier = before.join(keys_frame(before, omitted, keys), on=list(keys), how="semi", nulls_equal=True)
+    return pl.concat([usage.select(*keys, "quantity"), earlier.select(*keys, "quantity")])
 
 
 def keys_frame(like: pl.LazyFrame, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> pl.LazyFrame:
-    """The keys of some rows as a frame, with the types that they have in another one."""
+    """Return the keys of some rows as a frame, with the types of the same columns in another frame."""
     schema = like.collect_schema()
     return pl.LazyFrame(list(rows), schema={name: schema[name] for name in keys})
 
 
 def in_columns(usage: pl.LazyFrame, by: Sequence[str], columns: str) -> pl.LazyFrame:
-    """The rows of `bill` in one of the `COLUMN_SETS`, in the same order."""
+    """Return the rows of `bill` in one of the `COLUMN_SETS`, in the same order."""
     return {"default": _default, "open-spanner": _open_spanner, "focus": _focus}[columns](usage, by)
 
 
 def check_columns(meter: Meter, by: Sequence[str], columns: str, where: str) -> None:
-    """Whether this meter can be exported so; `where` is the export's folder.
+    """Check that a meter can be exported by these dimensions and columns; `where` is the export's folder.
 
     Raises BadInputError for an unknown or colliding dimension, and RefusedError for FOCUS columns of a meter whose
     quantities do not add up.
@@ -183,8 +184,8 @@ def check_columns(meter: Meter, by: Sequence[str], columns: str, where: str) -> 
         )
 
 
-def about(meter: Meter, period: Period) -> list[pl.Expr]:
-    """The columns of `Billed`, which are the same in every row of an export."""
+def constant_columns(meter: Meter, period: Period) -> list[pl.Expr]:
+    """Return the columns of `Billed`, which are the same in every row of an export."""
     start, end = (dt.datetime.combine(date, dt.time(), dt.UTC) for date in period)
     texts = {"meter": meter.name, "unit": meter.unit, "aggregation": meter.aggregation}
     return [
@@ -204,7 +205,7 @@ def _open_spanner(usage: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
 
 
 def _focus(usage: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
-    """FOCUS 1.2's names for usage without any price or cost; a charge is a subject's whole month."""
+    """Return the columns of FOCUS 1.2 for usage without price or cost; a charge is a subject's whole month."""
     start, end = pl.col("period_start"), pl.col("period_end")
     return usage.select(
         BillingPeriodStart=start,
@@ -212,7 +213,7 @@ def _focus(usage: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
         ChargePeriodStart=start,
         ChargePeriodEnd=end,
         ChargeCategory=pl.lit("Usage"),
-        # Set only where a row corrects one of an earlier invoice.
+        # Set only in rows that correct an earlier invoice.
         ChargeClass=pl.lit(None, pl.String),
         SubAccountId="subject",
         ConsumedQuantity="quantity",

@@ -1,4 +1,4 @@
-"""The files of an export: written in scratch space with the same bytes every time, and described for the manifest."""
+"""Write the files of an export to scratch space, with the same bytes every time, and describe them for the manifest."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lake.storage import Storage
 from lake.storage.errors import writing
 
 USAGE, ADJUSTMENTS = "usage", "adjustments"
-# With a fixed size of row groups, the streaming engine writes the same bytes whatever the number of its threads.
+# With a fixed size of row groups, the streaming engine writes the same bytes for any number of threads.
 ROW_GROUP_ROWS = 100_000
-# Columns whose sums a manifest states: these always, and those where quantities add up.
-COUNTED = ("events", "quantity_sum")
+# Columns whose sums are in the manifest: always, or if the meter's quantities add up.
+ALWAYS_SUMMED = ("events", "quantity_sum")
 SUMMED = ("quantity", "ConsumedQuantity", "quantity_before", "quantity_after", "quantity_change")
 
 
 class Drafts:
-    """The files of a revision in the making, and what its manifest will say of them."""
+    """The files of a revision that is not published yet, and their description for its manifest."""
 
     def __init__(self, storage: Storage, *, additive: bool) -> None:
-        """Take the storage that has the scratch space, and whether the meter's quantities add up."""
+        """Start without files; `storage` has the scratch space, `additive` is whether the quantities add up."""
         self._storage = storage
         self._additive = additive
         self._types: dict[str, dict[str, str]] = {}
@@ -35,9 +35,9 @@ class Drafts:
     def parquet(
         self, name: str, parts: Sequence[pl.LazyFrame], check: Callable[[pl.LazyFrame], None] | None = None
     ) -> pl.LazyFrame:
-        """Write the rows of all parts, computing one part after the other; gives them as they were written.
+        """Write the rows of all parts, computing one part after the other; return the written rows.
 
-        `check` looks at the rows of each part, and raises what is wrong with them.
+        `check` validates the rows of each part, and raises the error.
         """
         local = self._add(name, parts[0], ".parquet")
         written = [self._storage.scratch(".parquet") for _ in parts]
@@ -56,23 +56,23 @@ class Drafts:
         return scan_file(local)
 
     def csv(self, name: str, rows: pl.LazyFrame, *, full: bool, safe: bool) -> None:
-        """Write the rows as RFC 4180 has it, a part at a time; `full` and `safe` as for `format_columns`."""
+        """Write the rows as CSV of RFC 4180, in bounded memory; `full` and `safe` as for `format_columns`."""
         texts = format_columns(rows, full=full, safe=safe)
         local = self._add(name, rows, ".csv")
         with writing(local):
             texts.sink_csv(local, line_terminator="\r\n", engine="streaming")
 
     def drop(self, name: str) -> None:
-        """Take one file away again."""
+        """Delete one file."""
         self.local.pop(name).unlink()
 
     def clear(self) -> None:
-        """Take away what has not been published."""
+        """Delete all files that were not published."""
         for local in self.local.values():
             local.unlink(missing_ok=True)
 
     def described(self) -> dict[str, ExportedFile]:
-        """What the manifest says of every file, in order of their names."""
+        """Return the description of every file for the manifest, in order of their names."""
         return {
             name: describe(local, self._types[name], additive=self._additive)
             for name, local in sorted(self.local.items())
@@ -85,8 +85,8 @@ class Drafts:
 
 
 def describe(file: Path, columns: Mapping[str, str], *, additive: bool) -> ExportedFile:
-    """What a manifest says of a file with these columns: hash, size, rows, and the sums of columns that add up."""
-    summed = [name for name in columns if name in COUNTED or (additive and name in SUMMED)]
+    """Return the description of a file with these columns: hash, size, rows, and the sums of columns that add up."""
+    summed = [name for name in columns if name in ALWAYS_SUMMED or (additive and name in SUMMED)]
     totals = exact_totals(scan_file(file), summed)
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -100,12 +100,12 @@ def describe(file: Path, columns: Mapping[str, str], *, additive: bool) -> Expor
 
 
 def column_names(rows: pl.LazyFrame) -> dict[str, str]:
-    """Columns and types, the types in words that are the same in every version of Polars."""
+    """Return columns and types; the names of types are the same in every version of Polars."""
     return {name: _type_name(dtype) for name, dtype in rows.collect_schema().items()}
 
 
 def scan_file(file: Path) -> pl.LazyFrame:
-    """The rows of an exported file; of a CSV all as text."""
+    """Return the rows of an exported file; those of a CSV all as text."""
     if file.suffix == ".csv":
         return pl.scan_csv(file, infer_schema=False, glob=False)
     return pl.scan_parquet(file, glob=False, hive_partitioning=False)

@@ -9,17 +9,17 @@ import msgspec
 import polars as pl
 
 from jobs.export.billing import (
-    about,
-    adjusted,
+    adjustments_as_decimals,
+    adjustments_between,
+    apply_adjustments,
     bill,
-    changes,
+    constant_columns,
     in_columns,
     is_additive,
     keys_frame,
-    shares,
-    stated_adjustments,
-    stated_usage,
-    with_left_out,
+    subject_ranges,
+    usage_as_decimals,
+    with_omitted_rows,
 )
 from jobs.export.files import ADJUSTMENTS, USAGE, Drafts
 from jobs.export.inputs import event_fingerprints, has_same_events
@@ -82,7 +82,7 @@ def _adjust(
     unknown = keys_frame(before, done.omitted_rows, export.keys)
     before = before.join(unknown, on=export.keys, how="anti", nulls_equal=True)
     # By the rows of both revisions, since whole subjects may have come and gone.
-    parts = shares(pl.concat([before.select("subject"), usage.select("subject")]))
+    parts = subject_ranges(pl.concat([before.select("subject"), usage.select("subject")]))
     changed_rows = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
     name = f"{ADJUSTMENTS}.parquet"
 
@@ -114,13 +114,15 @@ def quantities(revisions: Revisions, number: int, keys: Sequence[str]) -> pl.Laz
     """
     earlier = max((each for each in revisions.numbers if each < number), default=0)
     if revisions.kind(number) == USAGE:
-        usage = stated_usage(revisions.scan(number, f"{USAGE}.parquet")).select(*keys, "quantity")
+        usage = usage_as_decimals(revisions.scan(number, f"{USAGE}.parquet")).select(*keys, "quantity")
         left_out = revisions.left_out(number)
         if not (left_out and earlier):
             return usage
-        return with_left_out(usage, left_out, quantities(revisions, earlier, keys), keys)
+        return with_omitted_rows(usage, left_out, quantities(revisions, earlier, keys), keys)
     before = quantities(revisions, earlier, keys)
-    return adjusted(before, stated_adjustments(revisions.scan(number, f"{ADJUSTMENTS}.parquet")), keys)
+    return apply_adjustments(
+        before, adjustments_as_decimals(revisions.scan(number, f"{ADJUSTMENTS}.parquet")), keys
+    )
 
 
 def _usage(
@@ -133,7 +135,7 @@ def _usage(
         billed = rows.filter(~lacks_quantity())
         check_exported_usage(billed, export.meter, export.options.by, export.folder + name)
 
-    usage = made.parquet(name, [_bill(export, rows.filter(share)) for share in shares(rows)], check)
+    usage = made.parquet(name, [_bill(export, rows.filter(share)) for share in subject_ranges(rows)], check)
     left_out = usage.filter(lacks_quantity()).select(export.keys).collect(engine="streaming")
     if left_out.height:
         whole = made.local[name]
@@ -158,13 +160,13 @@ def _bill(export: MonthExport, rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _adjustments(export: MonthExport, before: pl.LazyFrame, usage: pl.LazyFrame) -> pl.LazyFrame:
-    constant = about(export.meter, export.period)
-    return changes(before, usage, export.keys).select(*constant, pl.all())
+    constant = constant_columns(export.meter, export.period)
+    return adjustments_between(before, usage, export.keys).select(*constant, pl.all())
 
 
 def _same_rows(revisions: Revisions, usage: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
     """Whether these rows are those of the last revision, whatever their inputs."""
-    before = stated_usage(revisions.scan(revisions.last, f"{USAGE}.parquet"))
+    before = usage_as_decimals(revisions.scan(revisions.last, f"{USAGE}.parquet"))
     return before.collect_schema() == usage.collect_schema() and _equal(before, usage, parts)
 
 

@@ -1,4 +1,4 @@
-"""Check a delivered folder of exports with nothing else at hand: hashes, rows, totals, and that adjustments add up."""
+"""Verify a delivered folder of exports by itself: hashes, rows, totals, and that the adjustments add up."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from jobs.export.billing import ADDITIVE, adjusted, changes, stated_adjustments, stated_usage, with_left_out
+from jobs.export.billing import (
+    ADDITIVE,
+    adjustments_as_decimals,
+    adjustments_between,
+    apply_adjustments,
+    usage_as_decimals,
+    with_omitted_rows,
+)
 from jobs.export.delivered_file import read_delivered
 from jobs.export.files import ADJUSTMENTS, USAGE, column_names, describe, scan_file
 from jobs.export.verify_latest import check_latest
 from lake import paths
-from lake.revisions import Manifest, parse_manifest
+from lake.revisions import ExportedFile, Manifest, parse_manifest
 from schemas.columns import EARLIER_QUOTIENT
 from schemas.errors import BadInputError, MeterlakeError
 
 ADJUSTMENTS_FILE, USAGE_FILE = f"{ADJUSTMENTS}.parquet", f"{USAGE}.parquet"
-# No manifest comes near: a name of a date takes 40 bytes, and of a column little more.
+# No manifest is that large: a date takes 40 bytes, and a column little more.
 MAX_MANIFEST_BYTES = 64 * 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# What reading a file may raise that is not what its manifest says; a panic inside Polars is no Exception.
+# Errors of reading a file that is not as described; a panic inside Polars is no Exception.
 _UNREADABLE = (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 class VerifiedRevision(msgspec.Struct, kw_only=True):
-    """What was checked of one revision, and what is wrong with it."""
+    """The result for one revision: what was checked, and its errors."""
 
     folder: str
     meter: str = ""
@@ -40,27 +47,27 @@ class VerifiedRevision(msgspec.Struct, kw_only=True):
 
 
 def verify_exports(folder: Path) -> list[VerifiedRevision]:
-    """Check every revision in a folder or below it, in order of their paths.
+    """Verify every revision in a folder or below it, in order of their paths.
 
-    Of each: that its manifest fits its folder; that every file is there with its hash, size, columns, rows and totals,
-    and no other file; and where the revision before is there too, that the manifest names it, and that its quantities
-    and the adjustments make exactly those of this one. Of each export, that its `latest.json` names the last revision
-    and is right of it, told of that revision. Whatever is wrong with one, all are checked. Links to folders
-    are not followed. Raises BadInputError where there is no manifest at all.
+    Checks that each manifest fits its folder; that each file has the hash, size, columns, rows and totals of the
+    manifest, and that there are no others; and if the revision before is in the folder too, that the manifest names it
+    and that its quantities and the adjustments add up to those of this one. Checks too that the `latest.json` of each
+    export describes the last revision, which has the error if not. All revisions are verified, whatever is wrong with
+    one. Links to folders are not followed. Raises BadInputError if there is no manifest at all.
     """
-    found, named = [], []
+    revision_folders, latest_folders = [], []
     for inner, folders, files in os.walk(folder):
         if paths.MANIFEST in (*folders, *files):
-            found.append(Path(inner))
+            revision_folders.append(Path(inner))
         if paths.LATEST in (*folders, *files):
-            named.append(Path(inner))
-    if not found:
+            latest_folders.append(Path(inner))
+    if not revision_folders:
         raise BadInputError(
             "nothing to verify", where=str(folder), expected="a folder with a manifest.json in or below it"
         )
-    checked = {each: _verify(each) for each in sorted(found)}
-    # Only a revision that was not asked for alone has something beside it.
-    exports: dict[Path, dict[int, Path]] = {each: {} for each in named if each not in checked}
+    checked = {each: _verify(each) for each in sorted(revision_folders)}
+    # A single revision as `folder` has no export around it.
+    exports: dict[Path, dict[int, Path]] = {each: {} for each in latest_folders if each not in checked}
     for each in checked:
         if each != folder and (number := _number(each)):
             exports.setdefault(each.parent, {})[number] = each
@@ -70,14 +77,14 @@ def verify_exports(folder: Path) -> list[VerifiedRevision]:
 
 
 def _number(folder: Path) -> int:
-    """The number of the revision that a folder is named after; 0 for any other folder."""
+    """Return the number of the revision in the name of a folder; 0 for any other folder."""
     return paths.revision_number("", f"{folder.name}/") or 0
 
 
 def _verify_latest(
     export: Path, revisions: Mapping[int, Path], checked: dict[Path, VerifiedRevision]
 ) -> None:
-    """Add what is wrong with what an export says of its last revision to what is told of that."""
+    """Add the errors of an export's `latest.json` to those of its last revision."""
     manifests = [(number, _readable_manifest(revisions[number])) for number in sorted(revisions)]
     problems = [error.to_dict() for error in check_latest(export, manifests)]
     if problems:
@@ -100,14 +107,14 @@ def _verify(folder: Path) -> VerifiedRevision:
         done.files = len(manifest.files)
         done.rows = max((file.rows for file in manifest.files.values()), default=0)
         problems = [*_contradictions(folder, manifest)]
-        # Only what is itself as it was written can tell anything of its files, and these of another revision.
+        # Files are compared with a right manifest only, and revisions only if all files are right.
         problems = problems or [*_files(folder, manifest)]
         problems = problems or [*_chain(folder, manifest)]
     except MeterlakeError as error:
         problems = [error]
     except _UNREADABLE as error:
         problems = [
-            _wrong(folder, "a revision can't be checked", "what its manifest says", _first_line(error))
+            _wrong(folder, "a revision can't be checked", "files as in the manifest", _first_line(error))
         ]
     done.problems = [problem.to_dict() for problem in problems]
     return done
@@ -119,7 +126,7 @@ def _manifest(folder: Path) -> Manifest:
 
 
 def _contradictions(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
-    """What a manifest says that no export would, or that is not what its folders are named after."""
+    """Yield an error for each member of a manifest that no export writes, or that differs from its folders' names."""
     file, parts = folder / paths.MANIFEST, dict(part.split("=", 1) for part in folder.parts if "=" in part)
     named = {
         "revision": f"{manifest.revision:04d}",
@@ -127,7 +134,7 @@ def _contradictions(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError
         "by": ",".join(manifest.group_by),
     }
     for name, expected in named.items():
-        # A folder that was delivered may have any name; one that says what it holds must be right.
+        # A delivered folder may have any name, but one like those of a lake must be right.
         if parts.get(name, expected) != expected:
             yield _wrong(file, f"the {name} is not that of its folder", parts[name], expected)
     if manifest.kind not in (USAGE, ADJUSTMENTS):
@@ -136,9 +143,9 @@ def _contradictions(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError
     previous = manifest.previous_sha256
     if manifest.revision < 1 or (previous is None) != first or not _SHA256.fullmatch(previous or "0" * 64):
         expected = "a first revision of usage, or the sha256 of the manifest before"
-        yield _wrong(file, "the revision before is not named as it must be", expected, repr(previous))
+        yield _wrong(file, "the revision before is not named correctly", expected, repr(previous))
     if len({*manifest.keys}) < len(manifest.keys):
-        yield _wrong(file, "a dimension stands twice", "each once", ", ".join(manifest.group_by))
+        yield _wrong(file, "a dimension is duplicated", "each once", ", ".join(manifest.group_by))
     for name in sorted(_needed(manifest) - manifest.files.keys()):
         yield _wrong(file, "a file is not named", name, ", ".join(manifest.files) or "no files")
     for name in manifest.files:
@@ -147,7 +154,7 @@ def _contradictions(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError
 
 
 def _needed(manifest: Manifest) -> set[str]:
-    """The files that a revision of this kind has."""
+    """Return the names of the files that a revision of this kind has."""
     tables = ({USAGE} if manifest.kind == USAGE else set()) | (
         {ADJUSTMENTS} if manifest.revision > 1 else set()
     )
@@ -155,69 +162,75 @@ def _needed(manifest: Manifest) -> set[str]:
 
 
 def _files(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
-    for name, said in manifest.files.items():
-        file = folder / name
-        if not file.is_file():
-            yield _wrong(file, "a file is missing", name, "no such file")
-            continue
-        if _sha256(file) != said.sha256:
-            yield _wrong(file, "a file is not the one that was exported", said.sha256, _sha256(file))
-            continue
-        try:
-            additive = manifest.aggregation in ADDITIVE or manifest.series is not msgspec.UNSET
-            found = describe(file, said.columns, additive=additive)
-            columns = column_names(scan_file(file))
-        except _UNREADABLE as error:
-            yield _wrong(file, "a file can't be read", "what its manifest says", _first_line(error))
-            continue
-        if file.suffix == ".csv":
-            # Text tells no types.
-            columns = {**said.columns} if list(columns) == list(said.columns) else columns
-        if found != said or columns != said.columns:
-            differs = [
-                part
-                for part in ("size_bytes", "rows", "totals")
-                if getattr(found, part) != getattr(said, part)
-            ]
-            yield _wrong(
-                file, "the manifest says otherwise", "what is in the file", ", ".join(differs or ["columns"])
-            )
+    additive = manifest.aggregation in ADDITIVE or manifest.series is not msgspec.UNSET
+    for name, expected in manifest.files.items():
+        yield from _file(folder / name, expected, additive=additive)
     for file in sorted(folder.iterdir()):
         if file.name not in manifest.files and file.name != paths.MANIFEST:
             yield _wrong(file, "a file that the manifest does not name", "only its files", file.name)
 
 
+def _file(file: Path, expected: ExportedFile, *, additive: bool) -> Iterator[MeterlakeError]:
+    if not file.is_file():
+        yield _wrong(file, "a file is missing", file.name, "no such file")
+        return
+    if _sha256(file) != expected.sha256:
+        yield _wrong(file, "a file is not the one that was exported", expected.sha256, _sha256(file))
+        return
+    try:
+        actual = describe(file, expected.columns, additive=additive)
+        columns = column_names(scan_file(file))
+    except _UNREADABLE as error:
+        yield _wrong(file, "a file can't be read", "a file as in the manifest", _first_line(error))
+        return
+    if file.suffix == ".csv":
+        # A CSV has no types.
+        columns = {**expected.columns} if list(columns) == list(expected.columns) else columns
+    if actual != expected or columns != expected.columns:
+        differs = [
+            part
+            for part in ("size_bytes", "rows", "totals")
+            if getattr(actual, part) != getattr(expected, part)
+        ]
+        yield _wrong(
+            file,
+            "the manifest differs from the file",
+            "what is in the file",
+            ", ".join(differs or ["columns"]),
+        )
+
+
 def _chain(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
-    """Whether the revision before, where it is there, and the adjustments make this revision."""
+    """Yield an error unless the revision before, if it is there, and the adjustments add up to this revision."""
     before = _before(folder, manifest)
     if before is None:
         return
     sha256 = _sha256(before / paths.MANIFEST)
     if sha256 != manifest.previous_sha256:
-        yield _wrong(before, "not the revision that was there before", str(manifest.previous_sha256), sha256)
+        yield _wrong(before, "not the revision before", str(manifest.previous_sha256), sha256)
         return
-    told = scan_file(folder / ADJUSTMENTS_FILE)
-    # Earlier versions have taken the adjustments of avg and rate from doubles.
-    exact = told.collect_schema().get("quantity_change") != EARLIER_QUOTIENT
+    actual = scan_file(folder / ADJUSTMENTS_FILE)
+    # Earlier versions computed the adjustments of avg and rate from doubles.
+    exact = actual.collect_schema().get("quantity_change") != EARLIER_QUOTIENT
     old = _quantities(before, _manifest(before), exact=exact)
     new = _quantities(folder, manifest, exact=exact)
     if old is None or new is None:
         return
-    right = changes(old, new, manifest.keys)
-    columns = right.collect_schema().names()
-    told = told.select(columns)
-    wrong = sum(
+    expected = adjustments_between(old, new, manifest.keys)
+    columns = expected.collect_schema().names()
+    actual = actual.select(columns)
+    differing = sum(
         one.join(other, on=columns, how="anti", nulls_equal=True).select(pl.len()).collect().item()
-        for one, other in ((right, told), (told, right))
+        for one, other in ((expected, actual), (actual, expected))
     )
-    if wrong:
+    if differing:
         yield _wrong(
-            folder, "the adjustments do not add up", "the rows of this revision", f"{wrong} other rows"
+            folder, "the adjustments do not add up", "the rows of this revision", f"{differing} other rows"
         )
 
 
 def _before(folder: Path, manifest: Manifest) -> Path | None:
-    """The folder of the revision before, if it is there."""
+    """Return the folder of the revision before; None if it was not delivered."""
     if manifest.revision == 1 or folder.name != f"revision={manifest.revision:04d}":
         return None
     before = folder.with_name(f"revision={manifest.revision - 1:04d}")
@@ -225,24 +238,27 @@ def _before(folder: Path, manifest: Manifest) -> Path | None:
 
 
 def _quantities(folder: Path, manifest: Manifest, *, exact: bool) -> pl.LazyFrame | None:
-    """What a revision says was used, what it leaves out as it was before; None where that takes a revision that is not there.
+    """Return keys and quantities of a revision, with omitted rows as in the revisions before.
 
-    With `exact` as decimals, whatever version has made it.
+    None if one of those is needed and was not delivered. With `exact`, quantities are decimals, whatever version made
+    the revision.
     """
     usage = None
     if manifest.kind == USAGE:
-        stated = scan_file(folder / USAGE_FILE)
-        stated = stated_usage(stated) if exact else stated
-        usage = stated.select(*manifest.keys, "quantity")
+        rows = scan_file(folder / USAGE_FILE)
+        rows = usage_as_decimals(rows) if exact else rows
+        usage = rows.select(*manifest.keys, "quantity")
     if usage is not None and not (manifest.left_out and manifest.revision > 1):
         return usage
     before = _before(folder, manifest)
     old = _quantities(before, _manifest(before), exact=exact) if before else None
+    if old is None:
+        return None
     if usage is not None:
-        return None if old is None else with_left_out(usage, manifest.left_out or [], old, manifest.keys)
-    told = scan_file(folder / ADJUSTMENTS_FILE)
-    told = stated_adjustments(told) if exact else told
-    return None if old is None else adjusted(old, told, manifest.keys)
+        return with_omitted_rows(usage, manifest.left_out or [], old, manifest.keys)
+    adjustments = scan_file(folder / ADJUSTMENTS_FILE)
+    adjustments = adjustments_as_decimals(adjustments) if exact else adjustments
+    return apply_adjustments(old, adjustments, manifest.keys)
 
 
 def _sha256(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Check what a delivered export says of its last revision against the revisions that are there."""
+"""Verify the file of a delivered export that names its last revision, `latest.json`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from lake.revisions import Manifest
 from schemas.errors import BadInputError, MeterlakeError
 
 MAX_BYTES = 2**16
-HINT = "in a lake run: meterlake nightly; a folder that is delivered needs all its files"
+HINT = "in a lake run: meterlake nightly; a delivered folder needs all its files"
 
 
 def check_latest(folder: Path, manifests: Sequence[tuple[int, Manifest | None]]) -> Iterator[MeterlakeError]:
-    """Yield what is wrong with the file beside these revisions.
+    """Yield an error for each difference between the file and the revisions beside it.
 
-    `manifests` are in order of their numbers. One that can't be read is None: its revision has that error. Where the
-    last revision is of a version that knew no such file, it may be missing: the next night makes it.
+    `manifests` are in order of their numbers; None for one that can't be read, which is an error of its revision. The
+    file may be missing if an earlier version, without such files, made the last revision: the next night makes it.
     """
     file = folder / paths.LATEST
     if _is_earlier(manifests) and not os.path.lexists(file):
@@ -51,7 +51,7 @@ def _is_earlier(manifests: Sequence[tuple[int, Manifest | None]]) -> bool:
 def _contradictions(
     folder: Path, latest: Latest, manifests: Sequence[tuple[int, Manifest | None]]
 ) -> dict[str, tuple[object, object]]:
-    """Return the right value of each member that has another one, and that one."""
+    """Return the expected and the actual value of each member that differs."""
     number, manifest = manifests[-1] if manifests else (0, None)
     expected: dict[str, object] = {"revision": number, "closed": (folder / paths.CLOSED).is_file()}
     usage = [number for number, each in manifests if each and each.kind == "usage"]
@@ -61,7 +61,7 @@ def _contradictions(
         body = (folder / f"revision={number:04d}" / paths.MANIFEST).read_bytes()
         expected |= {"kind": manifest.kind, "manifest_sha256": hashlib.sha256(body).hexdigest()}
     if latest.revision != number:
-        # What it says of another revision can't be compared.
+        # It describes another revision, so its other members can't be compared.
         expected = {"revision": number}
-    stated = {name: getattr(latest, name) for name in expected}
-    return {name: (value, stated[name]) for name, value in expected.items() if stated[name] != value}
+    actual = {name: getattr(latest, name) for name in expected}
+    return {name: (value, actual[name]) for name, value in expected.items() if actual[name] != value}

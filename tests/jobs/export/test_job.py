@@ -20,7 +20,7 @@ from polars.testing import assert_frame_equal
 
 from jobs import nightly as nightly_job
 from jobs.export import revision as revision_module
-from jobs.export.billing import parse_period, shares
+from jobs.export.billing import parse_period, subject_ranges
 from jobs.export.files import ROW_GROUP_ROWS, Drafts
 from jobs.export.job import export
 from jobs.export.month import Options
@@ -461,7 +461,7 @@ def test_the_same_rows_are_the_same_bytes_however_many_there_are(tmp_path: Path)
     for part_rows in (rows, rows, 30_000):
         drafts = Drafts(lake.storage, additive=True)
         written = drafts.parquet(
-            "usage.parquet", [counted.filter(share) for share in shares(frame, part_rows)]
+            "usage.parquet", [counted.filter(share) for share in subject_ranges(frame, part_rows)]
         )
         drafts.csv("usage.csv", written, full=True, safe=True)
         described.append(drafts.described())
@@ -474,12 +474,12 @@ def test_the_same_rows_are_the_same_bytes_however_many_there_are(tmp_path: Path)
 def test_shares_are_parts_of_whole_subjects_in_their_order() -> None:
     subjects = pl.LazyFrame({"subject": [*"zebra", *"aaaaaaaaaaaaaaa", "é", "Z"]})
     for part_rows in (1, 2, 5, 100):
-        parts = [subjects.filter(share).collect()["subject"] for share in shares(subjects, part_rows)]
+        parts = [subjects.filter(share).collect()["subject"] for share in subject_ranges(subjects, part_rows)]
         assert (len(parts) > 1) == (part_rows < 100)
         assert sum(map(len, parts)) == 22
         ordered = [subject for part in parts for subject in part.sort()]
         assert ordered == subjects.collect()["subject"].sort().to_list()
-    assert len(shares(subjects.clear())) == 1
+    assert len(subject_ranges(subjects.clear())) == 1
 
 
 def test_aggregates_of_an_interrupted_aggregation_are_not_exported(tmp_path: Path) -> None:
@@ -671,14 +671,14 @@ def renamed_column(folder: Path) -> None:
         (lambda folder: (folder / "usage.csv").write_text("x"), "a file is not the one that was exported"),
         (lambda folder: (folder / "extra.csv").write_text("x"), "a file that the manifest does not name"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), "not a manifest of an export"),
-        (more_usage, "the manifest says otherwise"),
-        (shorter_csv, "the manifest says otherwise"),
-        (renamed_column, "the manifest says otherwise"),
+        (more_usage, "the manifest differs from the file"),
+        (shorter_csv, "the manifest differs from the file"),
+        (renamed_column, "the manifest differs from the file"),
         (less_change, "the adjustments do not add up"),
         (other_change, "the adjustments do not add up"),
         (
             lambda folder: restated(folder.with_name("revision=0001"), "usage.csv"),
-            "not the revision that was there",
+            "not the revision before",
         ),
     ],
     ids=[
@@ -750,8 +750,8 @@ ODD_REVISIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no revision before": (told_otherwise(previous_sha256=None), "the revision before is not named"),
     "no sha256": (told_otherwise(previous_sha256="../x"), "the revision before is not named"),
     "dimension that is no column": (told_otherwise(group_by=["nowhere"]), "a revision can't be checked"),
-    "dimension twice": (told_otherwise(group_by=["plan", "plan"]), "a dimension stands twice"),
-    "subject as dimension": (told_otherwise(group_by=["subject"]), "a dimension stands twice"),
+    "dimension twice": (told_otherwise(group_by=["plan", "plan"]), "a dimension is duplicated"),
+    "subject as dimension": (told_otherwise(group_by=["subject"]), "a dimension is duplicated"),
     "very long name": (named_otherwise("x" * 5000), "a file is not named"),
     "name with a path": (named_otherwise("../usage.csv"), "a file is not named"),
     "name with a null": (named_otherwise("a\0b"), "a file is not named"),

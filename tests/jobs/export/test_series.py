@@ -132,7 +132,7 @@ def test_no_series_is_split_however_the_rows_are_shared_out(
     put(lake, meter, "a.parquet", *rows)
     put(lake, meter, "b.parquet", *rows, day=DAY)
     aggregated(lake)
-    monkeypatch.setattr(billing.shares, "__defaults__", (3,))
+    monkeypatch.setattr(billing.subject_ranges, "__defaults__", (3,))
     assert [row[1:3] for row in usage(lake, exported(lake))] == [(5, 5)] * 8
 
 

@@ -109,7 +109,7 @@ def test_bills_are_the_same_however_their_rows_are_shared_out(
 ) -> None:
     lake, _ = users_lake(tmp_path)
     aggregated(lake)
-    monkeypatch.setattr(billing.shares, "__defaults__", (2,))
+    monkeypatch.setattr(billing.subject_ranges, "__defaults__", (2,))
     assert rows(lake, exported(lake), "quantity") == [("org_1", 2), ("org_2", 1)]
 
 
