@@ -67,6 +67,7 @@ def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def test_the_tests_that_the_guarantees_name_are_there() -> None:
-    named = re.findall(r"`(tests/[^`]+)`", (ROOT / "docs" / "guarantees.md").read_text())
-    assert [name for name in named if not (ROOT / name).exists()] == []
+@pytest.mark.parametrize("name", ["guarantees", "architecture"])
+def test_files_and_folders_that_a_page_names_are_there(name: str) -> None:
+    named = re.findall(r"`((?:jobs|lake|schemas|tests)/[^`\s]*)`", (ROOT / "docs" / f"{name}.md").read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
