@@ -1,4 +1,4 @@
-"""The file beside an export's revisions that names the last of them, for programs that bill; it is replaced at once."""
+"""The file beside an export's revisions that names the last of them, for programs that bill; replaced atomically."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def publish_latest(revisions: Revisions, *, closed: bool) -> None:
 
 
 def repair_latest(revisions: Revisions, *, closed: bool) -> None:
-    """Replace the file where it is missing, can't be read, or says anything else than it should."""
-    there = revisions.files.get(paths.latest(revisions.folder))
-    if there is None or _body(revisions, there) != latest_of(revisions, closed=closed).to_json():
+    """Replace the file if it is missing, can't be read, or has wrong content."""
+    published = revisions.files.get(paths.latest(revisions.folder))
+    if published is None or _body(revisions, published) != latest_of(revisions, closed=closed).to_json():
         publish_latest(revisions, closed=closed)
 
 

@@ -38,7 +38,7 @@ def load_meters(storage: Storage, on_error: Callable[[MeterlakeError], None] | N
 def load_meter(storage: Storage, name: str) -> Meter:
     """Return one meter by its name.
 
-    Raises BadInputError listing the known names if there is none, BrokenLakeError if its file is no definition of it.
+    Raises BadInputError listing the known names if there is none, BrokenLakeError if its file does not define it.
     """
     body = storage.read(paths.meter_definition(name))
     if body is None:
@@ -98,7 +98,7 @@ def _before(storage: Storage, name: str, body: bytes) -> Meter:
     except BrokenLakeError as error:
         known = load_state(storage, name).definition
         if known is None:
-            hint = "restore the file from a backup: no run has noted what it said, and there is data of it"
+            hint = "restore the file from a backup: no run has recorded its content, and the meter has data"
             raise BrokenLakeError(
                 error.what, where=error.where, expected=error.expected, found=error.found, hint=hint
             ) from error

@@ -1,4 +1,4 @@
-"""Every path inside a lake, built and taken apart here and nowhere else. Pure: no input or output.
+"""Every path inside a lake, built and parsed here and nowhere else. Pure: no input or output.
 
 All paths are relative to the lake's root and use `/`.
 """
@@ -34,16 +34,16 @@ TABLES = ("usage", "usage_by_subject", "usage_by_dimension")
 # What Hive writes for a null partition value: rows that name no meter at all.
 NO_METER = "__HIVE_DEFAULT_PARTITION__"
 PART = "part.parquet"
-# How the names of event files begin that hold the rows of several others.
+# The prefix of the names of event files that have the rows of several others.
 COMPACTED = "compacted-"
 MANIFEST = "manifest.json"
 CLOSED = "closed.json"
-# Beside the revisions: which of them is the last.
+# The file beside the revisions that names the last of them.
 LATEST = "latest.json"
 
 _RUN = re.compile(r"runs/(?P<start>\d{8}T\d{6}\.\d{6}Z)-(?P<job>.+)\.json")
 _REVISION = re.compile(r"revision=(?P<number>\d{4,})")
-# What lies deeper in a revision's folder belongs to its export, too.
+# Files deeper in a revision's folder belong to its export, too.
 _EXPORT = re.compile(
     rf"{EXPORTS}(?P<meter>[^/]+)/period=(?P<period>[^/]+)(?P<variant>(?:/(?!revision=)[^/]+)*)(?:/revision=.*)?"
 )
@@ -54,7 +54,7 @@ _PARTITION = re.compile(
 
 
 class Partitioned(NamedTuple):
-    """A file's path in a partition of events, quarantined rows, sealed winners or an aggregate table, taken apart."""
+    """The parts of a file's path in a partition of events, quarantined rows, sealed winners or an aggregate table."""
 
     meter: str
     date: dt.date
@@ -62,7 +62,7 @@ class Partitioned(NamedTuple):
 
 
 class ExportPlace(NamedTuple):
-    """The folder of an export's revisions, taken apart: the meter, the month's text, the folders of the form."""
+    """The parts of the folder of an export's revisions: the meter, the month as text, the folders of the form."""
 
     meter: str
     period: str
@@ -102,32 +102,32 @@ def indexes(meter: str) -> str:
 
 
 def index(meter: str, name: str) -> str:
-    """Return a segment of the hashed idempotency keys of a meter; it can always be rebuilt."""
+    """Return the file of a segment of a meter's key index; it can always be rebuilt."""
     return f"{indexes(meter)}{name}.parquet"
 
 
 def sealed_winners(meter: str, date: dt.date | None = None) -> str:
-    """Return the folder, or with a date the file, of sealed winners that still have copies in open partitions."""
+    """Return the folder, or with a date the file, of sealed winners that have duplicates in open partitions."""
     return f"{SEALED_WINNERS}{_folder(meter, date)}" + (PART if date else "")
 
 
 def state(meter: str) -> str:
-    """Return what planning needs to know of one meter, rebuildable from the aggregates' own metadata."""
+    """Return the file of a meter's state; it can be rebuilt from the aggregates' metadata."""
     return f"{STATE}{encode_name(meter)}.json"
 
 
 def recent(meter: str) -> str:
-    """Return a meter's rows of the dates that nights export, in one file; it can always be made again."""
+    """Return the file of a meter's rows of the dates that nights export; it can always be rebuilt."""
     return f"{RECENT}{encode_name(meter)}.parquet"
 
 
 def landed(sha256: str) -> str:
-    """Return the record of one landed input, by the hash of its content."""
+    """Return the file of the record of one landed input, by the sha256 of its content."""
     return f"{LANDED}{sha256}.json"
 
 
 def landed_files(sha256: str) -> str:
-    """Return how the names of the files begin that one landed input was written to."""
+    """Return the prefix of the names of the event files of one landed input."""
     return f"land-{sha256[:16]}-"
 
 
@@ -137,12 +137,12 @@ def run(start: dt.datetime, job: str) -> str:
 
 
 def lease(number: int) -> str:
-    """Return the lease of this number; the highest number there is holds."""
+    """Return the file of the lease of this number; the highest number counts."""
     return f"{LEASE}{number:012d}.json"
 
 
 def exclusive_create_note(server: str) -> str:
-    """Return the note that exclusive create was tried on this server; not a lease, and never one's number."""
+    """Return the file that notes that exclusive create works on this server; it is no lease and has no number."""
     return f"{LEASE}probed/{server}.txt"
 
 
@@ -158,7 +158,7 @@ def meter_exports(meter: str) -> str:
 
 
 def exports(meter: str, period: str, *variant: str) -> str:
-    """Return the folder of a period's revisions; `variant` are the choices that make it another export than the usual one."""
+    """Return the folder of a period's revisions; `variant` are the folders of a form other than the usual one."""
     return f"{meter_exports(meter)}period={period}/" + "".join(f"{part}/" for part in variant)
 
 
@@ -179,15 +179,15 @@ def revision_number(folder: str, path: str) -> int | None:
 
 
 def split_export(path: str) -> ExportPlace | None:
-    """Return the export that a file belongs to, be it a file of a revision or beside the revisions; None for any other."""
+    """Return the export that a file of a revision, or beside the revisions, belongs to; None for any other file."""
     return _split_export_folder(path.rpartition("/")[0])
 
 
 def split_partition(path: str) -> Partitioned | None:
-    """Return the meter, date and file name of a file that lies directly in a partition's folder, else None.
+    """Return the meter, date and file name of a file directly in a partition's folder; None for any other file.
 
-    A folder of the same name further down, such as a backup, is no partition, and neither is one that spells the
-    meter's name in another way than this module does.
+    A folder of the same name further down, such as a backup, is no partition, and neither is one that encodes the
+    meter's name differently than this module.
     """
     folder, _, file = path.rpartition("/")
     place = _split_folder(folder)
@@ -195,7 +195,7 @@ def split_partition(path: str) -> Partitioned | None:
 
 
 def check_stored_names(names: Iterable[str]) -> None:
-    """Raise ValueError unless what a stored record calls the names of files in a folder are such names."""
+    """Raise ValueError unless these are names of files in one folder, as a stored record must have."""
     names = list(names)
     if "/" in "".join(names) or not {"", ".", ".."}.isdisjoint(names):
         wrong = next(name for name in names if "/" in name or name in {"", ".", ".."})
@@ -203,10 +203,10 @@ def check_stored_names(names: Iterable[str]) -> None:
 
 
 def check_stored_paths(found: Iterable[str], root: str, start: str) -> None:
-    """Raise ValueError unless each path that a stored record names is a file directly in a partition's folder.
+    """Raise ValueError unless each path in a stored record is of a file directly in a partition's folder.
 
-    `root` is the one place for it, such as `EVENTS`, and `start` what its name begins with: a record may name no file
-    of anybody else's.
+    It must be below `root`, such as `EVENTS`, and its name must begin with `start`: a record may name only files of its
+    own kind.
     """
     for path in found:
         place = split_partition(path)
@@ -248,7 +248,7 @@ def _split_export_folder(folder: str) -> ExportPlace | None:
 
 @lru_cache(maxsize=4096)
 def _split_folder(folder: str) -> tuple[str, dt.date] | None:
-    # A partition has up to thousands of files: its folder is taken apart once.
+    # A partition has up to thousands of files, so its folder is parsed once.
     match = _PARTITION.fullmatch(folder)
     if not match:
         return None

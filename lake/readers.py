@@ -1,4 +1,4 @@
-"""The tables of a lake as lazy frames: raw events, deduplicated events, the copies that lost, and the aggregates."""
+"""The tables of a lake as lazy frames: raw events, deduplicated events, duplicates, and the aggregates."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ PARTITION_TYPES: dict[str, pl.DataType] = {
 
 
 def raw_events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
-    """Return every row of the readable event files, valid or not, copies included: `date`, then the event columns."""
+    """Return every row of the readable event files, valid or not, with duplicates: `date`, then the event columns."""
 
     def rows(snapshot: Snapshot) -> pl.LazyFrame:
-        chosen = _chosen(snapshot.partitions, dates).values()
-        frames = [partition.rows().select(*_event_columns(partition)) for partition in chosen]
+        selected = _in_range(snapshot.partitions, dates).values()
+        frames = [partition.rows().select(*_event_columns(partition)) for partition in selected]
         return pl.concat([_no_events(meter), *frames])
 
     return with_snapshot(storage, meter, rows)
@@ -48,34 +48,34 @@ def raw_events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
 def events(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
     """Return the events that count: `date`, then the event columns, in order of date and file.
 
-    The lazy frame holds which copies lose; they are looked for when it is made, over all partitions of the meter.
+    Duplicates are searched for when the frame is made, across all partitions of the meter.
     """
     return with_snapshot(storage, meter, lambda snapshot: deduplicated(snapshot, dates))
 
 
 def deduplicated(snapshot: Snapshot, dates: Dates) -> pl.LazyFrame:
     """Return `events` of a snapshot."""
-    chosen = _chosen(snapshot.partitions, dates)
-    lost = _lost(snapshot, chosen, [DATE, ROW])
+    selected = _in_range(snapshot.partitions, dates)
+    losers = _losers(snapshot, selected, [DATE, ROW])
     frames = []
-    for date, partition in chosen.items():
-        rows = lost.filter(pl.col(DATE) == date)[ROW]
+    for date, partition in selected.items():
+        rows = losers.filter(pl.col(DATE) == date)[ROW]
         counting = partition.valid().filter(~pl.col(ROW).is_in(rows.implode()))
         frames.append(counting.select(*_event_columns(partition)))
     return pl.concat([_no_events(snapshot.meter), *frames])
 
 
 def duplicates(storage: Storage, meter: Meter, dates: Dates) -> pl.LazyFrame:
-    """Return the copies that do not count: `date`, the event columns, `conflict`, and what the winner says.
+    """Return the duplicates that do not count: `date`, the event columns, `conflict`, and columns of the winner.
 
     `conflict` is whether subject, quantity or a dimension differs from the winner's; `winner_subject`,
     `winner_quantity`, `winner_timestamp` and `winner_date` are the winner's. Sorted by date and file.
     """
 
     def rows(snapshot: Snapshot) -> pl.LazyFrame:
-        chosen = _chosen(snapshot.partitions, dates)
-        lost = _lost(snapshot, chosen).lazy()
-        return lost.filter(pl.col(DATE).is_in(list(chosen))).select(DATE, pl.exclude(DATE, ROW))
+        selected = _in_range(snapshot.partitions, dates)
+        losers = _losers(snapshot, selected).lazy()
+        return losers.filter(pl.col(DATE).is_in(list(selected))).select(DATE, pl.exclude(DATE, ROW))
 
     return with_snapshot(storage, meter, rows)
 
@@ -124,13 +124,13 @@ def from_aggregates(  # noqa: PLR0913 - which rows, and what to make of them
     *,
     is_whole: bool = False,
 ) -> Answer:
-    """Return what `work` makes of `aggregate_rows`, all and by date; `is_whole` if it has read all of them then.
+    """Return the result of `work` on `aggregate_rows`, all and by date; `is_whole` if it reads all that it needs.
 
     Raises BrokenLakeError naming table and dates if the state counts events of dates that have no file.
     """
     folder, schema = paths.aggregates(table, meter.name), aggregate_columns(meter, table)
 
-    def look() -> dict[dt.date, StoredFile]:
+    def list_files() -> dict[dt.date, StoredFile]:
         return {date: file for date, file in part_files(storage, folder).items() if _within(date, dates)}
 
     def rows(files: Mapping[dt.date, StoredFile]) -> Answer:
@@ -140,7 +140,7 @@ def from_aggregates(  # noqa: PLR0913 - which rows, and what to make of them
             frames[date] = table_rows(storage, file, meter, table).select(pl.lit(date).alias(DATE), *schema)
         return work(pl.concat([pl.LazyFrame(schema={DATE: pl.Date, **schema}), *frames.values()]), frames)
 
-    return read_consistently(look, rows, folder, is_whole=is_whole)
+    return read_consistently(list_files, rows, folder, is_whole=is_whole)
 
 
 def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.LazyFrame:
@@ -151,8 +151,8 @@ def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.La
     _check_fields(meter, by)
     table = "usage" if meter.needs_usage or set(by) - {"subject"} else "usage_by_subject"
 
-    def merged(rows: pl.LazyFrame, held: Mapping[dt.date, object]) -> pl.DataFrame:
-        totals = range_totals(rows, meter, by, dates[0], _length(held, dates)).select(*by, *MEASURES)
+    def merged(rows: pl.LazyFrame, by_date: Mapping[dt.date, object]) -> pl.DataFrame:
+        totals = range_totals(rows, meter, by, dates[0], _length(by_date, dates)).select(*by, *MEASURES)
         return (totals.sort(by) if by else totals).collect(engine="streaming")
 
     since, until = dates
@@ -197,7 +197,7 @@ def _check_table(
     storage: Storage, meter: Meter, table: str, dates: Dates, files: Mapping[dt.date, StoredFile]
 ) -> None:
     body = storage.read(paths.state(meter.name))
-    # Without a state nobody knows what there was; the next run makes one of what is there.
+    # Without a state nothing is known to be missing; the next run rebuilds it from the existing files.
     state = decode_or_rebuild_state(storage, meter.name, body) if body else MeterState()
     records = {date: record for date, record in state.partitions.items() if _within(date, dates)}
     if error := missing_table(meter.name, table, records, files):
@@ -214,17 +214,17 @@ def _check_fields(meter: Meter, names: list[str]) -> None:
         )
 
 
-def _length(held: Collection[dt.date], dates: Dates) -> dt.timedelta:
-    """Return the length of the bucket that the dates make up; an open end is the first or last date with rows."""
-    if not held:
+def _length(dates_with_rows: Collection[dt.date], dates: Dates) -> dt.timedelta:
+    """Return the length of the range of dates as one bucket; an open end is the first or last date with rows."""
+    if not dates_with_rows:
         return DAY
     since, until = dates
     # Counted so that no date is taken beyond the end of the calendar.
-    days = ((until or max(held)) - (since or min(held))).days + (0 if until else 1)
+    days = ((until or max(dates_with_rows)) - (since or min(dates_with_rows))).days + (0 if until else 1)
     return days * DAY
 
 
-def _chosen(partitions: Mapping[dt.date, Partition], dates: Dates) -> dict[dt.date, Partition]:
+def _in_range(partitions: Mapping[dt.date, Partition], dates: Dates) -> dict[dt.date, Partition]:
     return {date: partition for date, partition in partitions.items() if _within(date, dates)}
 
 
@@ -233,13 +233,13 @@ def _within(date: dt.date, dates: Dates) -> bool:
     return (since is None or date >= since) and (until is None or date < until)
 
 
-def _lost(
-    snapshot: Snapshot, chosen: dict[dt.date, Partition], keep: list[str] | None = None
+def _losers(
+    snapshot: Snapshot, chosen: dict[dt.date, Partition], columns: list[str] | None = None
 ) -> pl.DataFrame:
     storage, meter = snapshot.storage, snapshot.meter
-    settled = load_sealed_winners(storage, meter, snapshot.state.sealed)
+    sealed_winners = load_sealed_winners(storage, meter, snapshot.state.sealed)
     index = KeyIndex(storage, meter.name, snapshot.partitions)
-    return find_losers(meter, snapshot.partitions, settled, chosen, index, keep)
+    return find_losers(meter, snapshot.partitions, sealed_winners, chosen, index, columns)
 
 
 def _event_columns(partition: Partition) -> list[pl.Expr | str]:

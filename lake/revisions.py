@@ -1,4 +1,4 @@
-"""Revisions of exports as they lie in the lake: which there are, what they say of themselves, and publishing one."""
+"""Revisions of exports: list them, read their manifests, publish one."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Close(msgspec.Struct, kw_only=True, frozen=True):
-    """That a period is final, and with which revision it became so."""
+    """The record that a period is closed: the revision that closed it."""
 
     revision: int
     manifest_sha256: str
 
 
 class RevisionInfo(NamedTuple):
-    """What planning needs to know of a revision: the sha256 of its manifest, and what it was made of.
+    """What planning needs of a revision: the sha256 of its manifest, and its inputs.
 
     `inputs` is the fingerprint of those that it names. `event_rows` and `event_files` are those of its events, empty
     where they are not known, of a month with `carry_days` before it; `quantities` is the checksum of its keys and
@@ -97,7 +97,7 @@ class RevisionInfo(NamedTuple):
 
 
 def parse_manifest(body: bytes, where: str) -> Manifest:
-    """Raises BrokenLakeError if it is not a manifest of this format."""
+    """Return a decoded manifest. Raises BrokenLakeError if it is not a manifest of this format."""
     manifest = decode(body, Manifest, "not a manifest of an export", where=where)
     if manifest.format != FORMAT:
         raise BrokenLakeError(
@@ -137,7 +137,7 @@ class Revisions:
 
     @property
     def last(self) -> int:
-        """The number of the last revision; what has no manifest is none. 0 if there is none."""
+        """The number of the last revision; 0 without any. A folder without a manifest is no revision."""
         return self.numbers[-1] if self.numbers else 0
 
     @property
@@ -146,7 +146,7 @@ class Revisions:
         return self.folder + paths.CLOSED in self.files
 
     def manifest(self, number: int) -> Manifest:
-        """Return what a revision says of itself."""
+        """Return the manifest of a revision."""
         return parse_manifest(self._body(number), self._place(number) + paths.MANIFEST)
 
     def info(self, number: int) -> RevisionInfo:
@@ -194,10 +194,10 @@ class Revisions:
         Takes the local files away. Raises RefusedError if the revision exists already.
         """
         place = self._place(manifest.revision)
-        there = [*self.files] if self.is_listed else [file.path for file in self.storage.list(place)]
-        if place + paths.MANIFEST in there:
+        existing = [*self.files] if self.is_listed else [file.path for file in self.storage.list(place)]
+        if place + paths.MANIFEST in existing:
             raise _exists(place)
-        for path in there:
+        for path in existing:
             if path.startswith(place) and path.removeprefix(place) not in files:
                 self.storage.delete(path)
                 self.files.pop(path, None)

@@ -118,7 +118,7 @@ def reason(rules: list[Rule]) -> pl.Expr:
 
 def detail(rules: list[Rule]) -> pl.Expr:
     """Return what the first broken rule expected and what it found, as column `detail`."""
-    said = [
+    texts = [
         pl.when(rule.broken).then(
             pl.format(
                 "expected {}, found {}",
@@ -128,7 +128,7 @@ def detail(rules: list[Rule]) -> pl.Expr:
         )
         for rule in rules
     ]
-    return pl.coalesce(said).alias("detail")
+    return pl.coalesce(texts).alias("detail")
 
 
 def normalised(meter: Meter) -> list[pl.Expr]:

@@ -142,11 +142,11 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return self._version("" if self.series is None else self.quantity_rule)
 
     def _version(self, quantity_rule: str) -> str:
-        said = [self.name, self.unit, self.aggregation]
-        said += [f"{d.name}:{d.type}:{d.needs_value}" for d in self.dimensions]
-        said += [quantity_rule] if quantity_rule else []
-        said += [] if self.unique is None else [f"unique {self.unique}"]
-        return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]
+        parts = [self.name, self.unit, self.aggregation]
+        parts += [f"{d.name}:{d.type}:{d.needs_value}" for d in self.dimensions]
+        parts += [quantity_rule] if quantity_rule else []
+        parts += [] if self.unique is None else [f"unique {self.unique}"]
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:12]
 
     def to_json(self) -> bytes:
         """Return the JSON body of this meter, indented, as the lake stores it."""

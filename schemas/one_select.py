@@ -85,9 +85,9 @@ def _wrong_columns(frame: Frame, schema: TableSchema) -> Iterator[SchemaError]:
     for name in more:
         yield _error(schema, frame, name, (_NONE, str(found[name])), SchemaErrorReason.COLUMN_NOT_IN_SCHEMA)
     stated = [name for name in schema.columns if name in found]
-    there = [name for name in found if name in schema.columns]
-    if schema.ordered and stated != there:
-        orders = (", ".join(stated), ", ".join(there))
+    actual = [name for name in found if name in schema.columns]
+    if schema.ordered and stated != actual:
+        orders = (", ".join(stated), ", ".join(actual))
         yield _error(schema, frame, "columns", orders, SchemaErrorReason.COLUMN_NOT_ORDERED)
 
 

@@ -44,8 +44,8 @@ def missing_tables(
 ) -> Iterator[BrokenLakeError]:
     """Yield an error for each table in which such dates have no file; `published` are the tables of each date."""
     for table in paths.TABLES:
-        there = {date for date, files in published.items() if table in files}
-        if error := missing_table(meter, table, records, there):
+        dates_with_file = {date for date, files in published.items() if table in files}
+        if error := missing_table(meter, table, records, dates_with_file):
             yield error
 
 

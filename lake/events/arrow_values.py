@@ -86,12 +86,12 @@ def as_number_text(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
     return value.cast(pl.String)
 
 
-def as_quantity(given: pl.Expr, dtype: pa.DataType) -> pl.Expr:
+def as_quantity(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
     """Return numbers, or the numbers that texts are, rounded half-even; `NOT_A_QUANTITY` for what is none."""
-    value = given if types.is_integer(dtype) or types.is_decimal(dtype) else _numeric(given, dtype)
-    quantity = value.cast(QUANTITY, strict=False)
+    number = value if types.is_integer(dtype) or types.is_decimal(dtype) else _numeric(value, dtype)
+    quantity = number.cast(QUANTITY, strict=False)
     none = pl.lit(NOT_A_QUANTITY).cast(QUANTITY)
-    return pl.when(given.is_not_null() & quantity.is_null()).then(none).otherwise(quantity)
+    return pl.when(value.is_not_null() & quantity.is_null()).then(none).otherwise(quantity)
 
 
 def as_double(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:

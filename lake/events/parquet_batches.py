@@ -140,17 +140,17 @@ def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _in_blocks(parts: Iterable[pa.RecordBatch]) -> Iterator[Rows]:
     """The same rows, as many together as are in a block, or as have the bytes of a batch."""
-    held, rows, size = list[pa.RecordBatch](), 0, 0
+    waiting, rows, size = list[pa.RecordBatch](), 0, 0
     for part in parts:
         start = 0
         while start < part.num_rows:
-            held.append(part.slice(start, BATCH_ROWS - rows))
-            start, rows, size = start + len(held[-1]), rows + len(held[-1]), size + held[-1].nbytes
+            waiting.append(part.slice(start, BATCH_ROWS - rows))
+            start, rows, size = start + len(waiting[-1]), rows + len(waiting[-1]), size + waiting[-1].nbytes
             if rows == BATCH_ROWS or size >= BATCH_BYTES:
-                yield Rows(_together(held), rows == BATCH_ROWS)
-                held, rows, size = [], rows % BATCH_ROWS, 0
-    if held:
-        yield Rows(_together(held), ends_block=True)
+                yield Rows(_together(waiting), rows == BATCH_ROWS)
+                waiting, rows, size = [], rows % BATCH_ROWS, 0
+    if waiting:
+        yield Rows(_together(waiting), ends_block=True)
 
 
 def _together(parts: list[pa.RecordBatch]) -> pa.RecordBatch:

@@ -98,14 +98,15 @@ def _converted(
 ) -> Iterator[pl.DataFrame]:
     path = storage.local(file)
     try:
-        there = set(read_footer(path).schema.arrow.names)
+        stored_columns = set(read_footer(path).schema.arrow.names)
         sources = {name: "quantity" if name == AS_WRITTEN else name for name in wanted}
         # Without any column it would not be known how many rows there are.
-        needed = {source for source in sources.values() if source in there} or {"subject"}
+        needed = {source for source in sources.values() if source in stored_columns} or {"subject"}
         for batch, _ in read_batches(path, sorted(needed)):
-            found = dict(zip(batch.schema.names, batch.schema.types, strict=True))
+            stored_types = dict(zip(batch.schema.names, batch.schema.types, strict=True))
             values = [
-                _value(name, columns, found.get(source)).alias(name) for name, source in sources.items()
+                _value(name, columns, stored_types.get(source)).alias(name)
+                for name, source in sources.items()
             ]
             yield to_frame(batch).select(values)
     except (*DAMAGE, pl.exceptions.PolarsError) as error:

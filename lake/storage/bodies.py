@@ -1,4 +1,4 @@
-"""Reading several files of which one that can't be read says nothing of the others."""
+"""Reads several files, so that one that can't be read does not affect the others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Body = bytes | None | MeterlakeError
 
 
 def read_each(storage: Storage, paths: Sequence[str]) -> Sequence[Body]:
-    """Return the contents of files as `Storage.read_all`; of one that is no readable file, the error.
+    """Return the contents of files as `Storage.read_all`; the error in place of one that can't be read.
 
     Raises StorageError where the storage itself fails.
     """
@@ -24,7 +24,7 @@ def read_each(storage: Storage, paths: Sequence[str]) -> Sequence[Body]:
 
 
 def body_of(body: Body) -> bytes | None:
-    """Return the content of a file that `read_each` has read. Raises the error if it could not be read."""
+    """Return the content that `read_each` returned for a file. Raises the error if it could not be read."""
     if isinstance(body, MeterlakeError):
         raise body
     return body
@@ -40,7 +40,7 @@ def _read_or_error(storage: Storage, path: str) -> Body:
 
 
 def _is_of_one_file(error: MeterlakeError) -> bool:
-    """Return whether what stands at the file's path is the cause, and not the storage."""
+    """Return whether the error is about the file's path alone, and not the storage."""
     return isinstance(error, BrokenLakeError) or isinstance(
         error.__cause__, IsADirectoryError | PermissionError
     )

@@ -1,6 +1,6 @@
-"""Files that go away, or are replaced, between being listed and being read: producers and other jobs may do so at any moment.
+"""Files that are removed or replaced between being listed and being read, which producers and other jobs may do any time.
 
-What failed is then no damage. Whoever changes the lake lists again and plans anew; a reader asks once more.
+An error of reading is then no damage. A job lists and plans again; a reader tries once more.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from lake import paths
 from lake.storage import Storage, StoredFile
 from schemas.errors import BrokenLakeError, RefusedError, StorageError
 
-# So often something is planned, or asked, in all.
+# How often something is planned or read in all.
 ATTEMPTS = 5
-# How libraries that have no error of their own for it say that a file is not there.
+# How a missing file appears in errors of libraries that have no type for it.
 _GONE = re.compile(r"No such file or directory|\(os error 2\)|NoSuchKey")
-# What reading may end in where a file is gone, or another one by now: each storage and library has its own.
+# The errors of reading a file that was removed or replaced: each storage and library has its own.
 READING_ERRORS = (
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,
@@ -32,11 +32,11 @@ Result = TypeVar("Result")
 
 
 class FilesChangedError(RefusedError):
-    """Listed files are not there any more as they were: nothing that was concluded from them may be kept."""
+    """Listed files were removed or replaced, so nothing that was computed from them may be used."""
 
 
 def is_missing_file(error: BaseException) -> bool:
-    """Return whether an error says that a file is not there."""
+    """Return whether an error, or one of its causes, says that a file is missing."""
     each: BaseException | None = error
     while each is not None:
         if isinstance(each, FileNotFoundError) or _GONE.search(str(each)):
@@ -51,19 +51,19 @@ def watch_for_changes(storage: Storage, meter: str, files: Iterable[StoredFile])
     try:
         yield
     except READING_ERRORS as error:
-        if gone := changed_files(storage, paths.events(meter), files):
-            raise files_changed_error(gone[0]) from error
+        if changed := changed_files(storage, paths.events(meter), files):
+            raise files_changed_error(changed[0]) from error
         raise
 
 
 def changed_files(storage: Storage, folder: str, files: Iterable[StoredFile]) -> list[StoredFile]:
-    """Return those of the files below a folder that are not there as they were listed."""
-    there = {file.path: file.identity for file in storage.list(folder)}
-    return [file for file in files if not file.unreadable and there.get(file.path) != file.identity]
+    """Return those of the files below a folder that were removed or replaced since they were listed."""
+    current = {file.path: file.identity for file in storage.list(folder)}
+    return [file for file in files if not file.unreadable and current.get(file.path) != file.identity]
 
 
 def files_changed_error(file: StoredFile) -> FilesChangedError:
-    """Return the error for a file that is not there as it was listed."""
+    """Return the error for a file that was removed or replaced since it was listed."""
     return FilesChangedError(
         "files were replaced or removed while they were read",
         where=file.path,
@@ -74,7 +74,7 @@ def files_changed_error(file: StoredFile) -> FilesChangedError:
 
 
 def retry_if_missing(ask: Callable[[], Result]) -> Result:
-    """Return what `ask` returns; it is called again where a file that it had found went away before it was read."""
+    """Return the result of `ask`; it is called again if a file that it listed was removed before it was read."""
     for _ in range(1, ATTEMPTS):
         try:
             return ask()

@@ -1,4 +1,4 @@
-"""What went wrong with a storage, in words that a person can act on, and without any secret."""
+"""Turns failures of storages into errors that a person can act on, without any secret."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ _HINTS = {
     "RequestTimeTooSkewed": "set this machine's clock",
     "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role",
 }
-# What a signature or an account can be seen by in the text of an error.
+# The parts of an error's text that show a signature or an account.
 _SECRET = re.compile(
     r"(?is)<(AWSAccessKeyId|SignatureProvided|StringToSign|StringToSignBytes|CanonicalRequest|CanonicalRequestBytes)>"
     r".*?</\1>|X-Amz-(?:Signature|Credential|Security-Token)=[^&\s]*|(?<=://)[^/@\s]+@"
 )
-# Why a disk takes no more, and how Polars and pyarrow tell of it in the text of an error.
+# Error numbers of a full or read-only disk, and how they appear in errors of Polars and pyarrow.
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
 _NO_ROOM_TEXT = re.compile(rf"\b(?:os error|errno) ({'|'.join(map(str, _NO_ROOM))})\b", re.IGNORECASE)
 FREE_SPACE = "free space, or raise the limit, and run the job again; what it published is complete"
-# How Polars begins what its own reader of object storage has to say.
+# How errors of Polars' reader of object storage begin.
 _NATIVE = re.compile(r"object[-_ ]store|Generic S3 error|Error performing (?:GET|HEAD)", re.IGNORECASE)
 _NATIVE_RETRIED = re.compile(r"after [1-9]\d* retries")
 _NATIVE_CODE = re.compile(r"<Code>(\w+)</Code>(?:.*?<Message>(.*?)</Message>)?", re.DOTALL)
 
 
 def error_code(error: BaseException) -> str:
-    """Return the code by which the server said no, such as `NoSuchKey`; else the kind of failure."""
+    """Return the error code of the server's answer, such as `NoSuchKey`; else the type of the error."""
     for each in chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict) and response.get("Error", {}).get("Code"):
@@ -60,7 +60,7 @@ def error_code(error: BaseException) -> str:
 
 
 def http_status(error: BaseException) -> int:
-    """Return the HTTP status of the answer that the failure comes from; 0 if there was none."""
+    """Return the HTTP status of the server's answer; 0 without an answer."""
     for each in chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict):
@@ -69,7 +69,7 @@ def http_status(error: BaseException) -> int:
 
 
 def attempts_before(error: BaseException) -> int:
-    """Return how many attempts had gone before the one that the server refused."""
+    """Return how many attempts came before the one that failed."""
     for each in chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict):
@@ -85,9 +85,9 @@ def storage_error(
     *,
     retried: bool = False,
 ) -> StorageError:
-    """Return the StorageError that says what failed where and, of the storage's own words, what is no secret.
+    """Return the StorageError of a failed operation, with the storage's message but without secrets.
 
-    `retried` if the storage was asked more than once.
+    `retried` says whether the operation was tried more than once.
     """
     code, status = error_code(error), http_status(error)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -101,7 +101,7 @@ def storage_error(
 
 
 def without_secrets(text: str, secrets: tuple[str, ...] = ()) -> str:
-    """Return the text on one line, shortened, with keys, signatures and these secrets struck out."""
+    """Return the text on one line, shortened, with keys, signatures and these secrets redacted."""
     for secret in secrets:
         text = text.replace(secret, "***")
     text = " ".join(_SECRET.sub("***", text).split())
@@ -110,22 +110,22 @@ def without_secrets(text: str, secrets: tuple[str, ...] = ()) -> str:
 
 @contextmanager
 def storage_failures(where: str) -> Iterator[None]:
-    """Raise what Polars says of a storage, or of a disk that takes no more, as StorageError; let everything else pass.
+    """Raise Polars' errors of a storage or of a full disk as StorageError; other errors pass.
 
-    Told from damaged files by the words of Polars, for which it has no type of its own.
+    They differ from errors of damaged files only by their messages, since Polars has no type for them.
     """
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         if not is_storage_failure(error):
             raise
-        # Without its cause: the words of a refusal hold the key's name and what was signed.
+        # Without its cause: the message of a refusal has the key's name and the signed request.
         raise as_storage_error(error, where) from None
 
 
 @contextmanager
 def writing(local: Path) -> Iterator[None]:
-    """Raise StorageError naming a local file if the disk takes no more of it, and remove what there is of it."""
+    """Raise StorageError naming a local file if the disk is full, and remove what was written."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -136,15 +136,15 @@ def writing(local: Path) -> Iterator[None]:
 
 
 def as_storage_error(error: BaseException, where: str) -> StorageError:
-    """Return what Polars says of a storage that it read or of a disk that it wrote to, as StorageError."""
+    """Return Polars' error of a storage that it read, or of a disk that it wrote to, as StorageError."""
     if reason := _no_room(error):
         return StorageError("could not write a file", where=where, found=reason, hint=FREE_SPACE)
     match = _NATIVE_CODE.search(str(error))
-    said = f"{match[1]}: {match[2]}" if match and match[2] else str(error)
+    message = f"{match[1]}: {match[2]}" if match and match[2] else str(error)
     return StorageError(
         "could not read events or aggregates of the lake",
         where=where,
-        found=without_secrets(said),
+        found=without_secrets(message),
         hint=_HINTS.get(
             match[1] if match else "", RETRIED if _NATIVE_RETRIED.search(str(error)) else RUN_AGAIN
         ),
@@ -152,7 +152,7 @@ def as_storage_error(error: BaseException, where: str) -> StorageError:
 
 
 def has_secrets(error: BaseException, secrets: tuple[str, ...]) -> bool:
-    """Return whether an error or one of its causes says what nobody may see."""
+    """Return whether an error or one of its causes contains a secret."""
     texts = [str(each) for each in chain(error)]
     return any(_SECRET.search(text) or any(secret in text for secret in secrets) for text in texts)
 
@@ -163,7 +163,7 @@ def is_storage_failure(error: BaseException) -> bool:
 
 
 def _no_room(error: BaseException) -> str:
-    """Return why a disk took no more; empty for any other error."""
+    """Return why a disk could not be written; empty for any other error."""
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return os.strerror(error.errno)
     match = _NO_ROOM_TEXT.search(str(error))
@@ -171,7 +171,7 @@ def _no_room(error: BaseException) -> str:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what each one was raised from."""
+    """Yield the error, then its causes."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen

@@ -24,10 +24,10 @@ from lake.storage.local import scan_local
 from lake.storage.path_checks import check_folder, check_path
 from schemas.errors import StorageError
 
-# Footers are rarely longer; the rest of a longer one is asked for.
+# Footers are rarely longer; the rest of a longer one is read with a second request.
 FOOTER_BYTES = 64 * 2**10
 FOOTER_END_BYTES = 8
-# What file systems call that which changes with the content, the best first.
+# Members of a file's information that change with its content, by preference.
 IDENTITIES = (
     "ETag",
     "etag",
@@ -44,13 +44,13 @@ USER = re.compile(r"(?<=://)[^/@]*@")
 
 
 class FsspecStorage:
-    """A lake that is read through fsspec. Parquet files are copied to the local disk, whole, to be read."""
+    """A lake that is read through fsspec. Whole Parquet files are copied to the local disk to be read."""
 
     creates_exclusively = False
 
     def __init__(self, url: str, fs: Any, root: str) -> None:
         """Take a file system of fsspec, and the lake's root in it."""
-        # A password in a URL is for the storage, and for nobody who reads a report.
+        # A password in a URL must not get into reports.
         self.url = USER.sub("", url.rstrip("/"))
         self._fs, self._root = fs, root.rstrip("/")
         self._cache = DownloadCache()
@@ -65,11 +65,11 @@ class FsspecStorage:
         folder = f"{self._root}/{check_folder(prefix)}".rstrip("/")
         with self._naming(prefix, "list"):
             try:
-                found = self._fs.find(folder, detail=True)
+                files = self._fs.find(folder, detail=True)
             except FileNotFoundError:
                 return []
             start = folder.lstrip("/") + "/"
-            inside = {path: info for path, info in found.items() if path.lstrip("/").startswith(start)}
+            inside = {path: info for path, info in files.items() if path.lstrip("/").startswith(start)}
             return sorted(self._stored(path, info) for path, info in inside.items())
 
     def read(self, path: str) -> bytes | None:
@@ -85,11 +85,11 @@ class FsspecStorage:
         return [self.read(path) for path in paths]
 
     def publish(self, path: str, content: bytes) -> None:  # noqa: ARG002 - those who write take it
-        """Refused."""
+        """Raise StorageError: this storage is read-only."""
         raise self._read_only(path)
 
     def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
-        """Like `publish`; the local file is taken away, or becomes the copy."""
+        """Like `publish`; the local file is removed, or with `keep` becomes the cached copy."""
         stored = self._upload(path, local)
         if keep:
             return self._cache.adopt(path, local)
@@ -97,11 +97,11 @@ class FsspecStorage:
         return stored
 
     def create(self, path: str, content: bytes) -> StoredFile | None:  # noqa: ARG002 - those who write take it
-        """Refused."""
+        """Raise StorageError: this storage is read-only."""
         raise self._read_only(path)
 
     def delete(self, path: str) -> None:
-        """Refused."""
+        """Raise StorageError: this storage is read-only."""
         raise self._read_only(path)
 
     def delete_all(self, paths: Iterable[str]) -> None:
@@ -110,7 +110,7 @@ class FsspecStorage:
             self.delete(path)
 
     def sync(self, paths: Iterable[str]) -> None:
-        """Nothing: what is published is durable."""
+        """Do nothing: published files are durable."""
 
     def exists(self, path: str) -> bool:
         """Return whether there is such a file."""
@@ -140,7 +140,7 @@ class FsspecStorage:
         return pl.Schema(pl.read_parquet_schema(self.footer(file)))
 
     def footer(self, file: StoredFile) -> Path | BinaryIO:
-        """Return the copy of a Parquet file, or its end with the whole footer, which is all that is asked of it."""
+        """Return the cached copy of a Parquet file, or its end with the whole footer."""
         if copies := self._cache.get([file]):
             return copies[0]
         with self._naming(file.path, "read"):
@@ -148,12 +148,12 @@ class FsspecStorage:
             if len(end) < FOOTER_END_BYTES:
                 return io.BytesIO(end)
             needed = struct.unpack("<I", end[-FOOTER_END_BYTES:-4])[0] + FOOTER_END_BYTES
-            # A file that is no Parquet has anything there.
+            # In a file that is not Parquet these bytes mean nothing.
             long = end.endswith(b"PAR1") and needed > len(end) == FOOTER_BYTES
             return io.BytesIO(self._tail(file.path, needed) if long else end)
 
     def local(self, file: StoredFile) -> Path:
-        """Return a copy, made now if there is none."""
+        """Return the cached copy, which is made now if there is none."""
         self.prefetch([file], whole=True)
         copies = self._cache.get([file])
         if copies is None:
@@ -167,7 +167,7 @@ class FsspecStorage:
         return pl.read_parquet_metadata(self.footer(file))
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
-        """Copy what is small, or all, to the local disk."""
+        """Copy small files, or with `whole` all, to the local disk."""
         self._cache.add(files, self._fetch, whole=whole)
 
     def scratch(self, suffix: str) -> Path:
@@ -183,8 +183,8 @@ class FsspecStorage:
 
     def _stored(self, path: str, info: Mapping[str, Any]) -> StoredFile:
         relative = path.lstrip("/").removeprefix(self._root.lstrip("/")).lstrip("/")
-        said = next((str(info[name]) for name in IDENTITIES if info.get(name)), "")
-        return StoredFile(relative, info["size"], f"{info['size']}-{said}")
+        identity = next((str(info[name]) for name in IDENTITIES if info.get(name)), "")
+        return StoredFile(relative, info["size"], f"{info['size']}-{identity}")
 
     def _fetch(self, path: str, local: Path) -> None:
         with self._naming(path, "read"):
@@ -205,14 +205,14 @@ class FsspecStorage:
             yield
         except StorageError:
             raise
-        # Each file system raises what its own library does.
+        # Each file system raises the errors of its own library.
         except Exception as error:  # noqa: BLE001
             what = f"could not {action} this file of the lake"
             cause = None if has_secrets(error, self._secrets()) else error
             raise storage_error(what, path, error, self._secrets(), retried=self._retried(error)) from cause
 
     def _retried(self, error: BaseException) -> bool:  # noqa: ARG002 - those who try again look at it
-        """Return whether what failed had been tried more than once."""
+        """Return whether the failed operation was tried more than once."""
         return False
 
     def _secrets(self) -> tuple[str, ...]:

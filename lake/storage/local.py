@@ -108,7 +108,7 @@ class LocalStorage:
             self._disk.remove_empty(folders)
 
     def sync(self, paths: Iterable[str]) -> None:
-        """Sync the folders of these files where they changed of late."""
+        """Sync the folders of these files if they changed recently."""
         for folder, path in {self._target(path).parent: path for path in paths}.items():
             with _naming(path, "sync"):
                 self._disk.sync_names(folder)
@@ -139,7 +139,7 @@ class LocalStorage:
 
     def schema(self, file: StoredFile) -> pl.Schema:
         """Return columns and types, from the footer."""
-        # By a handle, since a producer's name with brackets would be taken for a pattern.
+        # As an open file, since a name with brackets would be taken for a pattern.
         with open_regular(self.root, check_readable(file).path) as handle:
             return pl.Schema(pl.read_parquet_schema(handle))
 
@@ -157,7 +157,7 @@ class LocalStorage:
             return pl.read_parquet_metadata(handle)
 
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
-        """Nothing: the files are here."""
+        """Do nothing: the files are local."""
 
     def scratch(self, suffix: str) -> Path:
         """Return a name in the lake's own temporary folder. Raises StorageError if that is a link, which is not followed."""

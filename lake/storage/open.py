@@ -12,8 +12,8 @@ from schemas.errors import StorageError
 def open_storage(url: str, options: Mapping[str, str] | None = None) -> Storage:
     """Return the storage of a lake's URL: a local path, `file://`, `s3://bucket/prefix`, `memory://`, or fsspec's others.
 
-    `options` are for what the URL names, see `S3Settings`. Raises StorageError for an option or a scheme that is
-    not known. Nothing is asked of the storage yet.
+    `options` are those of the URL's storage, see `S3Settings`. Raises StorageError for an unknown option or scheme. Sends
+    no request.
     """
     scheme, found, rest = url.partition("://")
     options = options or {}

@@ -1,4 +1,4 @@
-"""What every storage holds to: paths stay inside the lake, and on a disk no link is written through."""
+"""Checks of every storage: paths stay inside the lake, and on a disk nothing is written through a link."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def linked_folder(root: Path, path: str) -> str:
 
 
 def open_regular(root: Path, path: str) -> BinaryIO:
-    """Open a file of the lake to be read, and never wait for it, as one would for a writer of a named pipe.
+    """Open a file of the lake for reading, without waiting, as one would for the writer of a named pipe.
 
-    Raises BrokenLakeError for what is no regular file, and OSError for a folder, for nothing, and as `open` does.
+    Raises BrokenLakeError for anything but a regular file, and OSError for a folder, a missing file, and as `open`.
     """
     local = root / path
     try:
@@ -95,11 +95,11 @@ def check_readable(file: StoredFile) -> StoredFile:
 
 
 def check_regular(root: Path, path: str) -> None:
-    """Raise BrokenLakeError if something else than a regular file is there, for a reader that opens it itself."""
+    """Raise BrokenLakeError for anything but a regular file; for readers that open the path themselves."""
     try:
         kind = kind_of(os.stat(f"{root}/{path}").st_mode)  # noqa: PTH116 - as above
     except OSError:
-        # Who opens it tells that it is gone, or what else is wrong.
+        # Opening it will raise the error.
         return
     if kind:
         raise not_regular_error(path, kind)

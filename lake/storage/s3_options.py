@@ -11,7 +11,7 @@ from schemas.errors import StorageError
 
 
 class S3Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to reach the server. What is not given comes from the usual AWS environment, profile or role."""
+    """How to reach the server. Missing options come from the usual AWS environment, profile or role."""
 
     endpoint_url: str | None = None
     region: str | None = None
@@ -21,7 +21,7 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     session_token: str | None = None
     anonymous: bool = False
     addressing_style: Literal["auto", "path", "virtual"] | None = None
-    # How often a request is sent at most, the first time included.
+    # How often a request is sent at most, including the first time.
     max_attempts: int = 4
     connect_timeout_seconds: float = 10
     read_timeout_seconds: float = 60
@@ -29,8 +29,8 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @classmethod
     def of(cls, options: Mapping[str, str]) -> S3Settings:
         """Return the settings of options by name, with or without `aws_` before it. Raises StorageError, never with a value."""
-        given = {name.lower().removeprefix("aws_"): text for name, text in options.items()}
-        unknown = given.keys() - set(cls.__struct_fields__)
+        by_name = {name.lower().removeprefix("aws_"): text for name, text in options.items()}
+        unknown = by_name.keys() - set(cls.__struct_fields__)
         if unknown:
             raise StorageError(
                 "unknown storage option",
@@ -38,6 +38,6 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 expected=f"some of {', '.join(cls.__struct_fields__)}",
             )
         try:
-            return msgspec.convert(given, cls, strict=False)
+            return msgspec.convert(by_name, cls, strict=False)
         except msgspec.ValidationError as error:
             raise StorageError(f"a storage option can't be used: {error}", where="storage options") from None

@@ -1,1 +1,1 @@
-"""A folder tree on a local disk: changes that last, walks, and temporary names."""
+"""A folder tree on a local disk: durable changes, listing, and temporary files."""

@@ -1,8 +1,8 @@
-"""Names of temporary files, and removing those that a dead process has left.
+"""Names of temporary files, and removing those that dead processes have left.
 
-A name says whose it is: the process and its start, the namespace that counts processes, and the kernel's boot. A sweep
-asks the kernel about a process of its own boot and namespace. Of others, in another container, on another machine, before
-a restart, it knows nothing, so age decides.
+A name has its owner: the process and its start, the process namespace, and the kernel's boot. A sweep asks the kernel
+whether a process of its own boot and namespace is running. For others, in another container, on another machine or
+before a restart, age decides.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from lake import paths
 
-# Before the owner in the names of folders in the system's temporary folder.
+# The prefix of our folders in the system's temporary folder; the owner follows.
 PREFIX = "meterlake-"
-# What nobody has changed for so long is nobody's.
+# Files that have not changed for so long have no owner.
 MAX_AGE_SECONDS = 7 * 24 * 60 * 60
 UNKNOWN = "0"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -33,7 +33,7 @@ _FOLDER = re.compile(PREFIX + _OWNER + r"[a-z0-9_]{8}")
 
 
 class Owner(NamedTuple):
-    """A process, as names of temporary files have it; what the system does not say is `UNKNOWN`."""
+    """A process, as in names of temporary files; parts that the system does not provide are `UNKNOWN`."""
 
     process: str
     boot: str
@@ -51,15 +51,15 @@ def own_name(suffix: str) -> str:
 
 
 def this_process() -> Owner:
-    """Return this process, which may have been forked since it was last asked for."""
+    """Return this process; not cached across a fork."""
     return _owner(os.getpid())
 
 
 def sweep_files(folder: Path) -> int:
     """Remove the temporary files in a folder whose owners are dead; return how many.
 
-    Whatever has another name, is no regular file, or can't be removed is left alone. A folder that is a link is not
-    followed.
+    Files with other names, anything but regular files, and files that can't be removed are left. A folder that is a link
+    is not followed.
     """
     with _opened(folder, os.O_NOFOLLOW) as descriptor:
         left = [entry for entry in _abandoned(descriptor, _FILE) if entry.is_file(follow_symlinks=False)]
@@ -69,7 +69,7 @@ def sweep_files(folder: Path) -> int:
 def sweep_folders(folder: Path) -> int:
     """Remove this user's temporary folders in a folder whose owners are dead; return how many.
 
-    They hold nothing but files: what has such a name and a folder in it, or a lake's marker, is none.
+    A folder of such a name that contains a folder or a lake's marker is not ours, and is left.
     """
     with _opened(folder) as descriptor:
         left = [
@@ -90,7 +90,7 @@ def _emptied(folder: Path) -> bool:
 
 
 def _abandoned(descriptor: int | None, pattern: re.Pattern[str]) -> list[os.DirEntry[str]]:
-    """Return the entries of these names whose owners are dead, or that are too old to be anybody's."""
+    """Return the entries with such names whose owners are dead, or that are too old to have one."""
     found = [(entry, pattern.fullmatch(entry.name)) for entry in _entries(descriptor)]
     return [entry for entry, match in found if match and _is_abandoned(entry, match)]
 
@@ -108,7 +108,7 @@ def _is_abandoned(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
 
 
 def _is_running(owner: Owner) -> bool:
-    """Return whether a process of this boot and namespace is the owner: its number may have been given again."""
+    """Return whether the owner, of this boot and namespace, is running; its number may have been reused."""
     try:
         os.kill(int(owner.process), 0)
     except (ProcessLookupError, OverflowError):
@@ -132,7 +132,7 @@ def _owner(process: int) -> Owner:
 def _started(process: str) -> str:
     """Return when a process was started, in the kernel's ticks."""
     try:
-        # What is mounted there may be of another namespace, in which other processes have these numbers.
+        # /proc may be of another namespace, where other processes have these numbers.
         if str(Path("/proc/self").readlink()) != str(os.getpid()):
             return UNKNOWN
         return _start_in(Path(f"/proc/{process}/stat"))
@@ -141,13 +141,13 @@ def _started(process: str) -> str:
 
 
 def _start_in(stat: Path) -> str:
-    # The second field is the program's name in parentheses, and may hold anything; this is the twenty-second.
+    # The second field is the program's name in parentheses, which may contain anything; the start is the 22nd.
     return stat.read_text(errors="replace").rpartition(")")[2].split()[19]
 
 
 @contextmanager
 def _opened(folder: Path, flags: int = 0) -> Iterator[int | None]:
-    """The descriptor of a folder; None if it can't be opened."""
+    """Yield the descriptor of a folder; None if it can't be opened."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | flags)
     except OSError:
@@ -167,7 +167,7 @@ def _entries(descriptor: int | None) -> list[os.DirEntry[str]]:
 
 
 def _removed(remove: Callable[..., None], name: str, descriptor: int | None) -> bool:
-    """Remove an entry; return whether it could be, since nobody's work depends on it."""
+    """Remove an entry; return whether that worked."""
     try:
         remove(name, dir_fd=descriptor)
     except OSError:

@@ -1,6 +1,6 @@
-"""Every file below a folder of a lake on a disk, and what is there but can't be read as a file.
+"""Lists every file below a folder of a lake on a disk, and entries that can't be read as a file.
 
-A producer may rename and remove at any moment: what is gone when it is looked at is passed over.
+A producer may rename and remove at any time: entries that are gone when they are read are ignored.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def walk(root: str, folder: str, *, linked: bool) -> Iterator[StoredFile]:
     if the folder itself can't be listed.
     """
     # By text, since a lake has many folders and a path object for each takes as long as the rest.
-    left = [(folder, linked)]
-    while left:
-        inner, is_linked = left.pop()
+    folders = [(folder, linked)]
+    while folders:
+        inner, is_linked = folders.pop()
         try:
             entries = list(os.scandir(f"{root}/{inner}"))
         except (FileNotFoundError, NotADirectoryError):
@@ -40,13 +40,13 @@ def walk(root: str, folder: str, *, linked: bool) -> Iterator[StoredFile]:
                 escaped = os.fsencode(path).decode(errors="backslashreplace")
                 yield StoredFile(escaped, 0, "", "a name that is not UTF-8", is_linked)
             elif entry.is_dir(follow_symlinks=False):
-                left.append((path, is_linked))
+                folders.append((path, is_linked))
             else:
-                found = _look_at(root, path, entry, linked=is_linked)
-                if isinstance(found, str):
-                    left.append((found, True))
-                elif found:
-                    yield found
+                entry_file = _look_at(root, path, entry, linked=is_linked)
+                if isinstance(entry_file, str):
+                    folders.append((entry_file, True))
+                elif entry_file:
+                    yield entry_file
 
 
 def regular_file(path: str, status: os.stat_result, *, linked: bool = False) -> StoredFile:
@@ -56,7 +56,7 @@ def regular_file(path: str, status: os.stat_result, *, linked: bool = False) -> 
 
 
 def _look_at(root: str, path: str, entry: os.DirEntry[str], *, linked: bool) -> StoredFile | str | None:
-    """Return the file, or the path of a linked folder that is to be listed too; None for what is gone."""
+    """Return the file, or the path of a linked folder that is to be listed too; None for an entry that is gone."""
     is_link = entry.is_symlink()
     try:
         status = entry.stat(follow_symlinks=is_link)
