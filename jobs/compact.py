@@ -86,6 +86,16 @@ def compact(  # noqa: PLR0913 - what to compact, and how
     report.keep_going(report.each("plan", scan_meters(lake.storage, meter, report.add_error)), work)
     if not dry_run:
         lake.storage.sweep()
+        _remove_recent(lake.storage)
+
+
+def _remove_recent(storage: Storage) -> None:
+    """Remove the rows that earlier versions kept for exports; as with all that is swept, what can't be removed stays."""
+    left = [file.path for file in storage.list(paths.RECENT) if not (file.unreadable or file.linked)]
+    try:
+        storage.delete_all(left)
+    except StorageError as error:
+        LOG.info("files of an earlier version are left in %s: %s", paths.RECENT, error)
 
 
 def small_files(files: Iterable[StoredFile], target_bytes: int) -> list[list[StoredFile]]:

@@ -11,7 +11,7 @@ from jobs.aggregate.job import aggregate
 from jobs.clock import check_as_of, check_clock
 from jobs.export.again import MeterExports, recent_months
 from jobs.export.billing import Period, month_of
-from jobs.export.job import export
+from jobs.export.job import export, export_month
 from jobs.export.listing import ExportListing
 from jobs.retain import retain
 from jobs.run_report import RunReport
@@ -82,7 +82,7 @@ def _export_months(
                 )
                 why = {date: change.why for date, change in stale.items()}
                 exports = MeterExports(lake.storage, snapshot.meter, snapshot.state, why, listing.of(meter))
-                _export_meter(lake, report, exports, this_month)
+                _export_meter(report, exports, this_month)
         if snapshot:
             with _reporting(report, f"state of meter {meter!r}"):
                 snapshot.save(lake.storage)
@@ -100,23 +100,18 @@ def _export_recent(lake: Lake, report: RunReport, meter: str, this_month: Period
             export(lake, report, period, meter=meter, on_request=False)
 
 
-def _export_meter(lake: Lake, report: RunReport, exports: MeterExports, this_month: Period) -> None:
+def _export_meter(report: RunReport, exports: MeterExports, this_month: Period) -> None:
     """Export those months of a meter of which the night can't tell that nothing would come of it."""
-    name, recent, forms = exports.meter.name, exports.recent, exports.forms(this_month)
+    name, forms = exports.meter.name, exports.forms(this_month)
     for form in forms:
         with _reporting(report, f"export {form} of meter {name!r}"):
             known = exports.done_before(form)
             if known:
                 report.exports.append(known)
                 continue
-            seen, errors = exports.seen(form), len(report.errors)
-            export(lake, report, form.period, meter=name, options=form.options, seen=seen, on_request=False)
-            if len(report.errors) == errors:
-                exports.remember(form, seen, report.exports[-1])
-        if form.period not in recent_months(this_month):
-            recent.forget(*form.period)
-    with _reporting(report, f"recent rows of meter {name!r}"):
-        recent.save(recent_months(this_month))
+            done, made_of = export_month(exports.month(form), report)
+            if not done.omitted_rows:
+                exports.remember(form, done, made_of)
     exports.forget_others(forms, this_month)
 
 
@@ -140,7 +135,7 @@ def _scan(lake: Lake, report: RunReport) -> dict[str, MeterSnapshot | None]:
 
 @contextmanager
 def _reporting(report: RunReport, step: str) -> Iterator[None]:
-    """Report what fails in the body, and go on; only an interruption from outside or a lost lease ends the run."""
+    """RunReport what fails in the body, and go on; only an interruption from outside or a lost lease ends the run."""
     try:
         with storage_failures(step):
             yield

@@ -76,7 +76,7 @@ def _rows(month: Revisions) -> Iterable[tuple[object, ...]]:
     inputs: Mapping[str, str] = {}
     for position, number in enumerate(month.numbers):
         manifest = month.manifest(number)
-        if position and month.info(month.numbers[position - 1]).sha256 != manifest.previous_sha256:
+        if position and month.sha256(month.numbers[position - 1]) != manifest.previous_sha256:
             raise _changed(paths.revision(month.folder, month.numbers[position - 1]) + paths.MANIFEST)
         changed = [
             dt.date.fromisoformat(date)

@@ -31,7 +31,7 @@ def latest_of(revisions: Revisions, *, closed: bool) -> Latest:
     return Latest(
         revision=last,
         kind=revisions.kind(last),
-        manifest_sha256=revisions.info(last).sha256,
+        manifest_sha256=revisions.sha256(last),
         usage_revision=usage,
         closed=closed,
     )

@@ -22,6 +22,7 @@ QUARANTINE = "quarantine/"
 INDEX = "index/"
 SEALED_WINNERS = "settled/"
 STATE = "state/"
+# Of earlier versions, whose exports took rows from there; nothing reads it.
 RECENT = "recent/"
 LANDED = "landed/"
 RUNS = "runs/"
@@ -114,11 +115,6 @@ def sealed_winners(meter: str, date: dt.date | None = None) -> str:
 def state(meter: str) -> str:
     """Return the file of a meter's state; it can be rebuilt from the aggregates' metadata."""
     return f"{STATE}{encode_name(meter)}.json"
-
-
-def recent(meter: str) -> str:
-    """Return the file of a meter's rows of the dates that nights export; it can always be rebuilt."""
-    return f"{RECENT}{encode_name(meter)}.parquet"
 
 
 def landed(sha256: str) -> str:

@@ -128,17 +128,14 @@ def from_aggregates(  # noqa: PLR0913 - which rows, and what to make of them
 
     Raises BrokenLakeError naming table and dates if the state counts events of dates that have no file.
     """
-    folder, schema = paths.aggregates(table, meter.name), aggregate_columns(meter, table)
+    folder = paths.aggregates(table, meter.name)
 
     def list_files() -> dict[dt.date, StoredFile]:
         return {date: file for date, file in part_files(storage, folder).items() if _within(date, dates)}
 
     def rows(files: Mapping[dt.date, StoredFile]) -> Answer:
         _check_table(storage, meter, table, dates, files)
-        frames = {}
-        for date, file in files.items():
-            frames[date] = table_rows(storage, file, meter, table).select(pl.lit(date).alias(DATE), *schema)
-        return work(pl.concat([pl.LazyFrame(schema={DATE: pl.Date, **schema}), *frames.values()]), frames)
+        return work(*dated_rows(storage, files, meter, table))
 
     return read_consistently(list_files, rows, folder, is_whole=is_whole)
 
@@ -177,6 +174,18 @@ def values(storage: Storage, meter: Meter, name: str, dates: Dates) -> pl.LazyFr
     counted = from_aggregates(storage, meter, table, dates, count, is_whole=True)
     check_sums(counted, f"meter {meter.name!r}", ["value"], pl.col("events").is_null())
     return counted.lazy().sort("events", "value", descending=[True, False])
+
+
+def dated_rows(
+    storage: Storage, files: Mapping[dt.date, StoredFile], meter: Meter, table: str
+) -> tuple[pl.LazyFrame, dict[dt.date, pl.LazyFrame]]:
+    """Return the rows of these files of an aggregate table, all and by date: `date`, then its keys and measures."""
+    schema = aggregate_columns(meter, table)
+    frames = {
+        date: table_rows(storage, file, meter, table).select(pl.lit(date).alias(DATE), *schema)
+        for date, file in files.items()
+    }
+    return pl.concat([pl.LazyFrame(schema={DATE: pl.Date, **schema}), *frames.values()]), frames
 
 
 def table_rows(storage: Storage, file: StoredFile, meter: Meter, table: str) -> pl.LazyFrame:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import polars as pl
 
 from lake import paths
 from lake.decoding import decode
-from lake.events.partition import fingerprint
 from lake.storage import Storage, StoredFile, not_regular_error
 from schemas.errors import BrokenLakeError, RefusedError
 
@@ -79,23 +78,6 @@ class Close(msgspec.Struct, kw_only=True, frozen=True):
     manifest_sha256: str
 
 
-class RevisionInfo(NamedTuple):
-    """What planning needs of a revision: the sha256 of its manifest, and its inputs.
-
-    `inputs` is the fingerprint of those that it names. `event_rows` and `event_files` are those of its events, empty
-    where they are not known, of a month with `carry_days` before it; `quantities` is the checksum of its keys and
-    quantities, or empty.
-    """
-
-    sha256: str
-    inputs: str
-    meter_version: str = ""
-    carry_days: int = 0
-    event_rows: str = ""
-    event_files: str = ""
-    quantities: str = ""
-
-
 def parse_manifest(body: bytes, where: str) -> Manifest:
     """Return a decoded manifest. Raises BrokenLakeError if it is not a manifest of this format."""
     manifest = decode(body, Manifest, "not a manifest of an export", where=where)
@@ -109,17 +91,8 @@ def parse_manifest(body: bytes, where: str) -> Manifest:
 class Revisions:
     """The revisions of one export, by one listing; a manifest is read when it is asked for, and once."""
 
-    def __init__(
-        self,
-        storage: Storage,
-        folder: str,
-        listed: Sequence[StoredFile] | None = None,
-        known: RevisionInfo | None = None,
-    ) -> None:
-        """Take the folder's files as they were `listed` by one that nothing else can have changed since, if by any.
-
-        `known` is what the last revision is known to say, which spares reading its manifest.
-        """
+    def __init__(self, storage: Storage, folder: str, listed: Sequence[StoredFile] | None = None) -> None:
+        """Take the folder's files as they were `listed` by one that nothing else can have changed since, if by any."""
         self.storage, self.folder, self.is_listed = storage, folder, listed is not None
         self.files = {file.path: file for file in (storage.list(folder) if listed is None else listed)}
         for file in self.files.values():
@@ -132,7 +105,6 @@ class Revisions:
             for number in numbers - {None}
             if number is not None and paths.revision(folder, number) + paths.MANIFEST in self.files
         )
-        self._known = known
         self._bodies: dict[int, bytes] = {}
 
     @property
@@ -149,24 +121,12 @@ class Revisions:
         """Return the manifest of a revision."""
         return parse_manifest(self._body(number), self._place(number) + paths.MANIFEST)
 
-    def info(self, number: int) -> RevisionInfo:
-        """Return what planning needs to know of a revision."""
-        if self._known and number == self.last:
-            return self._known
-        sha256, manifest = hashlib.sha256(self._body(number)).hexdigest(), self.manifest(number)
-        return RevisionInfo(
-            sha256,
-            fingerprint(manifest.inputs),
-            manifest.meter_version,
-            manifest.carry_days or 0,
-            manifest.event_rows or "",
-            manifest.event_files or "",
-        )
+    def sha256(self, number: int) -> str:
+        """Return the sha256 of a revision's manifest."""
+        return hashlib.sha256(self._body(number)).hexdigest()
 
     def left_out(self, number: int) -> list[dict[str, Any]]:
-        """Return the keys of the rows that a revision names and does not have; what is known of one is that it has all."""
-        if self._known and number == self.last:
-            return []
+        """Return the keys of the rows that a revision names and does not have."""
         return list(self.manifest(number).left_out or [])
 
     def kind(self, number: int) -> str:
@@ -209,7 +169,7 @@ class Revisions:
             raise _exists(place)
         self.files[stored.path] = stored
         self.numbers.append(manifest.revision)
-        self._known, self._bodies[manifest.revision] = None, body
+        self._bodies[manifest.revision] = body
 
     def _place(self, number: int) -> str:
         return paths.revision(self.folder, number)

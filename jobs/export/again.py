@@ -6,15 +6,20 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.export.billing import Period, month_of
-from jobs.export.inputs import event_fingerprints, inputs_by_date, month_records, months_with_inputs
-from jobs.export.listing import Files, MonthForm
-from jobs.export.month import Options, Seen
+from jobs.export.inputs import (
+    BilledEvents,
+    MadeOf,
+    billed_events,
+    inputs_by_date,
+    month_records,
+    months_with_inputs,
+)
+from jobs.export.listing import ExportListing, Files, MonthForm
+from jobs.export.month import MonthExport, Options
 from jobs.run_report import ExportReport
 from lake import paths
 from lake.calendar import days_before
 from lake.events.partition import fingerprint
-from lake.recent import RecentRows
-from lake.revisions import RevisionInfo
 from lake.state.records import ExportedMonth, MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from schemas.meter import Meter
@@ -31,7 +36,7 @@ class MeterExports:
     ) -> None:
         """Take the meter, its state, the dates that are out of date and why, and the files of its exports."""
         self.meter, self._state, self._stale, self._files = meter, state, stale, files
-        self.recent = RecentRows(storage, meter)
+        self._storage = storage
         self._carry_days = meter.carry_days or 0
 
     def forms(self, until: Period) -> list[MonthForm]:
@@ -45,21 +50,25 @@ class MeterExports:
         usual = {MonthForm(period, Options()) for period in months | {form.period for form in those}}
         return sorted(usual | those, key=lambda form: (form.period, form.options.variant))
 
-    def seen(self, form: MonthForm) -> Seen:
-        """Return what an export of the form need not look for again."""
-        files, known = self._files.get(form, ()), self._known(form)
-        info = None
-        if known and known.manifest_sha256 and known.meter_version and known.files == _fingerprint(files):
-            info = RevisionInfo(
-                known.manifest_sha256,
-                known.manifest_inputs,
-                known.meter_version,
-                known.carry_days,
-                known.event_rows,
-                known.event_files,
-                known.quantities,
-            )
-        return Seen(self.meter, self._state, self._stale, files, self.recent, info)
+    def month(self, form: MonthForm) -> MonthExport:
+        """Return what is to be exported of a month, with what the night knows of it."""
+        files = self._files.get(form, ())
+        return MonthExport(
+            self._storage,
+            self.meter,
+            self._state,
+            *form,
+            self._carry_days,
+            self._stale,
+            files,
+            self._compared_with(form),
+            on_request=False,
+        )
+
+    def last_made_of(self, form: MonthForm) -> MadeOf | None:
+        """Return what the last revision of a month was made of, if that is noted."""
+        known = self._noted(form)
+        return MadeOf(known.manifest_inputs, known.meter_version) if known and known.meter_version else None
 
     def records(self, period: Period) -> dict[dt.date, PartitionState]:
         """Return the records of the dates that an export of a month is made of, in order."""
@@ -81,28 +90,28 @@ class MeterExports:
             pending_adjustments=known.pending,
         )
 
-    def remember(self, form: MonthForm, seen: Seen, done: ExportReport) -> None:
-        """Note in the state what an export has reported, and of what."""
-        info = seen.known or RevisionInfo("", "")
-        records = self.records(form.period)
-        if not done.pending_adjustments:
-            events = event_fingerprints(records)
-            info = info._replace(
-                carry_days=self._carry_days, event_rows=events.rows, event_files=events.files
-            )
+    def remember(self, form: MonthForm, done: ExportReport, made_of: MadeOf) -> None:
+        """Note in the state what an export has reported, and what its last revision is made of."""
+        compared_with = None
+        if done.closed and done.pending_adjustments:
+            compared_with = self._compared_with(form)
+        elif done.closed:
+            compared_with = billed_events(self._state, form.period, self._carry_days)
+        events = compared_with or BilledEvents(0, "", "")
+        # Of a file that was just published, not every storage can name the identity.
+        listed = self._storage.list(form.folder(self.meter.name))
+        files = ExportListing(listed).of(self.meter.name).get(form, [])
         self._state.exported[str(form)] = ExportedMonth(
-            fingerprint=self._depends_on(form, seen.files),
+            fingerprint=self._depends_on(form, files),
             action="unchanged" if done.revision else done.action,
             revision=done.revision,
             closed=done.closed,
-            files=_fingerprint(seen.files),
-            manifest_sha256=info.sha256,
-            manifest_inputs=info.inputs,
-            quantities=info.quantities,
-            meter_version=info.meter_version,
-            carry_days=info.carry_days,
-            event_rows=info.event_rows,
-            event_files=info.event_files,
+            files=_fingerprint(files),
+            manifest_inputs=made_of.inputs,
+            meter_version=made_of.meter_version,
+            carry_days=events.carry_days,
+            event_rows=events.rows,
+            event_files=events.files,
             pending=done.pending_adjustments,
         )
 
@@ -120,6 +129,18 @@ class MeterExports:
         folder = form.folder(self.meter.name)
         listed = (file.path for file in self._files.get(form, ()))
         return known if known and (not known.revision or paths.latest(folder) in listed) else None
+
+    def _compared_with(self, form: MonthForm) -> BilledEvents | None:
+        """The events that a closed month was last held to, if that is noted."""
+        known = self._noted(form)
+        if known is None or not known.event_rows:
+            return None
+        return BilledEvents(known.carry_days, known.event_rows, known.event_files)
+
+    def _noted(self, form: MonthForm) -> ExportedMonth | None:
+        """What is noted of an export whose files are as they were left."""
+        known = self._known(form)
+        return known if known and known.files == _fingerprint(self._files.get(form, ())) else None
 
     def _depends_on(self, form: MonthForm, files: Sequence[StoredFile]) -> str:
         """The fingerprint of all that an export depends on, what is out of date included."""

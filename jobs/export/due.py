@@ -8,7 +8,7 @@ import msgspec
 
 from jobs.export.again import MeterExports
 from jobs.export.billing import Period
-from jobs.export.inputs import inputs_by_date
+from jobs.export.inputs import made_of_by
 from jobs.export.listing import MonthForm
 from lake.events.partition import fingerprint
 from lake.revisions import Revisions
@@ -58,13 +58,13 @@ def _due(storage: Storage, exports: MeterExports, form: MonthForm) -> MonthDue |
     if known:
         why, pending = DEFINITION_CHANGED, known.pending_adjustments
         return _month(form, known.revision, why, closed=known.closed, pending=pending) if pending else None
-    seen, inputs = exports.seen(form), inputs_by_date(exports.records(form.period))
-    revisions = Revisions(storage, form.folder(exports.meter.name), seen.files, seen.known)
+    month = exports.month(form)
+    revisions = Revisions(storage, month.folder, month.files)
     if not revisions.last:
-        return _month(form, 0, NO_REVISION, closed=False) if inputs else None
-    info = revisions.info(revisions.last)
-    if info.inputs == fingerprint(inputs):
-        if info.meter_version == exports.meter.version:
+        return _month(form, 0, NO_REVISION, closed=False) if month.inputs else None
+    last = exports.last_made_of(form) or made_of_by(revisions.manifest(revisions.last))
+    if last.inputs == fingerprint(month.inputs):
+        if last.meter_version == exports.meter.version:
             return None
         return _month(form, revisions.last, DEFINITION_CHANGED, closed=revisions.is_closed)
     return _month(form, revisions.last, CHANGED, closed=revisions.is_closed)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jobs.export.billing import Period, month_of
 from lake.calendar import days_before
 from lake.events.partition import fingerprint
-from lake.revisions import RevisionInfo
+from lake.revisions import Manifest
 from lake.state.changes import known_files
 from lake.state.records import MeterState, PartitionState
 
@@ -23,6 +23,21 @@ class Events(NamedTuple):
     `files` is of the event files and of the rows that lost, which no other version of the program changes.
     """
 
+    rows: str
+    files: str
+
+
+class MadeOf(NamedTuple):
+    """What a revision was made of: the fingerprint of its inputs, and the version of its meter."""
+
+    inputs: str
+    meter_version: str
+
+
+class BilledEvents(NamedTuple):
+    """The events of a month and of so many dates before it; `rows` and `files` as in `Events`, empty if not known."""
+
+    carry_days: int
     rows: str
     files: str
 
@@ -69,7 +84,17 @@ def event_fingerprints(records: Records) -> Events:
     return Events(fingerprint({}, *rows), fingerprint(files, *losers))
 
 
-def has_same_events(info: RevisionInfo, state: MeterState, period: Period) -> bool:
-    """Whether the events of a month are those that its last revision was made of, as far as is known of it."""
-    now = event_fingerprints(month_records(state, period, info.carry_days))
-    return now.rows == info.event_rows or now.files == info.event_files
+def made_of_by(manifest: Manifest) -> MadeOf:
+    """Return what a revision says that it was made of."""
+    return MadeOf(fingerprint(manifest.inputs), manifest.meter_version)
+
+
+def billed_events(state: MeterState, period: Period, carry_days: int) -> BilledEvents:
+    """Return the events that an export of a month with so many dates before it is made of now."""
+    return BilledEvents(carry_days, *event_fingerprints(month_records(state, period, carry_days)))
+
+
+def has_same_events(before: BilledEvents, state: MeterState, period: Period) -> bool:
+    """Return whether the events of a month are those of before, as far as is known of them."""
+    now = billed_events(state, period, before.carry_days)
+    return now.rows == before.rows or now.files == before.files

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jobs.export.billing import Period, check_columns
-from jobs.export.month import MAX_DATES, MonthExport, Options, Seen, out_of_date
+from jobs.export.inputs import MadeOf, made_of_by
+from jobs.export.month import MAX_DATES, MonthExport, Options
 from jobs.export.revision import revise
 from jobs.export.rows import billed_rows
 from jobs.run_report import ExportReport, RunReport, now
 from lake import Lake
 from lake.aggregates.ambiguity import HINT, ambiguity_note, most_ambiguous
 from lake.aggregates.sums import sum_too_large
-from lake.events.partition import fingerprint
+from lake.calendar import days_before
 from lake.latest_revision import publish_latest, repair_latest
 from lake.revisions import Close, Revisions, save_close
+from lake.snapshot import out_of_date
 from lake.state.state_file import load_state
+from lake.storage import Storage
 from schemas.errors import LeaseLostError, MeterlakeError, RefusedError
 from schemas.meter import Meter
 
@@ -28,61 +29,66 @@ def export(  # noqa: PLR0913 - what to export, and how
     meter: str | None = None,
     options: Options | None = None,
     close: bool = False,
-    seen: Seen | None = None,
     on_request: bool = True,
 ) -> None:
     """Write a new revision of a month for one meter or all, where anything changed since the one before.
 
     Exports what has been aggregated. With `close` the month is final then: whatever is found later is told by
-    revisions that carry adjustments only. `seen` is what a run that holds the lease has found, of its one meter;
-    a closed month is adjusted for a change of its definition or of the program only `on_request`. A meter that fails
-    is reported and does not keep the others.
+    revisions that carry adjustments only. A closed month is adjusted for a change of its definition or of the program
+    only `on_request`. A meter that fails is reported and does not keep the others.
     """
     lake.upgrade()
     chosen = options or Options()
     # In one order, so that the order they were asked in makes no other export.
     chosen = chosen._replace(by=tuple(sorted(chosen.by)))
-    for each in _meters(lake, report, meter, seen):
+    for each in [lake.meter(meter)] if meter else lake.meters(report.add_error):
         try:
-            with report.stage("export"):
-                state = seen.state if seen else load_state(lake.storage, each.name)
-                if subjects := most_ambiguous(each, state):
-                    report.note(ambiguity_note(each.name, subjects))
-                carried = 0 if period.start > now().date() else each.carry_days or 0
-                month = MonthExport(lake.storage, each, state, period, chosen, carried, seen, on_request)
-                check_columns(each, chosen.by, chosen.columns, month.folder)
-                done = _export(month, close=close)
-            report.exports.append(done)
-            if done.omitted_rows:
-                report.add_error(sum_too_large(f"meter {each.name!r}, {period}", done.omitted_rows))
+            month = _month(lake.storage, each, period, chosen)._replace(on_request=on_request)
+            export_month(month, report, close=close)
         except LeaseLostError:
             raise
         except MeterlakeError as error:
             report.add_error(error)
 
 
-def _meters(lake: Lake, report: RunReport, meter: str | None, seen: Seen | None) -> Sequence[Meter]:
-    if seen:
-        return [seen.meter]
-    return [lake.meter(meter)] if meter else lake.meters(report.add_error)
+def export_month(
+    month: MonthExport, report: RunReport, *, close: bool = False
+) -> tuple[ExportReport, MadeOf]:
+    """Write a new revision of one month of one meter, where anything changed, and report it.
+
+    Return what was done, and what the last revision is made of; both texts are empty if none exists.
+    """
+    with report.stage("export"):
+        if subjects := most_ambiguous(month.meter, month.state):
+            report.note(ambiguity_note(month.meter.name, subjects))
+        check_columns(month.meter, month.options.by, month.options.columns, month.folder)
+        done, made_of = _export(month, close=close)
+    report.exports.append(done)
+    if done.omitted_rows:
+        report.add_error(sum_too_large(f"meter {month.meter.name!r}, {month.period}", done.omitted_rows))
+    return done, made_of
 
 
-def _export(export: MonthExport, *, close: bool) -> ExportReport:
-    seen = export.seen
-    revisions = Revisions(
-        export.storage, export.folder, seen.files if seen else None, seen.known if seen else None
-    )
+def _month(storage: Storage, meter: Meter, period: Period, options: Options) -> MonthExport:
+    """What is to be exported, as it lies there now."""
+    state = load_state(storage, meter.name)
+    carried = 0 if period.start > now().date() else meter.carry_days or 0
+    stale = out_of_date(storage, meter, state, days_before(period.start, carried), period.end)
+    return MonthExport(storage, meter, state, period, options, carried, stale)
+
+
+def _export(export: MonthExport, *, close: bool) -> tuple[ExportReport, MadeOf]:
+    revisions = Revisions(export.storage, export.folder, export.files)
     closed = revisions.close()
     done = ExportReport(
         meter=export.meter.name, period=str(export.period), action="unchanged", folder=export.folder
     )
-    done.revision, done.out_of_date = revisions.last, out_of_date(export)
+    done.revision, done.out_of_date = revisions.last, export.out_of_date
     done.closed, is_closing = closed is not None, close and closed is None
     if is_closing:
         _check_close(export, done.out_of_date)
         _check_ambiguity(export)
-    if revisions.last and not (seen and seen.known):
-        # Of what is known it was seen that this is right.
+    if revisions.last:
         repair_latest(revisions, closed=done.closed)
     if _is_due(export, revisions, close=close):
         revise(export, revisions, billed_rows(export), done, closed, may_be_empty=close)
@@ -94,15 +100,13 @@ def _export(export: MonthExport, *, close: bool) -> ExportReport:
         _close(export, revisions, done)
     elif done.action == "exported":
         publish_latest(revisions, closed=done.closed)
-    if seen:
-        _bring_up_to_date(seen, export, revisions, done)
-    return done
+    return done, made_of_by(revisions.manifest(done.revision)) if done.revision else MadeOf("", "")
 
 
 def _close(export: MonthExport, revisions: Revisions, done: ExportReport) -> None:
     """Make the period final with its last revision. Raises RefusedError if that lacks a row."""
     if not done.omitted_rows:
-        sha256 = revisions.info(done.revision).sha256
+        sha256 = revisions.sha256(done.revision)
         save_close(export.storage, export.folder, Close(revision=done.revision, manifest_sha256=sha256))
         done.closed = True
     publish_latest(revisions, closed=done.closed)
@@ -117,17 +121,8 @@ def _is_due(export: MonthExport, revisions: Revisions, *, close: bool) -> bool:
     """
     if not revisions.last:
         return bool(export.inputs) or close
-    last = revisions.info(revisions.last)
-    return last.inputs != fingerprint(export.inputs) or last.meter_version != export.meter.version
-
-
-def _bring_up_to_date(seen: Seen, export: MonthExport, revisions: Revisions, done: ExportReport) -> None:
-    seen.known = revisions.info(done.revision) if done.revision else None
-    if seen.known and done.action == "exported":
-        seen.known = seen.known._replace(quantities=seen.billed)
-    seen.files = [*revisions.files.values()]
-    if not all(file.identity for file in seen.files):
-        seen.files = export.storage.list(export.folder)
+    last = revisions.manifest(revisions.last)
+    return last.inputs != export.inputs or last.meter_version != export.meter.version
 
 
 def _check_close(export: MonthExport, stale: dict[str, str]) -> None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from jobs.export.billing import COLUMN_SETS, Period
-from jobs.export.inputs import inputs_by_date, month_records
+from jobs.export.inputs import BilledEvents, inputs_by_date, month_records
 from lake import paths
 from lake.calendar import days_before
-from lake.recent import RecentRows
-from lake.revisions import RevisionInfo
-from lake.snapshot import out_of_date as stale_dates
 from lake.state.records import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from schemas.meter import Meter
@@ -45,29 +41,12 @@ class Options(NamedTuple):
         return options if options.variant == list(variant) and columns in COLUMN_SETS else None
 
 
-@dataclass
-class Seen:
-    """What a run has found of a meter and of one month's exports, so that exporting need not look for it again.
-
-    `stale` are the dates that are out of date, and why. `known` is what is known of the last revision, if anything.
-    An export brings `files` and `known` up to date; `billed` is the checksum of the keys and quantities that it has
-    published from the recent rows.
-    """
-
-    meter: Meter
-    state: MeterState
-    stale: Mapping[dt.date, str]
-    files: Sequence[StoredFile]
-    recent: RecentRows
-    known: RevisionInfo | None
-    is_small: bool = False
-    billed: str = ""
-
-
 class MonthExport(NamedTuple):
     """One period of one meter, to be exported one way; `on_request` if a person asks for it, and no night.
 
-    The levels of so many dates before it are carried into it: of none where it has not begun.
+    The levels of so many dates before it are carried into it: of none where it has not begun. `stale` are the meter's
+    dates that are out of date, and why; `files` those of its folder, where a run has listed all exports, and
+    `compared_with` the events that a night has last held a closed month to, if known.
     """
 
     storage: Storage
@@ -76,7 +55,9 @@ class MonthExport(NamedTuple):
     period: Period
     options: Options
     carry_days: int
-    seen: Seen | None = None
+    stale: Mapping[dt.date, str]
+    files: Sequence[StoredFile] | None = None
+    compared_with: BilledEvents | None = None
     on_request: bool = True
 
     @property
@@ -109,12 +90,8 @@ class MonthExport(NamedTuple):
         """The fingerprint of the inputs of each of these dates."""
         return inputs_by_date(self.records)
 
-
-def out_of_date(export: MonthExport) -> dict[str, str]:
-    """The export's dates that are out of date, of which it tells what was aggregated last, and why."""
-    first, end = export.first_date, export.period.end
-    if export.seen:
-        stale = {date: why for date, why in export.seen.stale.items() if first <= date < end}
-    else:
-        stale = stale_dates(export.storage, export.meter, export.state, first, end)
-    return {date.isoformat(): why for date, why in stale.items()}
+    @property
+    def out_of_date(self) -> dict[str, str]:
+        """Why each of its dates that is out of date is so; of them it tells what was aggregated last."""
+        first, end = self.first_date, self.period.end
+        return {date.isoformat(): why for date, why in self.stale.items() if first <= date < end}

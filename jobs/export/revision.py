@@ -22,11 +22,10 @@ from jobs.export.billing import (
     with_omitted_rows,
 )
 from jobs.export.files import ADJUSTMENTS, USAGE, Drafts
-from jobs.export.inputs import event_fingerprints, has_same_events
+from jobs.export.inputs import BilledEvents, event_fingerprints, has_same_events
 from jobs.export.month import MonthExport
 from jobs.run_report import ExportReport
 from lake.aggregates.sums import lacks_quantity
-from lake.checksums import rows_checksum
 from lake.revisions import Close, Manifest, Revisions
 from schemas.columns import MEASURES
 from schemas.validation import check_exported_adjustments, check_exported_usage
@@ -63,8 +62,6 @@ def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
         manifest = _manifest(export, revisions, made, closed)
         if done.omitted_rows:
             manifest = msgspec.structs.replace(manifest, left_out=done.omitted_rows)
-        if export.seen and export.seen.is_small and not closed and not done.omitted_rows:
-            export.seen.billed = rows_checksum(usage.select(*export.keys, "quantity").collect())
         publish_revision(revisions, manifest, made)
     finally:
         made.clear()
@@ -77,7 +74,7 @@ def _adjust(
     export: MonthExport, revisions: Revisions, usage: pl.LazyFrame, made: Drafts, done: ExportReport
 ) -> bool:
     """Write what changes since the last revision; False if that is nothing to be published."""
-    before = _before(export, revisions)
+    before = quantities(revisions, revisions.last, export.keys)
     # What has no number now is as it was stated last, until it has one.
     unknown = keys_frame(before, done.omitted_rows, export.keys)
     before = before.join(unknown, on=export.keys, how="anti", nulls_equal=True)
@@ -144,17 +141,6 @@ def _usage(
     return usage, left_out.to_dicts()
 
 
-def _before(export: MonthExport, revisions: Revisions) -> pl.LazyFrame:
-    """What the last revision states, from the rows that it was made of if they are at hand, else from its files."""
-    seen = export.seen
-    if seen and seen.is_small and seen.known and seen.known.quantities:
-        rows = seen.recent.before(*export.period)
-        stated = _bill(export, rows).select(*export.keys, "quantity").collect()
-        if rows_checksum(stated) == seen.known.quantities:
-            return stated.lazy()
-    return quantities(revisions, revisions.last, export.keys)
-
-
 def _bill(export: MonthExport, rows: pl.LazyFrame) -> pl.LazyFrame:
     return bill(rows, export.meter, export.period, export.options.by)
 
@@ -178,15 +164,19 @@ def _same_events(
     Where nothing is known of its events, what it says of them counts: all measures but the quantity.
     """
     last = revisions.last
-    info = revisions.info(last)
-    if info.event_rows or info.event_files:
-        return has_same_events(info, export.state, export.period)
+    known = export.compared_with or _events_of(revisions.manifest(last))
+    if known.rows or known.files:
+        return has_same_events(known, export.state, export.period)
     if revisions.kind(last) != USAGE:
         return False
     before = revisions.scan(last, f"{USAGE}.parquet")
     columns = [*export.keys, *(name for name in MEASURES if name != "quantity")]
     stated, now = (rows.filter(pl.col("events") > 0).select(columns) for rows in (before, usage))
     return _equal(stated, now, parts)
+
+
+def _events_of(manifest: Manifest) -> BilledEvents:
+    return BilledEvents(manifest.carry_days or 0, manifest.event_rows or "", manifest.event_files or "")
 
 
 def _equal(before: pl.LazyFrame, after: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
@@ -219,7 +209,7 @@ def _manifest(export: MonthExport, revisions: Revisions, made: Drafts, closed: C
         csv_safe=options.csv_safe,
         series=series,
         meter_version=meter.version,
-        previous_sha256=revisions.info(last).sha256 if last else None,
+        previous_sha256=revisions.sha256(last) if last else None,
         inputs=export.inputs,
         files=made.described(),
         event_rows=events.rows,

@@ -98,8 +98,7 @@ def _of_view(
     for file in [file for files in snapshot.files.values() for file in files if _is_ours(file)]:
         yield from check_stamp(storage, file)
     yield from _unknown(storage, snapshot)
-    recent = [file for file in storage.list(paths.RECENT) if file.path == paths.recent(name)]
-    for file in [*storage.list(paths.indexes(name)), *recent]:
+    for file in storage.list(paths.indexes(name)):
         for found in check_stamp(storage, file):
             hint = "remove the file; the next run makes it anew"
             yield difference(found.what, found.where, found.expected, found.found, hint)
@@ -226,9 +225,6 @@ def _of_no_meter(storage: Storage, names: Collection[str]) -> Iterator[Differenc
         place = paths.split_partition(file.path)
         if not place or place.meter not in names:
             yield difference("unknown", file.path, "no file", "a file of no defined meter")
-    for file in storage.list(paths.RECENT):
-        if file.path not in map(paths.recent, names):
-            yield difference("unknown", file.path, "no file", "a file of no defined meter", "remove the file")
     hint = "restore the file from a backup"
     for file in storage.list(paths.QUARANTINE):
         for found in check_stamp(storage, file):

@@ -106,13 +106,10 @@ class ExportedMonth(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     revision: int
     closed: bool
-    # The export's files as they were left, and of its last revision the manifest's sha256 and inputs, and the checksum
-    # of the quantities that it states: while the files are those, they need not be read again.
+    # The export's files as they were left. While they are these, its last revision was made of `manifest_inputs` by
+    # `meter_version`; and of a closed month, other rules made what differs though its events are those noted here.
     files: str = ""
-    manifest_sha256: str = ""
     manifest_inputs: str = ""
-    quantities: str = ""
-    # The meter's version and `carry_days` of that revision, and its events; empty where an earlier program noted it.
     meter_version: str = ""
     carry_days: int = 0
     event_rows: str = ""

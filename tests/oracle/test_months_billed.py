@@ -57,7 +57,7 @@ steps = st.one_of(
     st.tuples(st.just("close"), st.sampled_from(MONTHS[:-1]), st.booleans()),
     st.tuples(st.just("form"), st.sampled_from(MONTHS)),
     st.tuples(st.just("remove"), st.integers(0, 9)),
-    st.tuples(st.just("lose"), st.sampled_from([paths.STATE, paths.RECENT])),
+    st.tuples(st.just("lose"), st.sampled_from([paths.STATE, paths.INDEX])),
 )
 
 

@@ -41,11 +41,11 @@ def lake(bucket: str) -> Lake:
 
 @pytest.fixture
 def aggregated(lake: Lake) -> Lake:
-    """One meter with a file on each of 40 dates, after a night."""
+    """One meter with a file on each of 50 dates, the 31 of May among them, after a night."""
     meter = defined(lake, event_retention_days=100)
     files = {
         paths.events(meter.name, day) + "a.parquet": parquet(meter, event(f"a {day}", day=day))
-        for day in DAYS[:40]
+        for day in DAYS[:50]
     }
     fill(lake, files)
     night(lake, AS_OF)
@@ -157,13 +157,10 @@ def test_one_new_file_adds_at_most_twenty_requests(aggregated: Lake, server: Ser
     assert aggregated.usage(meter.name, DAYS[5], DAYS[4]).collect()["events"].to_list() == [2]
 
 
-def test_a_whole_night_with_one_new_file_adds_at_most_twenty_one_requests(
+def test_a_whole_night_with_one_new_file_adds_at_most_seventy_requests(
     aggregated: Lake, server: Server
 ) -> None:
-    """Its month's export included, with every date of the month in it, and again on the next night.
-
-    One of them names the new revision in `latest.json`.
-    """
+    """Its month's export included, which reads every date of the month, and again on the next night."""
     leased_night(aggregated)
     with server.counting() as nothing:
         leased_night(aggregated)
@@ -173,7 +170,7 @@ def test_a_whole_night_with_one_new_file_adds_at_most_twenty_one_requests(
         put(aggregated, meter, f"late-{number}.parquet", day, late)
         with server.counting() as one:
             leased_night(aggregated)
-        assert 0 < len(one) - len(nothing) <= 21, [f"{r.kind} {r.path}" for r in one]
+        assert 0 < len(one) - len(nothing) <= 70, [f"{r.kind} {r.path}" for r in one]
         exported = [r.path for r in one if r.kind == "PUT" and r.path.endswith(f"/{paths.MANIFEST}")]
         assert len(exported) == 1
 

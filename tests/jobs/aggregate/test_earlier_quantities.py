@@ -37,7 +37,7 @@ def lake(tmp_path: Path) -> Lake:
 def close(lake: Lake) -> None:
     """Make a month final with the last revision that the earlier version made."""
     revisions = Revisions(lake.storage, FOLDER)
-    said = Close(revision=revisions.last, manifest_sha256=revisions.info(revisions.last).sha256)
+    said = Close(revision=revisions.last, manifest_sha256=revisions.sha256(revisions.last))
     assert save_close(lake.storage, FOLDER, said)
 
 

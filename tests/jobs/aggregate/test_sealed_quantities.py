@@ -14,10 +14,12 @@ import pytest
 
 from faults.storage import BrokenOffError, DyingStorage, FaultyStorage
 from jobs.aggregate.job import aggregate
+from jobs.export.billing import month_of
+from jobs.export.month import MonthExport, Options
+from jobs.export.rows import billed_rows
 from jobs.run_report import RunReport, reported
 from jobs.verify.job import verify
 from lake import Lake, paths
-from lake.recent import TABLE, RecentRows
 from lake.state.records import METADATA_KEY
 from lake.state.state_file import load_state
 from schemas.errors import BrokenLakeError
@@ -165,22 +167,20 @@ def test_a_run_that_broke_off_is_undone_where_the_definition_is_as_it_was_again(
 
 
 def test_a_table_that_is_ahead_of_the_state_is_exported_and_a_damaged_one_is_not(tmp_path: Path) -> None:
-    lake = sealed_lake(tmp_path / "lake", **SEATS)
-    define(lake, **ADDED)
+    lake = sealed_lake(tmp_path / "lake", **ADDED)
+    define(lake, **SEATS)
     dying = DyingStorage(tmp_path / "lake", paths.AGGREGATES, 2)
     with pytest.raises(BrokenOffError), reported(lake, "aggregate") as report:
         aggregate(lake.over(dying), report)
-    rows = RecentRows(lake.storage, lake.meter("seats"))
-    records = load_state(lake.storage, "seats").partitions
-    found = rows.of(records)
-    assert found is not None
-    assert found["quantity"].to_list() == [61, 30]
-    stored = tmp_path / "lake" / paths.aggregate(TABLE, "seats", DAY)
+    meter, state = lake.meter("seats"), load_state(lake.storage, "seats")
+    june = MonthExport(lake.storage, meter, state, month_of(DAY), Options(), 0, {})
+    assert billed_rows(june).collect()["quantity"].to_list() == [30, 61]
+    stored = tmp_path / "lake" / paths.aggregate(june.table, "seats", DAY)
     pl.read_parquet(stored).with_columns(events=pl.lit(9, pl.Int64)).write_parquet(
         stored, metadata={METADATA_KEY: pl.read_parquet_metadata(stored)[METADATA_KEY]}
     )
     with pytest.raises(BrokenLakeError, match="not those that were published"):
-        RecentRows(lake.storage, lake.meter("seats")).of(records)
+        billed_rows(june)
 
 
 def test_a_date_whose_rows_are_others_is_named_and_left_alone(

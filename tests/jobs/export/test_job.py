@@ -23,7 +23,7 @@ from jobs.export import revision as revision_module
 from jobs.export.billing import parse_period, subject_ranges
 from jobs.export.files import ROW_GROUP_ROWS, Drafts
 from jobs.export.job import export
-from jobs.export.month import Options
+from jobs.export.month import MonthExport, Options
 from jobs.export.verify import verify_exports
 from jobs.nightly import nightly
 from jobs.run_report import ExportReport, RunReport, reported
@@ -833,7 +833,7 @@ def test_a_night_aggregates_exports_two_months_and_retains(tmp_path: Path) -> No
     assert {done.action for done in night(lake, dt.date(2026, 7, 21)).exports} == {"unchanged"}
 
 
-@pytest.mark.parametrize("step", ["aggregate", "export", "retain"])
+@pytest.mark.parametrize("step", ["aggregate", "export_month", "retain"])
 @pytest.mark.parametrize(
     ("error", "exit_code"),
     [(ZeroDivisionError("oops"), 3), (BadInputError("oops"), 1), (StorageError("oops"), 3)],
@@ -844,10 +844,10 @@ def test_a_failing_step_loses_no_other_work(
     lake, _ = two_meters(tmp_path)
     working = getattr(nightly_job, step)
 
-    def broken(lake: Lake, report: RunReport, *arguments: Any, **options: Any) -> None:
-        if options["meter"] == "active_users":
+    def broken(what: Lake | MonthExport, *arguments: Any, **options: Any) -> Any:
+        if (what.meter.name if isinstance(what, MonthExport) else options["meter"]) == "active_users":
             raise error
-        working(lake, report, *arguments, **options)
+        return working(what, *arguments, **options)
 
     monkeypatch.setattr(nightly_job, step, broken)
     report = night(lake, dt.date(2026, 7, 20))
@@ -857,7 +857,7 @@ def test_a_failing_step_loses_no_other_work(
     exports = [(each.meter, each.revision) for each in report.exports]
     assert done >= {("zeta", "aggregated"), ("zeta", "dropped")}
     assert (("active_users", "aggregated") in done) == (step != "aggregate")
-    assert (("active_users", "dropped") in done) == (step == "export")
+    assert (("active_users", "dropped") in done) == (step == "export_month")
     assert exports.count(("zeta", 1)) == 2
     assert exports.count(("active_users", 1)) == (2 if step == "retain" else 0)
 
@@ -868,7 +868,7 @@ def test_a_night_ends_when_it_is_interrupted(tmp_path: Path, monkeypatch: pytest
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(nightly_job, "export", stop)
+    monkeypatch.setattr(nightly_job, "export_month", stop)
     with pytest.raises(KeyboardInterrupt):
         night(lake, dt.date(2026, 7, 20))
 
