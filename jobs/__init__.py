@@ -1,1 +1,1 @@
-"""The nightly job, its parts, and the command line."""
+"""The jobs, one file or folder each, and the command line."""

@@ -1,4 +1,4 @@
-"""Whether the date that retention counts from can be believed: a clock that is years ahead would drop everything."""
+"""Check the date that retention counts from: with a clock that is years ahead, it would drop everything."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _HINT = "nothing was dropped; set the clock, or if it is right run once with --t
 
 
 class ClockNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What runs have concluded of the clock that they had, by that clock.
+    """The stored result of earlier checks; both times are by the clock that was checked.
 
-    At `doubted_since` retention was first refused. What is dated later is no evidence, since the same wrong clock may
-    have dated it. `trusted_at` is when retention last went on because somebody trusts the clock, which ends all doubt.
+    `doubted_since` is when retention was first refused: later times are no evidence, since they may be by the same wrong
+    clock. `trusted_at` is when retention last ran because somebody trusts the clock, which ends the doubt.
     """
 
     doubted_since: Moment | None = None
@@ -35,14 +35,14 @@ class ClockNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Evidence(NamedTuple):
-    """A moment that has passed, and what says so."""
+    """A time that has passed, and its source."""
 
     at: dt.datetime
     what: str
 
 
 def check_as_of(as_of: dt.date | None, started_at: dt.datetime) -> None:
-    """Raise RefusedError for a date after today, UTC: what has not expired yet would be dropped."""
+    """Raise RefusedError for a date after today (UTC): events that have not expired yet would be dropped."""
     today = started_at.date()
     if as_of and as_of > today:
         raise RefusedError(
@@ -50,7 +50,7 @@ def check_as_of(as_of: dt.date | None, started_at: dt.datetime) -> None:
             where="--as-of",
             expected=f"{today} (today, UTC) or earlier",
             found=str(as_of),
-            hint="nothing was done; what a later date would do is shown by: meterlake retain --dry-run --as-of DATE",
+            hint="nothing was done; to see the effect of a later date: meterlake retain --dry-run --as-of DATE",
         )
 
 
@@ -64,9 +64,9 @@ def check_clock(
 ) -> None:
     """Raise RefusedError if the date to count from is more than `MAX_AHEAD` ahead of all evidence from before this run.
 
-    Evidence is the server's date where the storage is one, else the reports of runs, or the times of landed files and
-    events. What is dated after a run that was refused is none, until a run says `trust`, which lasts as long as
-    retention goes on every month. The conclusion is noted in the lake, but for a `dry_run`.
+    Evidence is the date of the storage's server, if it has one, else the reports of runs, or the times of landed files
+    and events. After a refused run, later times are no evidence until a run with `trust`, which is valid as long as
+    retention runs every month. The result is stored in the lake, unless in a `dry_run`.
     """
     moment = started_at
     if as_of and as_of < started_at.date():
@@ -99,17 +99,17 @@ def check_clock(
 
 
 def _behind(moment: dt.datetime, latest: Evidence | None) -> Evidence | None:
-    """The evidence that the moment is too far ahead of."""
+    """Return the evidence if the moment is too far ahead of it, else None."""
     return latest if latest and moment - latest.at > MAX_AHEAD else None
 
 
 def _latest(storage: Storage, started_at: dt.datetime, note: ClockNote) -> Evidence | None:
-    """The latest moment before this run, and before the first one that was refused, that anything in the lake tells of."""
+    """Return the latest time in the lake from before this run, and before the first refused one."""
     before = min(started_at, note.doubted_since or started_at)
     latest = max((each for each in _runs(storage) if each.at < before), default=None)
     if latest and started_at - latest.at <= MAX_AHEAD:
         return latest
-    # A request or more for each, which only a lake that has rested costs.
+    # At least one request for each file, which is needed only if no job ran for a month.
     return max((each for each in (latest, *_files(storage)) if each and each.at < before), default=None)
 
 
@@ -126,7 +126,7 @@ def _files(storage: Storage) -> Iterator[Evidence]:
 
 
 def _disk_time(storage: Storage, *, dry_run: bool) -> Evidence:
-    """The time of a file that is written now: a disk over a network has a clock of its own. A dry run writes elsewhere."""
+    """Return the time of a file that is written now: a network disk has its own clock. A dry run writes elsewhere."""
     folder = None if dry_run else storage.scratch("").parent
     with tempfile.TemporaryFile(dir=folder) as file:
         modified = os.fstat(file.fileno()).st_mtime

@@ -37,17 +37,17 @@ from schemas.columns import event_columns
 from schemas.errors import BadInputError, BrokenLakeError, RefusedError, StorageError
 from schemas.validation import check_merged_events
 
-# What readers of Parquet like. Counted on the files that are merged, so what comes of them is a little smaller.
+# A good size for readers of Parquet. Of the merged files: the resulting file is a little smaller.
 TARGET_BYTES = 128 * 2**20
-# Today's files are still coming, and yesterday's may be.
+# Files of today still arrive, and those of yesterday may.
 OPEN_DAYS = 2
-# A file waits until the others have a quarter of its size, so that its rows are not written again for each late event.
+# A file is merged once the others have a quarter of its size, so that a late event does not rewrite all of its rows.
 GROWTH = 4
 _LANDED = re.compile(r"land-(?P<sha256>[0-9a-f]{16})-\d{4,}\.parquet")
 
 
 class _Due(NamedTuple):
-    """A partition, and those of its files that are each to become one."""
+    """A partition, and the groups of its files that are to be merged into one file each."""
 
     partition: Partition
     groups: list[list[StoredFile]]
@@ -64,13 +64,12 @@ def compact(  # noqa: PLR0913 - what to compact, and how
 ) -> None:
     """Merge the small files of every date before the day before `as_of` (default today, UTC), of one meter or all.
 
-    What is sealed, out of date, or still being landed is left alone. The files whose rows were merged do not count
-    from then on, and a later run removes them, once no reader can miss them. With `dry_run` the report is the same,
-    and nothing is touched. Files that can't be merged are reported, and end the run with exit code 1.
+    Skips partitions that are sealed or out of date, and files that are still being landed. Merged files are not counted
+    any more, and a later run deletes them, once no reader can miss them. With `dry_run` the report is the same, and
+    nothing is changed. Files that can't be merged are reported, and the run ends with exit code 1.
     """
     if not dry_run:
         lake.upgrade()
-    if not dry_run:
         check_as_of(as_of, report.started_at)
     until = days_before(as_of or report.started_at.date(), OPEN_DAYS - 1)
 
@@ -79,7 +78,7 @@ def compact(  # noqa: PLR0913 - what to compact, and how
             due = _due(lake.storage, snapshot, until, target_bytes, report)
             if dry_run:
                 for each in due:
-                    report.add_partition(_said(each))
+                    report.add_partition(_report_of(each))
             else:
                 _compact_meter(lake, snapshot, due, report)
 
@@ -99,10 +98,10 @@ def _remove_recent(storage: Storage) -> None:
 
 
 def small_files(files: Iterable[StoredFile], target_bytes: int) -> list[list[StoredFile]]:
-    """The files that are worth merging, in groups that each become one file; pure.
+    """Return the files that are worth merging, in groups that become one file each; pure.
 
-    Small is what has less than half of `target_bytes`. Groups are in order of the files' names and reach the target,
-    but for the last.
+    A small file has less than half of `target_bytes`. Groups are in order of the files' names, and all but the last
+    have at least `target_bytes`.
     """
     small = sorted(
         (file for file in files if 2 * file.size_bytes < target_bytes), key=lambda file: file.size_bytes
@@ -122,7 +121,7 @@ def _compact_meter(lake: Lake, snapshot: MeterSnapshot, due: Iterable[_Due], rep
         remove_replaced(lake.storage, snapshot.replaced, now())
     merged = False
     for each in track(due, f"compact {snapshot.meter.name}"):
-        done = _said(each)
+        done = _report_of(each)
         try:
             with (
                 report.stage("merge"),
@@ -132,20 +131,20 @@ def _compact_meter(lake: Lake, snapshot: MeterSnapshot, due: Iterable[_Due], rep
                     done.bytes_written += _merge(each.partition.with_files(group))
                     merged = True
         except FilesChangedError as error:
-            _passed_over(error)
+            _log_skipped(error)
         except (BadInputError, BrokenLakeError) as error:
             report.add_error(error)
         else:
             report.add_partition(done)
     if merged:
-        # The same rows lie in other files now, which the records and the index are to know.
+        # Records and index must name the new files of the same rows.
         aggregate(lake, report, meter=snapshot.meter.name)
 
 
 def _due(
     storage: Storage, snapshot: MeterSnapshot, until: dt.date, target_bytes: int, report: RunReport
 ) -> Iterator[_Due]:
-    """The closed partitions with files that are worth merging, by date."""
+    """Yield the closed partitions with files that are worth merging, by date."""
     changed = stale_partitions(
         snapshot.files, snapshot.state, snapshot.meter.version, snapshot.meter.earlier_version
     )
@@ -158,8 +157,8 @@ def _due(
         counted = record.files.keys() - set(record.converted)
         files = [file for file in snapshot.files[date] if file_name(file) in counted]
         if small_files(files, target_bytes):
-            if fixed := why_immovable(snapshot.files[date]):
-                report.add_error(_behind_link(paths.events(snapshot.meter.name, date), fixed))
+            if reason := why_immovable(snapshot.files[date]):
+                report.add_error(_behind_link(paths.events(snapshot.meter.name, date), reason))
             else:
                 candidates[date] = files
     landing = _still_landing(storage, [file for files in candidates.values() for file in files])
@@ -172,14 +171,14 @@ def _due(
             with watch_for_changes(storage, snapshot.meter.name, partition.files):
                 groups = [group for alike in _alike(partition) for group in small_files(alike, target_bytes)]
         except FilesChangedError as error:
-            _passed_over(error)
+            _log_skipped(error)
         if groups:
             yield _Due(partition, groups)
 
 
-def _passed_over(error: FilesChangedError) -> None:
-    """Note a date whose files changed while they were read: it is out of date, and so for a later run."""
-    LOG.info("passed over: %s", error)
+def _log_skipped(error: FilesChangedError) -> None:
+    """Log that the files of a date changed while they were read: it is out of date, and left to a later run."""
+    LOG.info("skipped: %s", error)
 
 
 def _behind_link(where: str, found: str) -> RefusedError:
@@ -193,8 +192,8 @@ def _behind_link(where: str, found: str) -> RefusedError:
 
 
 def _still_landing(storage: Storage, files: Sequence[StoredFile]) -> set[StoredFile]:
-    """The files of inputs that may not be landed to their end: going on, `land` looks whether they are there."""
-    inputs = {file: found["sha256"] for file in files if (found := _LANDED.fullmatch(file_name(file)))}
+    """Return the files of inputs that may be incomplete: to resume one, `land` looks for its files."""
+    inputs = {file: match["sha256"] for file in files if (match := _LANDED.fullmatch(file_name(file)))}
     wanted = set(inputs.values())
     records = (
         [file.path for file in storage.list(paths.LANDED) if _start_of_hash(file) in wanted] if wanted else []
@@ -205,7 +204,7 @@ def _still_landing(storage: Storage, files: Sequence[StoredFile]) -> set[StoredF
             if decode_landed(body_of(body) or b"", path).complete:
                 complete.add(path.removeprefix(paths.LANDED)[:16])
         except (BrokenLakeError, StorageError):
-            # `verify` tells of it; here it only means that nobody knows.
+            # `verify` reports the broken record; here the input only counts as incomplete.
             continue
     return {file for file, start in inputs.items() if start not in complete}
 
@@ -215,20 +214,20 @@ def _start_of_hash(file: StoredFile) -> str:
 
 
 def _alike(partition: Partition) -> list[list[StoredFile]]:
-    """The files by what they have beside the event columns: such columns are kept, and may be declared one day."""
+    """Return the files in groups with the same further columns, which merging preserves: they may be declared later."""
     partition.storage.prefetch(partition.files)
-    found: dict[frozenset[tuple[str, str]], list[StoredFile]] = {}
+    groups: dict[frozenset[tuple[str, str]], list[StoredFile]] = {}
     for file in partition.files:
         schema = partition.storage.schema(file)
         more = {
             (name, str(dtype)) for name, dtype in schema.items() if name not in event_columns(partition.meter)
         }
-        found.setdefault(frozenset(more), []).append(file)
-    return list(found.values())
+        groups.setdefault(frozenset(more), []).append(file)
+    return list(groups.values())
 
 
 def _merge(group: Partition) -> int:
-    """Publish the rows of some files as one file that stands for them; gives its bytes."""
+    """Publish the rows of some files as one file that replaces them; return its size in bytes."""
     storage = group.storage
     within = [read_compacted(storage, file).replaces for file in group.files if is_compacted(file)]
     replaces = {
@@ -247,7 +246,7 @@ def _merge(group: Partition) -> int:
 
 
 def _write(group: Partition, local: Path, metadata: dict[str, str]) -> None:
-    """Write the rows as they lie in the files, and read them back: soon they are the only ones."""
+    """Write the rows of the files unchanged, and read them back: soon there is no other copy."""
     first = group.storage.schema(group.files[0])
     columns = {**first, **event_columns(group.meter)}
     rows = group.storage.scan(group.files, schema=columns, missing_columns="insert")
@@ -255,7 +254,9 @@ def _write(group: Partition, local: Path, metadata: dict[str, str]) -> None:
     try:
         with writing(local):
             rows.sink_parquet(local, metadata=metadata, engine="streaming")
-        there, written = pl.collect_all([_summed(rows), _summed(pl.scan_parquet(local))], engine="streaming")
+        expected, written = pl.collect_all(
+            [_fingerprint(rows), _fingerprint(pl.scan_parquet(local))], engine="streaming"
+        )
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         if is_storage_failure(error) or is_missing_file(error):
             raise
@@ -264,25 +265,25 @@ def _write(group: Partition, local: Path, metadata: dict[str, str]) -> None:
             where=where,
             expected="files that can be read to their end",
             found=str(error).splitlines()[0],
-            hint="`meterlake verify` names the damaged file; all are left as they are",
+            hint="`meterlake verify` names the damaged file; no file was changed",
         ) from error
     check_merged_events(pl.scan_parquet(local), group.meter, where)
-    if not written.equals(there):
+    if not written.equals(expected):
         raise BrokenLakeError(
-            "what was written is not what was read",
+            "the written rows differ from those that were read",
             where=where,
-            expected=str(there.row(0)),
+            expected=str(expected.row(0)),
             found=str(written.row(0)),
-            hint="check disk and memory of this machine; nothing was published, all files are left as they are",
+            hint="check disk and memory of this machine; nothing was published, no file was changed",
         )
 
 
-def _summed(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The number of rows, and a sum over all that they say."""
+def _fingerprint(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return one row with the number of rows, and the sum of their hashes, which holds in any order of rows."""
     return rows.select(pl.len(), pl.struct(pl.all()).hash().sum().alias("sum"))
 
 
-def _said(due: _Due) -> PartitionReport:
+def _report_of(due: _Due) -> PartitionReport:
     merged = [file for group in due.groups for file in group]
     return PartitionReport(
         meter=due.partition.meter.name,

@@ -1,4 +1,4 @@
-"""Adding and changing meter definitions from files; a bad file does not stop the others."""
+"""Add and change meter definitions from files; a bad file does not stop the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOTE = "meter {!r} is a gauge with dimensions and without series: where a subjec
 
 
 class Definition(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What became of one definition file: `added`, `changed`, `unchanged` or `refused`."""
+    """The outcome of one definition file: `added`, `changed`, `unchanged` or `refused`."""
 
     file: str
     outcome: str
@@ -31,7 +31,7 @@ class Definition(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def define(lake: Lake, files: Sequence[str]) -> list[Definition]:
-    """Add or change the meters that the files define, in their order."""
+    """Add or change the meters of the files; return the outcome of each file, in their order."""
     return [_define_one(lake, file) for file in files]
 
 

@@ -1,4 +1,4 @@
-"""Values as exact text, for CSV and JSON: decimals, times as RFC 3339, and cells that no spreadsheet computes."""
+"""Format values as exact text for CSV and JSON: decimals, times in RFC 3339, and text that is no formula."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from decimal import Decimal
 import polars as pl
 
 RFC3339 = "%Y-%m-%dT%H:%M:%S%.fZ"
-# A spreadsheet takes a cell that begins with the first four for a formula, and may trim the others before.
+# The first four start a formula in a spreadsheet, which may trim the others first.
 FORMULA = r"^[=+\-@\t\r\n]"
 
 
 def instant_text(name: str) -> pl.Expr:
-    """A time in UTC as RFC 3339, with as many digits of a second as it needs: none, 3 or 6."""
+    """Return a time in UTC as RFC 3339, with as many digits of a second as it needs: none, 3 or 6."""
     return pl.col(name).dt.to_string(RFC3339)
 
 
 def short_text(name: str) -> pl.Expr:
-    """A decimal or a double as its shortest exact text: 482.7, 3, 0.000000001."""
+    """Return a decimal or a double as its shortest exact text: 482.7, 3, 0.000000001."""
     text = pl.col(name).cast(pl.String)
     pointed = text.str.contains(".", literal=True) & ~text.str.contains("e", literal=True)
     short = text.str.strip_chars_end("0").str.strip_chars_end(".")
@@ -25,22 +25,22 @@ def short_text(name: str) -> pl.Expr:
 
 
 def decimal_text(number: Decimal) -> str:
-    """One decimal as `short_text` has it."""
+    """Return one decimal in the form of `short_text`."""
     text = f"{number:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def escape_formula(name: str) -> pl.Expr:
-    """Text that begins like a formula with an apostrophe before it."""
+    """Return the text, with an apostrophe before it if it begins like a formula."""
     text = pl.col(name)
     return pl.when(text.str.contains(FORMULA)).then(pl.lit("'") + text).otherwise(text).alias(name)
 
 
 def format_columns(lf: pl.LazyFrame, *, full: bool = False, safe: bool = False) -> pl.LazyFrame:
-    """Every column as text, null staying null; whole numbers stay numbers.
+    """Return every column as text; null stays null, and integers stay numbers.
 
-    Decimals are short, or with `full` have all their nine places. With `safe`, text that a spreadsheet would take
-    for a formula begins with an apostrophe; numbers, negative ones too, stay as they are.
+    Decimals are as short as possible, or with `full` have all nine places. With `safe`, text that a spreadsheet would
+    read as a formula gets an apostrophe; numbers, also negative ones, are unchanged.
     """
     return lf.select(_text(name, dtype, full=full, safe=safe) for name, dtype in lf.collect_schema().items())
 

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar where that is a terminal, plain log lines where it is not."""
+"""Show the progress of long work on stderr: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG_EVERY_SECONDS = 10.0
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Pass the items on, and show how many are done and how many are left."""
+    """Yield the items, and show how many of them are done."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     shown = _bar(items, what, total) if sys.stderr.isatty() else _lines(items, what, total)
@@ -34,11 +34,10 @@ def _bar(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
 
 def _lines(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
     start = time.monotonic()
-    said = start + QUIET_SECONDS - LOG_EVERY_SECONDS
+    logged_at = start + QUIET_SECONDS - LOG_EVERY_SECONDS
     for done, item in enumerate(items):
-        if time.monotonic() - said >= LOG_EVERY_SECONDS and done:
-            said = time.monotonic()
-            LOG.info(
-                "%s: %d of %s after %.0f s", what, done, total if total is not None else "?", said - start
-            )
+        if time.monotonic() - logged_at >= LOG_EVERY_SECONDS and done:
+            logged_at = time.monotonic()
+            of_total = total if total is not None else "?"
+            LOG.info("%s: %d of %s after %.0f s", what, done, of_total, logged_at - start)
         yield item

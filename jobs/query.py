@@ -1,4 +1,4 @@
-"""Answer questions about usage, and say what each answer was made from."""
+"""Answer a question about usage, and explain what the answer was made from."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
         return self.parts["asked"].question
 
     def explained(self) -> Iterator[str]:
-        """What the answer was made from, as lines; those of what is shown beside begin with what that is."""
+        """Yield lines about what the answer was made from; those of a further column begin with its name."""
         for name, each in self.explanations.items():
             question = self.parts[name].question
             before = {
@@ -54,14 +54,14 @@ class Answer(NamedTuple):
             yield f"dates with data in the range: {each.partitions}, of them sealed: {each.sealed}"
 
     def stale_dates(self) -> dict[str, dict[dt.date, str]]:
-        """The dates that are out of date, with the reason, by meter."""
-        found: dict[str, dict[dt.date, str]] = {}
+        """Return the dates that are out of date, with the reason, by meter."""
+        stale: dict[str, dict[dt.date, str]] = {}
         for name, explanation in self.explanations.items():
-            found.setdefault(self.parts[name].meter.name, {}).update(explanation.out_of_date)
-        return {meter: dict(sorted(dates.items())) for meter, dates in found.items() if dates}
+            stale.setdefault(self.parts[name].meter.name, {}).update(explanation.out_of_date)
+        return {meter: dict(sorted(dates.items())) for meter, dates in stale.items() if dates}
 
     def notes(self) -> list[str]:
-        """What people should know of ambiguous gauges whose quantities are in the answer."""
+        """Return a note for each ambiguous gauge whose quantities are in the answer."""
         subjects = {
             self.parts[name].meter.name: each.ambiguous_subjects
             for name, each in self.explanations.items()
@@ -70,7 +70,7 @@ class Answer(NamedTuple):
         return [ambiguity_note(meter, number) for meter, number in subjects.items()]
 
     def document(self) -> dict[str, Any]:
-        """The question and its answer for JSON; exact decimals as text."""
+        """Return question and answer for JSON; decimals are exact text."""
         asked = self.question
         used, *beside = (
             explanation._asdict() | self._about(name) for name, explanation in self.explanations.items()
@@ -104,7 +104,7 @@ class Answer(NamedTuple):
 
 
 def run_query(lake: Lake, meter: str, question: Question) -> Answer:
-    """Answer one question. Raises what `lake.query` does."""
+    """Return the answer to one question. Raises the errors of `Lake.query`."""
     return retry_if_missing(lambda: _run_once(lake, meter, question))
 
 
@@ -114,7 +114,7 @@ def _run_once(lake: Lake, meter: str, question: Question) -> Answer:
 
 
 def _json_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows with decimals and times as text, doubles and booleans as such."""
+    """Return the rows with decimals and times as text; doubles and booleans stay."""
     texts = format_columns(rows.lazy()).collect()
     plain = [name for name, dtype in rows.schema.items() if dtype in (pl.Float64, pl.Boolean)]
     return texts.with_columns(rows[name] for name in plain).to_dicts()

@@ -1,4 +1,4 @@
-"""Drop the raw events of partitions that have expired, once their aggregates are sealed."""
+"""Seal the aggregates of expired partitions, then drop their raw events."""
 
 from __future__ import annotations
 
@@ -50,34 +50,34 @@ def retain(  # noqa: PLR0913 - what to retain, and how
 ) -> None:
     """Seal and drop every partition whose date is before `as_of` (default today, UTC) minus the meter's retention.
 
-    Of one meter or all. A partition whose aggregates are not up to date with exactly the files that are there is
-    kept, and the run ends with exit code 1. With `dry_run` the report is the same, and nothing is touched. `snapshots`
-    are what an earlier step of the same run has left of the meters.
+    For one meter or all. A partition whose aggregates are not up to date with exactly its files stays, and the run ends
+    with exit code 1. With `dry_run` the report is the same, and nothing is changed. A run of several steps passes
+    `snapshots`, the meters as an earlier step left them, and `is_checked` if it has checked the clock.
 
-    Unless the run has checked it, raises RefusedError for a date after today but for a `dry_run`, and where this
-    machine's clock is far ahead of all that is known, unless `trust_clock`.
+    Raises RefusedError for a date after today, unless in a `dry_run`, and for a clock that is far ahead of all evidence,
+    unless `trust_clock`.
     """
     if not dry_run:
         check_as_of(as_of, report.started_at)
         lake.upgrade()
-    # A date that somebody names is shown, whatever the clock.
+    # A dry run for a named date needs no clock.
     if not is_checked and not (dry_run and as_of):
         check_clock(lake.storage, report.started_at, as_of, trust=trust_clock, dry_run=dry_run)
-    found = scan_meters(lake.storage, meter, report.add_error) if snapshots is None else snapshots
+    meters = scan_meters(lake.storage, meter, report.add_error) if snapshots is None else snapshots
 
     def work(snapshot: MeterSnapshot) -> None:
         until = days_before(as_of or report.started_at.date(), snapshot.meter.event_retention_days)
         with report.stage("plan"):
-            listing = _listed_again(lake.storage, snapshot, until)
+            listing = _list_again(lake.storage, snapshot, until)
         if not dry_run:
             remove_replaced(lake.storage, snapshot.replaced, now())
         _retain_meter(_MeterLake(lake.storage, snapshot, listing), until, report, dry_run=dry_run)
 
-    report.keep_going(report.each("plan", found), work)
+    report.keep_going(report.each("plan", meters), work)
 
 
 class _MeterLake(msgspec.Struct, frozen=True):
-    """One meter's part of the lake: what is there, and what was concluded of it."""
+    """One meter's part of the lake: its files as listed now, and the snapshot with its state."""
 
     storage: Storage
     snapshot: MeterSnapshot
@@ -98,16 +98,16 @@ class _MeterLake(msgspec.Struct, frozen=True):
         return recorded_partition(self.storage, self.meter, date, self.listing.get(date, ()), record)
 
 
-def _listed_again(storage: Storage, snapshot: MeterSnapshot, until: dt.date) -> Listing:
-    """The listing with the partitions that are about to go as they are now: an hour may have passed."""
+def _list_again(storage: Storage, snapshot: MeterSnapshot, until: dt.date) -> Listing:
+    """Return the files by date, those of expired partitions listed again: the snapshot may be an hour old."""
     listing = dict(snapshot.files)
     for date in (listing.keys() | snapshot.state.partitions.keys()) - snapshot.state.sealed:
-        # What could not be listed stays as it was recorded, and is not dropped.
+        # A partition that can't be listed keeps its recorded files, and is not dropped.
         if date < until and not any(file.unreadable for file in listing.get(date, ())):
-            now_there = current_files(
+            current = current_files(
                 storage, storage.list(paths.events(snapshot.meter.name, date)), snapshot.state
             )
-            listing[date] = now_there.files.get(date, [])
+            listing[date] = current.files.get(date, [])
             if not listing[date]:
                 del listing[date]
     return listing
@@ -116,28 +116,28 @@ def _listed_again(storage: Storage, snapshot: MeterSnapshot, until: dt.date) -> 
 def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_run: bool) -> None:
     changed = stale_partitions(lake.listing, lake.state, lake.meter.version, lake.meter.earlier_version)
     expired = [date for date in sorted(lake.listing.keys() | lake.state.partitions.keys()) if date < until]
-    doomed = []
+    to_seal = []
     for date in expired:
         if date in lake.state.sealed:
             continue
-        error = _objection(lake, date, changed.get(date))
+        error = _why_not_droppable(lake, date, changed.get(date))
         if error:
             report.add_error(error)
         else:
-            doomed.append(date)
-    if doomed and not dry_run:
+            to_seal.append(date)
+    if to_seal and not dry_run:
         with report.stage("seal"):
-            _seal(lake, doomed)
+            _seal(lake, to_seal)
     leftover = []
-    for date in sorted(lake.state.sealed.difference(doomed)) if lake.snapshot.stored else []:
-        if fixed := why_immovable(lake.partition(date).files):
-            report.add_error(_refused(lake, date, fixed, LINK_HINT))
+    for date in sorted(lake.state.sealed.difference(to_seal)) if lake.snapshot.stored else []:
+        if reason := why_immovable(lake.partition(date).files):
+            report.add_error(_refused(lake, date, reason, LINK_HINT))
         elif lake.partition(date).files:
             leftover.append(date)
-    for date in sorted({*doomed, *leftover}):
+    for date in sorted({*to_seal, *leftover}):
         partition = lake.partition(date)
-        why = "interrupted before" if date in leftover else f"before {until}"
-        done = PartitionReport(meter=lake.meter.name, date=date, action="dropped", reason=why)
+        reason = "interrupted before" if date in leftover else f"before {until}"
+        done = PartitionReport(meter=lake.meter.name, date=date, action="dropped", reason=reason)
         done.events = lake.state.partitions[date].events
         folder = paths.events(lake.meter.name, date)
         replaced = [file for file in lake.snapshot.replaced if file.path.startswith(folder)]
@@ -148,16 +148,16 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_ru
         report.add_partition(done)
 
 
-def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> MeterlakeError | None:
-    """Why the partition must not be dropped, or None."""
+def _why_not_droppable(lake: _MeterLake, date: dt.date, change: Change | None) -> MeterlakeError | None:
+    """Return the error if a partition must not be dropped, else None."""
     record = lake.state.partitions.get(date)
-    if fixed := why_immovable(lake.listing.get(date, ())):
-        found, hint = fixed, LINK_HINT
+    if reason := why_immovable(lake.listing.get(date, ())):
+        found, hint = reason, LINK_HINT
     elif change or record is None:
         found = change.why if change else "never aggregated"
         hint = "run: meterlake aggregate"
     elif not lake.snapshot.stored:
-        # The record is from footers, and nobody has compared it with those of the other partitions yet.
+        # The record is from footers, and was not compared with those of other partitions yet.
         found, hint = "no state file of the meter", "run: meterlake aggregate"
     elif record.rejected:
         found, hint = (
@@ -166,10 +166,10 @@ def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> Meterl
         )
     elif record.events and set(read_records(lake.storage, lake.meter.name, date)) != {record.fingerprint}:
         found, hint = (
-            "aggregate files that are missing or of other inputs",
+            "aggregate files that are missing or made from other inputs",
             "run: meterlake aggregate --rebuild",
         )
-    elif record.events and _altered(lake, date, record):
+    elif record.events and _has_other_rows(lake, date, record):
         found, hint = "aggregate files with other rows", "run: meterlake aggregate --rebuild"
     else:
         return _broken_tables(lake, date, record)
@@ -177,7 +177,7 @@ def _objection(lake: _MeterLake, date: dt.date, change: Change | None) -> Meterl
 
 
 def _broken_tables(lake: _MeterLake, date: dt.date, record: PartitionState) -> BrokenLakeError | None:
-    """Return what breaks a rule of the stored tables, since what is sealed could never be computed again."""
+    """Return the error if stored tables break a rule of their columns: sealed tables can't be computed again."""
     try:
         _stored_tables(lake, date, record)
     except BrokenLakeError as error:
@@ -186,7 +186,7 @@ def _broken_tables(lake: _MeterLake, date: dt.date, record: PartitionState) -> B
 
 
 def _stored_tables(lake: _MeterLake, date: dt.date, record: PartitionState) -> ValidTables:
-    """Return the tables as they lie in the lake; of a date without events they have no rows."""
+    """Return the stored tables; those of a date without events have no rows."""
     tables = read_partition(lake.storage, lake.meter.name, date) if record.events else _no_rows(lake.meter)
     return valid_earlier_tables(lake.meter, date, tables)
 
@@ -195,65 +195,65 @@ def _refused(lake: _MeterLake, date: dt.date, found: str, hint: str) -> RefusedE
     return RefusedError(
         "the partition has expired but can't be dropped",
         where=paths.events(lake.meter.name, date),
-        expected="aggregates up to date with exactly the files that are there",
+        expected="aggregates up to date with exactly its files",
         found=found,
         hint=hint,
     )
 
 
-def _altered(lake: _MeterLake, date: dt.date, record: PartitionState) -> bool:
-    """Whether the rows in the tables are not those that were published: what is sealed could never be mended."""
+def _has_other_rows(lake: _MeterLake, date: dt.date, record: PartitionState) -> bool:
+    """Return whether the tables have other rows than were published: sealed tables can't be repaired."""
     tables = read_partition(lake.storage, lake.meter.name, date)
     return bool(record.checksums) and table_checksums(tables) != record.checksums
 
 
-def _seal(lake: _MeterLake, doomed: list[dt.date]) -> None:
-    """Make the aggregates of these dates final: first what open partitions lost to them, then the tables, then the state.
+def _seal(lake: _MeterLake, dates: list[dt.date]) -> None:
+    """Make the aggregates of these dates final: publish their sealed winners, then the tables, then the state.
 
-    Until the state is saved nothing is final, and an interrupted run is simply done again.
+    Nothing is final before the state is saved; an interrupted run is simply repeated.
     """
     with watch_for_changes(
         lake.storage, lake.meter.name, [file for files in lake.listing.values() for file in files]
     ):
-        settled = _settled(lake, doomed)
-    for date, winners in settled.items():
+        sealed_winners = _sealed_winners(lake, dates)
+    for date, winners in sealed_winners.items():
         local, path = lake.storage.scratch(".parquet"), paths.sealed_winners(lake.meter.name, date)
         check_sealed_winners(winners, lake.meter, path)
         write_stamped(winners, local)
         lake.storage.publish_file(path, local)
-    # What an interrupted run has left of other winners would count.
+    # Winners that an interrupted run left would count.
     lake.storage.delete_all(
-        paths.sealed_winners(lake.meter.name, date) for date in doomed if date not in settled
+        paths.sealed_winners(lake.meter.name, date) for date in dates if date not in sealed_winners
     )
-    for date in doomed:
+    for date in dates:
         record = lake.state.partitions[date]
         tables = _stored_tables(lake, date, record)
-        # Those of the rows as they were published, unless there were none: what was damaged since must be seen.
+        # The checksums of publishing, if recorded: later damage must not get valid ones.
         checksums = record.checksums or table_checksums(tables)
-        if date in settled:
-            checksums = checksums | {SEALED_WINNERS: rows_checksum(settled[date])}
+        if date in sealed_winners:
+            checksums = checksums | {SEALED_WINNERS: rows_checksum(sealed_winners[date])}
         record = msgspec.structs.replace(record, sealed_at=now(), checksums=checksums)
         publish_partition(lake.storage, lake.meter.name, date, tables, record)
         lake.state.partitions[date] = record
     lake.snapshot.save(lake.storage)
 
 
-def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFrame]:
-    """The winners in each of these partitions that have copies in a partition that outlives it.
+def _sealed_winners(lake: _MeterLake, dates: list[dt.date]) -> dict[dt.date, pl.DataFrame]:
+    """Return the winners in each of these partitions that have duplicates in a partition that is dropped later or never.
 
-    Partitions are sealed in order of their dates, so of two that go together the later one outlives the earlier.
+    Columns are those of events, rows are sorted by key. Partitions are dropped in order of their dates.
     """
     open_dates = lake.state.partitions.keys() - lake.state.sealed
     partitions = {date: lake.partition(date) for date in sorted(open_dates)}
-    settled = load_sealed_winners(lake.storage, lake.meter, lake.state.sealed)
+    earlier = load_sealed_winners(lake.storage, lake.meter, lake.state.sealed)
     index = KeyIndex(lake.storage, lake.meter.name, partitions)
     lost = find_losers(
-        lake.meter, partitions, settled, doomed, index, [DATE, ROW, "idempotency_key", "winner_date"]
+        lake.meter, partitions, earlier, dates, index, [DATE, ROW, "idempotency_key", "winner_date"]
     )
-    found = {}
-    for date in doomed:
-        outlived = pl.col(DATE).is_in([d for d in open_dates if d not in doomed or d > date])
-        keys = lost.filter((pl.col("winner_date") == date) & outlived)["idempotency_key"].unique()
+    sealed_winners = {}
+    for date in dates:
+        is_dropped_later = pl.col(DATE).is_in([d for d in open_dates if d not in dates or d > date])
+        keys = lost.filter((pl.col("winner_date") == date) & is_dropped_later)["idempotency_key"].unique()
         rows = lost.filter(pl.col(DATE) == date)[ROW]
         if not keys.is_empty():
             winners = (
@@ -261,8 +261,10 @@ def _settled(lake: _MeterLake, doomed: list[dt.date]) -> dict[dt.date, pl.DataFr
                 .valid()
                 .filter(pl.col("idempotency_key").is_in(keys.implode()) & ~pl.col(ROW).is_in(rows.implode()))
             )
-            found[date] = winners.select(*event_columns(lake.meter)).sort("idempotency_key").collect()
-    return found
+            sealed_winners[date] = (
+                winners.select(*event_columns(lake.meter)).sort("idempotency_key").collect()
+            )
+    return sealed_winners
 
 
 def _no_rows(meter: Meter) -> dict[str, pl.DataFrame]:
@@ -271,12 +273,12 @@ def _no_rows(meter: Meter) -> dict[str, pl.DataFrame]:
 
 
 def _drop(partition: Partition, state: MeterState) -> None:
-    # Looked at once more: what was replaced since the plan is late data, not what the aggregates hold.
+    # Listed again: a file that was replaced since the plan is late data, and not in the aggregates.
     listed = partition.storage.list(paths.events(partition.meter.name, partition.date))
-    there = current_files(partition.storage, listed, state)
-    # That the date is sealed may be the last that a killed run has written.
+    current = current_files(partition.storage, listed, state)
+    # A killed run may not have synced the state that says that the date is sealed.
     partition.storage.sync([paths.state(partition.meter.name)])
-    # Merged files go before the one that stands for them: without it they would be late events of a sealed partition.
-    partition.storage.delete_all(file.path for file in there.replaced)
-    still = {*there.files.get(partition.date, ())}
-    partition.storage.delete_all(file.path for file in partition.files if file in still)
+    # Merged files go before the file that replaces them: without it they would be late events of a sealed partition.
+    partition.storage.delete_all(file.path for file in current.replaced)
+    unchanged = {*current.files.get(partition.date, ())}
+    partition.storage.delete_all(file.path for file in partition.files if file in unchanged)

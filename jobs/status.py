@@ -1,7 +1,7 @@
-"""The status of a lake: per meter what is counted, out of date, to be exported, sealed and rejected, and the last runs.
+"""The status of a lake: events by meter, what is out of date, sealed, rejected or to be exported, and the last runs.
 
-Reads listings, states, reports and the reasons of quarantined rows, manifests of which the states know nothing; no event
-data. Writes nothing.
+Reads listings, states, run reports, the reasons of quarantined rows, and manifests that are not in a state yet; reads no
+event data, and writes nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Dates = Mapping[dt.date, Sequence[StoredFile]]
 
 
 class Late(msgspec.Struct, kw_only=True):
-    """How long after their timestamps the counted events of all dates arrive.
+    """How long after their timestamps the winning events of all dates arrive.
 
-    The median and the 95th percentile are within a tenth, or a second where that is more: each date keeps counts by
-    classes of that width, which add up over dates as percentiles do not. The maximum is exact.
+    The median and the 95th percentile are exact to a tenth, or to a second if that is more: each date has counts by
+    classes of that width, since percentiles of dates can't be merged. The maximum is exact.
     """
 
     median_seconds: float
@@ -49,7 +49,7 @@ class Late(msgspec.Struct, kw_only=True):
 
 
 class MeterStatus(msgspec.Struct, kw_only=True):
-    """One meter as of its last aggregation, and what has changed since."""
+    """One meter as of its last aggregation, and the changes since."""
 
     meter: str
     events: int = 0
@@ -61,15 +61,15 @@ class MeterStatus(msgspec.Struct, kw_only=True):
     duplicates: int = 0
     conflicts: int = 0
     late: Late | None = None
-    # Of an ambiguous gauge, the greatest number of subjects that have several levels on one date.
+    # For an ambiguous gauge: the greatest number of subjects with several levels on one date.
     ambiguous_subjects: int = 0
-    # Months with usage that no revision has, or whose last revision is told otherwise by now.
+    # Months that have usage and no revision, or whose rows differ from their last revision.
     exports_due: list[MonthDue] = msgspec.field(default_factory=list)
     rejected_files: list[dict[str, str]] = msgspec.field(default_factory=list)
 
 
 class Undefined(msgspec.Struct, kw_only=True):
-    """What lies in the lake under a name that no meter has; no name at all is null."""
+    """Files under the name of a meter that is not defined; null is the name of rows that name no meter."""
 
     meter: str | None
     event_files: int = 0
@@ -77,7 +77,7 @@ class Undefined(msgspec.Struct, kw_only=True):
 
 
 class RunStatus(msgspec.Struct, kw_only=True):
-    """One run, from its report; the outcome is in words."""
+    """One run, from its report; `outcome` is `done`, `incomplete`, `failed` or `unreadable report`."""
 
     file: str
     started_at: dt.datetime
@@ -89,7 +89,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """The whole lake. `problems` are what could not be read while the rest was; `working` is who holds the lease."""
+    """The whole lake. `problems` are the errors of parts that can't be read; `working` is the job that has the lease."""
 
     lake: str
     meters: list[MeterStatus] = msgspec.field(default_factory=list)
@@ -101,11 +101,11 @@ class Status(msgspec.Struct, kw_only=True):
 
     @property
     def all_problems(self) -> list[dict[str, str]]:
-        """The rejected files of every meter, then what could not be read."""
-        return [said for each in self.meters for said in each.rejected_files] + self.problems
+        """The errors of rejected files of every meter, then those of parts that can't be read."""
+        return [error for each in self.meters for error in each.rejected_files] + self.problems
 
     def add_error(self, error: MeterlakeError) -> None:
-        """Note something that could not be read."""
+        """Add the error of a part that can't be read; the exit code becomes its, if that is greater."""
         self.problems.append(error.to_dict())
         self.exit_code = max(self.exit_code, error.exit_code)
 
@@ -118,14 +118,14 @@ def status(lake: Lake, runs: int) -> Status:
 def status_with_days(
     lake: Lake, runs: int, as_of: dt.date | None = None
 ) -> tuple[Status, dict[str, dict[dt.date, int]]]:
-    """Return what `status` returns, and each meter's counted events by date.
+    """Return what `status` returns, and each meter's winning events by date.
 
     No month after that of `as_of` (default today, UTC) is due for export.
     """
     last_month = month_of(as_of or now().date())
-    found = Status(lake=lake.url)
+    result = Status(lake=lake.url)
     daily: dict[str, dict[dt.date, int]] = {}
-    _working(lake.storage, found)
+    _add_holder(lake.storage, result)
     quarantine = _by_meter(lake.storage.list(paths.QUARANTINE))
     names = meter_names(lake.storage)
     exports = ExportListing(lake.storage.list(paths.EXPORTS))
@@ -134,40 +134,40 @@ def status_with_days(
             meter = load_meter(lake.storage, name)
             state = load_state(lake.storage, name)
             listed = list_events(lake.storage, name, state)
-            found.meters.append(meter_status(meter, listed.files, state, listed.unexpected))
-            found.meters[-1].exports_due = _exports_due(
-                lake.storage, meter, state, exports, last_month, found
+            result.meters.append(meter_status(meter, listed.files, state, listed.unexpected))
+            result.meters[-1].exports_due = _exports_due(
+                lake.storage, meter, state, exports, last_month, result
             )
             daily[name] = {date: record.events for date, record in state.partitions.items()}
         except MeterlakeError as error:
-            found.meters.append(MeterStatus(meter=name))
-            found.add_error(error)
-        found.meters[-1].quarantined = _reasons(lake.storage, quarantine.pop(name, []), found)
-    found.undefined = _undefined(lake.storage, names, quarantine, found)
-    # Reports are listed by their paths, whose start sorts as text.
+            result.meters.append(MeterStatus(meter=name))
+            result.add_error(error)
+        result.meters[-1].quarantined = _reasons(lake.storage, quarantine.pop(name, []), result)
+    result.undefined = _undefined(lake.storage, names, quarantine, result)
+    # Listed in order of their paths, which begin with the start time.
     started = [(file.path, paths.split_run(file.path)) for file in lake.storage.list(paths.RUNS)]
     reports = [(path, *split) for path, split in started if split]
-    found.runs = [_run_status(lake.storage, *run) for run in reversed(reports[-runs:] if runs else [])]
-    return found, daily
+    result.runs = [_run_status(lake.storage, *run) for run in reversed(reports[-runs:] if runs else [])]
+    return result, daily
 
 
 def meter_status(
-    meter: Meter, files: Dates, state: MeterState, strays: Iterable[MeterlakeError] = ()
+    meter: Meter, files: Dates, state: MeterState, unexpected: Iterable[MeterlakeError] = ()
 ) -> MeterStatus:
-    """What a listing and a state say of one meter; pure."""
+    """Return the status of one meter from its listed files and its state; pure."""
     records = state.partitions
-    counted = [date for date, record in records.items() if record.events]
-    there = {date: {file_name(file) for file in listed} for date, listed in files.items()}
+    with_events = [date for date, record in records.items() if record.events]
+    names = {date: {file_name(file) for file in listed} for date, listed in files.items()}
     rejected = [
-        {part: text for part, text in said.items() if part != "identity"}
+        {part: text for part, text in error.items() if part != "identity"}
         for date, record in sorted(records.items())
-        for name, said in sorted(record.rejected.items())
-        if name in there.get(date, ())
+        for name, error in sorted(record.rejected.items())
+        if name in names.get(date, ())
     ]
     return MeterStatus(
         meter=meter.name,
         events=sum(record.events for record in records.values()),
-        newest=max(counted, default=None),
+        newest=max(with_events, default=None),
         partitions=len(records.keys() | files.keys()),
         out_of_date={
             date: change.why
@@ -178,7 +178,7 @@ def meter_status(
         conflicts=sum(record.conflicts for record in records.values()),
         late=_late(record.late for record in records.values() if record.late),
         ambiguous_subjects=most_ambiguous(meter, state),
-        rejected_files=rejected + [error.to_dict() for error in strays],
+        rejected_files=rejected + [error.to_dict() for error in unexpected],
     )
 
 
@@ -188,23 +188,23 @@ def _exports_due(  # noqa: PLR0913, PLR0917 - what is known of the meter, and wh
     state: MeterState,
     exports: ExportListing,
     last_month: Period,
-    found: Status,
+    result: Status,
 ) -> list[MonthDue]:
-    stale = found.meters[-1].out_of_date
+    stale = result.meters[-1].out_of_date
     try:
         of_meter = MeterExports(storage, meter, state, stale, exports.of(meter.name))
     except BrokenLakeError as error:
-        found.add_error(error)
+        result.add_error(error)
         return []
-    return list(months_due(storage, of_meter, last_month, found.add_error))
+    return list(months_due(storage, of_meter, last_month, result.add_error))
 
 
-def _working(storage: Storage, found: Status) -> None:
+def _add_holder(storage: Storage, result: Status) -> None:
     try:
         holder = current_holder(storage)
-        found.working = str(holder) if holder else None
+        result.working = str(holder) if holder else None
     except MeterlakeError as error:
-        found.add_error(error)
+        result.add_error(error)
 
 
 def _late(dates: Iterable[Lateness]) -> Late | None:
@@ -219,24 +219,24 @@ def _late(dates: Iterable[Lateness]) -> Late | None:
 
 
 def _by_meter(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
-    found: dict[str, list[StoredFile]] = {}
+    by_meter: dict[str, list[StoredFile]] = {}
     for file in files:
         place = paths.split_partition(file.path)
         if place and place.file.endswith(".parquet"):
-            found.setdefault(place.meter, []).append(file)
-    return found
+            by_meter.setdefault(place.meter, []).append(file)
+    return by_meter
 
 
-def _reasons(storage: Storage, files: Sequence[StoredFile], found: Status) -> dict[str, int]:
-    """Quarantined rows by reason, the most frequent first; an unreadable file becomes a problem."""
+def _reasons(storage: Storage, files: Sequence[StoredFile], result: Status) -> dict[str, int]:
+    """Return the number of quarantined rows by reason, the most frequent first; adds the error of an unreadable file."""
     counts: Counter[str] = Counter()
     for file in files:
         try:
             counts.update(_count_reasons(storage, file))
         except BrokenLakeError as error:
-            found.add_error(error)
+            result.add_error(error)
         except (pl.exceptions.PolarsError, OSError) as error:
-            found.add_error(
+            result.add_error(
                 BrokenLakeError(
                     "unreadable quarantine file",
                     where=file.path,
@@ -255,19 +255,19 @@ def _undefined(
     storage: Storage,
     defined: Iterable[str],
     quarantine: Mapping[str, Sequence[StoredFile]],
-    found: Status,
+    result: Status,
 ) -> list[Undefined]:
     listed = storage.list(paths.EVENTS)
     events = _by_meter(listed)
     known = {paths.events(name) for name in {*defined, *events}}
     others = {folder: files for folder, files in by_meter_folder(listed).items() if folder not in known}
-    # As those in a meter's folder, they are named and no failure of the command.
-    found.problems += [stray.to_dict() for stray in unexpected_files(others)]
+    # Like those in a meter's folder, they are named, and do not change the exit code.
+    result.problems += [error.to_dict() for error in unexpected_files(others)]
     return [
         Undefined(
             meter=None if name == paths.NO_METER else name,
             event_files=len(events.get(name, [])),
-            quarantined=_reasons(storage, quarantine.get(name, []), found),
+            quarantined=_reasons(storage, quarantine.get(name, []), result),
         )
         for name in sorted((events.keys() | quarantine.keys()) - set(defined))
     ]
@@ -292,7 +292,7 @@ def _run_status(storage: Storage, path: str, started_at: dt.datetime, job: str) 
 
 
 def outcome(report: RunReport) -> str:
-    """How a run ended, in a word; `incomplete` is done, but with rejected input or a refused step."""
+    """Return `done`, `failed`, or `incomplete`: done, but with rejected input or a refused step."""
     if report.exit_code == 0:
         return "done"
     return "incomplete" if report.exit_code == 1 else "failed"

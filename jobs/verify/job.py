@@ -1,4 +1,4 @@
-"""Derive every open partition once more from its raw events, and hold all that is published against it."""
+"""Compute every open partition again from its raw events, and compare everything that is published with it."""
 
 from __future__ import annotations
 
@@ -29,37 +29,34 @@ from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_file
 from schemas.columns import ROW
 from schemas.errors import BrokenLakeError, DifferenceError, MeterlakeError, SumTooLargeError
 
-# So many events' keys are held at once; the keys of all others are read once for each such share.
+# Keys of this many events are in memory at once; the keys of all others are read once for each such group of dates.
 KEYS_AT_ONCE = 20_000_000
-Derived = dict[dt.date, list[DifferenceError]]
 
 
 def verify(lake: Lake, report: RunReport, *, meter: str | None = None) -> None:
-    """Name every difference between what a lake says and what its events give; nothing is changed.
+    """Report every difference between what is published and what the events add up to; changes nothing.
 
-    Open partitions are derived from raw events, without the index; of sealed ones the checksums count that were
-    taken when their rows were published. Every file that the lake has written is read to its end and held to its
-    checksum; the aggregates to their columns, order, record and totals too. Differences end the run with exit code
-    1. One meter's partitions are in memory one after the other, and the hashes of some millions of keys.
+    Open partitions are computed again from raw events, without the index; sealed ones are compared with the checksums
+    that were taken when their rows were published. Every file that the lake wrote is read to its end and compared with
+    its checksum; aggregates also with their columns, order, record and totals. With differences, the run ends with exit
+    code 1. Memory is needed for one partition at a time, and for the hashes of some millions of keys.
     """
     listed = (paths.meter_of_definition(file.path) for file in lake.storage.list(paths.METERS))
     names = sorted(name for name in listed if name is not None) if meter is None else [meter]
 
     def work(name: str) -> None:
-        for found in _of_meter(lake.storage, name, report):
-            report.add_error(found)
+        for error in _meter_errors(lake.storage, name, report):
+            report.add_error(error)
 
     report.keep_going(names, work)
     if meter is None:
-        for found in _of_no_meter(lake.storage, names):
-            report.add_error(found)
-        for stray in _outside_meters(lake.storage, names):
-            report.add_error(stray)
+        for error in [*_errors_outside_meters(lake.storage, names), *_unexpected(lake.storage, names)]:
+            report.add_error(error)
 
 
-def _of_meter(storage: Storage, name: str, report: RunReport) -> list[MeterlakeError]:
-    """What is wrong with a meter; looked at again where its event files changed meanwhile, which is no difference."""
-    found: list[MeterlakeError] = []
+def _meter_errors(storage: Storage, name: str, report: RunReport) -> list[MeterlakeError]:
+    """Return the errors of a meter; verifies it again if its event files changed meanwhile, which is no error."""
+    errors: list[MeterlakeError] = []
     for attempt in range(1, ATTEMPTS + 1):
         try:
             (snapshot,) = scan_meters(storage, name)
@@ -69,78 +66,81 @@ def _of_meter(storage: Storage, name: str, report: RunReport) -> list[MeterlakeE
         mark = report.mark()
         try:
             with watch_for_changes(storage, name, files):
-                found = [*_of_view(storage, name, snapshot, report)]
-            if not found or not changed_files(storage, paths.events(name), files):
-                return found
+                errors = [*_snapshot_errors(storage, name, snapshot, report)]
+            if not errors or not changed_files(storage, paths.events(name), files):
+                return errors
         except FilesChangedError:
             if attempt == ATTEMPTS:
                 raise
         report.rewind(mark)
-    return found
+    return errors
 
 
-def _of_view(
+def _snapshot_errors(
     storage: Storage, name: str, snapshot: MeterSnapshot, report: RunReport
 ) -> Iterator[MeterlakeError]:
     if not snapshot.stored and snapshot.state.partitions:
         hint = "run: meterlake aggregate"
-        yield difference("missing", paths.state(name), "a state", "none; the aggregates tell it", hint)
+        yield difference(
+            "missing", paths.state(name), "a state", "none; the aggregates have its records", hint
+        )
     meter = snapshot.meter
     stale = stale_partitions(snapshot.files, snapshot.state, meter.version, meter.earlier_version)
     stale = counted_by_earlier_rules(storage, name, snapshot.state) | stale
     for date, change in stale.items():
         if change.why in (RULES_CHANGED, EARLIER_QUANTITY):
-            # What is published is right by the rules of its time; the next aggregation goes by today's.
+            # The tables are right by the rules of their time; the next aggregation applies today's.
             continue
         hint = "run: meterlake aggregate"
         yield difference("out of date", paths.events(name, date), "aggregated files", change.why, hint)
     yield from snapshot.unexpected
-    for file in [file for files in snapshot.files.values() for file in files if _is_ours(file)]:
+    for file in [file for files in snapshot.files.values() for file in files if _is_own_file(file)]:
         yield from check_stamp(storage, file)
-    yield from _unknown(storage, snapshot)
+    yield from _unknown_tables(storage, snapshot)
     for file in storage.list(paths.indexes(name)):
-        for found in check_stamp(storage, file):
-            hint = "remove the file; the next run makes it anew"
-            yield difference(found.what, found.where, found.expected, found.found, hint)
-    for dates in _shares(snapshot.state):
-        yield from _of_dates(storage, snapshot, stale, dates, report)
+        for error in check_stamp(storage, file):
+            hint = "remove the file; the next run makes a new one"
+            yield difference(error.what, error.where, error.expected, error.found, hint)
+    for dates in _date_groups(snapshot.state):
+        yield from _date_errors(storage, snapshot, stale, dates, report)
 
 
-def _of_dates(
+def _date_errors(
     storage: Storage,
     snapshot: MeterSnapshot,
     stale: Mapping[dt.date, Change],
     dates: list[dt.date],
     report: RunReport,
 ) -> Iterator[DifferenceError]:
-    """What is wrong with these partitions; their copies are looked for in all."""
-    lost, partitions = None, _recorded(storage, snapshot)
-    focus = {date for date in dates if date in partitions and date not in stale}
-    yield from _unreadable(snapshot, partitions, focus)
+    """Yield the errors of these partitions; their duplicates are searched in all partitions."""
+    lost, partitions = None, _open_partitions(storage, snapshot)
+    up_to_date = {date for date in dates if date in partitions and date not in stale}
+    yield from _damaged_files(snapshot, partitions, up_to_date)
     try:
-        settled = load_sealed_winners(storage, snapshot.meter, snapshot.state.sealed)
+        winners = load_sealed_winners(storage, snapshot.meter, snapshot.state.sealed)
         index = KeyIndex(storage, snapshot.meter.name, partitions, fresh=True)
-        lost = find_losers(snapshot.meter, partitions, settled, focus, index, columns=[DATE, ROW, CONFLICT])
+        columns = [DATE, ROW, CONFLICT]
+        lost = find_losers(snapshot.meter, partitions, winners, up_to_date, index, columns=columns)
     except BrokenLakeError as error:
         yield difference("not derived", error.where, error.expected, error.found, error.hint)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         where = f"meter {snapshot.meter.name!r}, {dates[0]} to {dates[-1]}"
-        said = str(error).splitlines()[0]
-        yield difference("not derived", where, "events and settled winners that can be read", said)
+        found = str(error).splitlines()[0]
+        yield difference("not derived", where, "events and sealed winners that can be read", found)
     for date in track(dates, f"verify {snapshot.meter.name}"):
         published = Published(storage, snapshot.meter, date, snapshot.state.partitions[date])
-        found = [*check_published(published)]
-        if date in focus and lost is not None:
-            derived = [*_derived(published, partitions[date], lost.filter(pl.col(DATE) == date), stale)]
-            found = derived + [each for each in found if each.what != "rows changed" or not derived]
-        yield from found
+        errors = [*check_published(published)]
+        if date in up_to_date and lost is not None:
+            computed = [*_compare(published, partitions[date], lost.filter(pl.col(DATE) == date), stale)]
+            errors = computed + [each for each in errors if each.what != "rows changed" or not computed]
+        yield from errors
         report.events_read += published.record.events
 
 
-def _derived(
+def _compare(
     of: Published, partition: Partition, lost: pl.DataFrame, stale: Mapping[dt.date, Change]
 ) -> Iterator[DifferenceError]:
-    """How the partition's tables and its record differ from what its events give."""
+    """Yield the differences of a partition's tables and record from its events."""
     where, record = paths.events(of.meter.name, of.date), of.record
     has_other_losers = record.losers != losers_fingerprint(lost)
     if has_other_losers and any(change.why == RULES_CHANGED for change in stale.values()):
@@ -148,19 +148,19 @@ def _derived(
     if has_other_losers and any(change.removed for change in stale.values()):
         hint = "run: meterlake aggregate"
         yield difference(
-            "out of date", where, "the copies it had", "copies in a partition that is out of date", hint
+            "out of date", where, "the same duplicates", "duplicates in a partition that is out of date", hint
         )
         return
     try:
-        derived = compute_partition(partition, lost, {})
+        computed = compute_partition(partition, lost, {})
     except SumTooLargeError as error:
         yield difference("not derived", where, error.expected, error.found, error.hint)
         return
-    counted = (record.events, record.duplicates, record.conflicts, record.losers)
-    counts = (derived.record.events, lost.height, derived.record.conflicts, derived.record.losers)
-    if counts != counted:
-        yield difference("counts differ", where, _counts(*counted), _counts(*counts))
-    for table, rows in derived.tables.items():
+    recorded = (record.events, record.duplicates, record.conflicts, record.losers)
+    counts = (computed.record.events, lost.height, computed.record.conflicts, computed.record.losers)
+    if counts != recorded:
+        yield difference("counts differ", where, _counts(*recorded), _counts(*counts))
+    for table, rows in computed.tables.items():
         published = of.tables.get(table)
         if published is None or published.schema != rows.schema or published.equals(rows):
             continue
@@ -170,48 +170,47 @@ def _derived(
             "rows differ",
             paths.aggregate(table, of.meter.name, of.date),
             f"{differing.height} other rows",
-            f"{surplus.height} that events do not give",
+            f"{surplus.height} that the events do not add up to",
         )
 
 
-def _shares(state: MeterState) -> Iterator[list[dt.date]]:
-    """All dates in order, in shares of not too many events."""
-    share: list[dt.date] = []
+def _date_groups(state: MeterState) -> Iterator[list[dt.date]]:
+    """Yield all dates in order, in groups of a bounded number of events."""
+    group: list[dt.date] = []
     events = 0
     for date, record in sorted(state.partitions.items()):
-        if share and events + record.events > KEYS_AT_ONCE:
-            yield share
-            share, events = [], 0
-        share.append(date)
+        if group and events + record.events > KEYS_AT_ONCE:
+            yield group
+            group, events = [], 0
+        group.append(date)
         events += record.events
-    if share:
-        yield share
+    if group:
+        yield group
 
 
-def _recorded(storage: Storage, snapshot: MeterSnapshot) -> dict[dt.date, Partition]:
-    """The open partitions with the files that were counted, as far as they are there still."""
-    found = {}
-    for date, record in snapshot.state.partitions.items():
-        if not record.sealed_at:
-            files = snapshot.files.get(date, ())
-            found[date] = recorded_partition(storage, snapshot.meter, date, files, record)
-    return found
+def _open_partitions(storage: Storage, snapshot: MeterSnapshot) -> dict[dt.date, Partition]:
+    """Return the open partitions with those of their aggregated files that still exist."""
+    return {
+        date: recorded_partition(storage, snapshot.meter, date, snapshot.files.get(date, ()), record)
+        for date, record in snapshot.state.partitions.items()
+        if not record.sealed_at
+    }
 
 
-def _unreadable(
-    snapshot: MeterSnapshot, partitions: dict[dt.date, Partition], focus: set[dt.date]
+def _damaged_files(
+    snapshot: MeterSnapshot, partitions: dict[dt.date, Partition], dates: set[dt.date]
 ) -> Iterator[DifferenceError]:
-    """Event files that could be read when they were counted and can't be now; takes them out of their partitions."""
+    """Yield an error for each aggregated file that can't be read any more; removes it from its partition."""
     rejected: dict[dt.date, dict[str, dict[str, str]]] = {date: {} for date in partitions}
-    if find_damaged_files(partitions, rejected, focus):
+    if find_damaged_files(partitions, rejected, dates):
         for date, files in rejected.items():
-            for name, said in files.items():
+            for name, error in files.items():
                 where = paths.events(snapshot.meter.name, date) + name
-                yield difference("damaged", where, "the file that was aggregated", said["found"])
+                yield difference("damaged", where, "the file that was aggregated", error["found"])
 
 
-def _unknown(storage: Storage, snapshot: MeterSnapshot) -> Iterator[DifferenceError]:
-    """Aggregate files of partitions that the state does not know, and files that are none."""
+def _unknown_tables(storage: Storage, snapshot: MeterSnapshot) -> Iterator[DifferenceError]:
+    """Yield an error for each aggregate file of a partition without a record, and for other files there."""
     for table in paths.TABLES:
         for file in storage.list(paths.aggregates(table, snapshot.meter.name)):
             place = paths.split_partition(file.path)
@@ -219,16 +218,16 @@ def _unknown(storage: Storage, snapshot: MeterSnapshot) -> Iterator[DifferenceEr
                 yield difference("unknown", file.path, "no file", "a file of no known partition")
 
 
-def _of_no_meter(storage: Storage, names: Collection[str]) -> Iterator[DifferenceError]:
-    """What is wrong with aggregates of no defined meter, with quarantined rows, and with the records of landed inputs."""
+def _errors_outside_meters(storage: Storage, names: Collection[str]) -> Iterator[DifferenceError]:
+    """Yield the errors of aggregates without a defined meter, of quarantine, and of records of landed inputs."""
     for file in storage.list(paths.AGGREGATES):
         place = paths.split_partition(file.path)
         if not place or place.meter not in names:
             yield difference("unknown", file.path, "no file", "a file of no defined meter")
     hint = "restore the file from a backup"
     for file in storage.list(paths.QUARANTINE):
-        for found in check_stamp(storage, file):
-            yield difference(found.what, found.where, found.expected, found.found, hint)
+        for error in check_stamp(storage, file):
+            yield difference(error.what, error.where, error.expected, error.found, hint)
     for file in storage.list(paths.LANDED):
         content = read_content(storage, file.path)
         try:
@@ -236,21 +235,21 @@ def _of_no_meter(storage: Storage, names: Collection[str]) -> Iterator[Differenc
                 yield content
             else:
                 decode_landed(content or b"", file.path)
-        except BrokenLakeError as error:
-            yield difference("damaged", file.path, "the record of a landed input", error.found, hint)
+        except BrokenLakeError as broken:
+            yield difference("damaged", file.path, "the record of a landed input", broken.found, hint)
 
 
-def _outside_meters(storage: Storage, names: Collection[str]) -> list[MeterlakeError]:
-    """Return an error for event files that lie in no defined meter's folder."""
+def _unexpected(storage: Storage, names: Collection[str]) -> list[MeterlakeError]:
+    """Return an error for each event file outside the folders of defined meters."""
     known = {paths.events(name) for name in names}
     listed = by_meter_folder(storage.list(paths.EVENTS))
     return unexpected_files({folder: files for folder, files in listed.items() if folder not in known})
 
 
-def _is_ours(file: StoredFile) -> bool:
-    """Whether the lake has written an event file itself, and so with its checksum."""
+def _is_own_file(file: StoredFile) -> bool:
+    """Return whether the lake wrote an event file itself, with a checksum."""
     return file_name(file).startswith("land-") or is_compacted(file)
 
 
 def _counts(events: int, duplicates: int, conflicts: int, losers: str) -> str:
-    return f"events {events}, duplicates {duplicates}, conflicts {conflicts}, copies {losers}"
+    return f"events {events}, duplicates {duplicates}, conflicts {conflicts}, losers {losers}"

@@ -1,4 +1,4 @@
-"""What is wrong with published files: by themselves, beside each other, and beside the record of their partition."""
+"""Verify the published files of a partition: each by itself, with each other, and with the partition's record."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEYS = {"usage_by_subject": ["subject"], "usage_by_dimension": ["dimension", "va
 
 @dataclass
 class Published:
-    """One partition as it was concluded; `tables` are filled with what can be read of its files."""
+    """One partition with its record; checking it fills `tables` with the rows of files that can be read."""
 
     storage: Storage
     meter: Meter
@@ -37,7 +37,7 @@ class Published:
 
 
 def check_published(of: Published) -> Iterator[DifferenceError]:
-    """What is wrong with the files of one partition; puts the rows that can be read into its tables."""
+    """Yield the errors of the files of one partition; puts the rows that can be read into its `tables`."""
     files = published_files(of.storage, of.meter.name, of.date)
     expected = of.record.events or of.record.sealed_at
     for table in PUBLISH_ORDER:
@@ -46,15 +46,15 @@ def check_published(of: Published) -> Iterator[DifferenceError]:
             yield difference("missing", path, "a file", "none")
         elif table in files:
             if not expected:
-                yield difference("unknown", path, "no file, since no event counts", "a file")
+                yield difference("unknown", path, "no file, since there are no events", "a file")
             yield from _one_table(of, table, path)
     yield from _totals(of)
     if of.record.sealed_at:
-        yield from _settled(of)
+        yield from _sealed_winners(of)
 
 
 def check_stamp(storage: Storage, file: StoredFile) -> Iterator[DifferenceError]:
-    """Whether a Parquet file of the lake's own holds the bytes that were written."""
+    """Yield an error unless a Parquet file that the lake wrote has the bytes that were written."""
     content = read_content(storage, file.path)
     if isinstance(content, DifferenceError):
         yield content
@@ -63,7 +63,7 @@ def check_stamp(storage: Storage, file: StoredFile) -> Iterator[DifferenceError]
 
 
 def read_content(storage: Storage, path: str) -> bytes | DifferenceError | None:
-    """Return the content of a file, None if there is none, or what is wrong with what stands there instead of one."""
+    """Return the content of a file, None if it is missing, or the error if it can't be read."""
     (body,) = read_each(storage, [path])
     if isinstance(body, MeterlakeError):
         return difference("unreadable", path, body.expected or "a readable file", body.found, body.hint)
@@ -71,16 +71,16 @@ def read_content(storage: Storage, path: str) -> bytes | DifferenceError | None:
 
 
 def difference(what: str, where: str, expected: str, found: str, hint: str = "") -> DifferenceError:
-    """A difference with what to do about it."""
+    """Return a difference; without a `hint`, with the usual one."""
     usual = "see what happened to the file; then: meterlake aggregate --rebuild"
     return DifferenceError(what, where=where, expected=expected, found=found, hint=hint or usual)
 
 
 def _stamped(path: str, content: bytes) -> Iterator[DifferenceError]:
-    said, found = stamp_of(content)
-    if said != found or not said:
+    expected, found = stamp_of(content)
+    if expected != found or not expected:
         yield difference(
-            "damaged", path, f"bytes of SHA-256 {said or 'that it names'}", found or "no checksum"
+            "damaged", path, f"bytes of SHA-256 {expected or 'in its metadata'}", found or "no checksum"
         )
 
 
@@ -89,7 +89,7 @@ def _read(path: str, content: bytes) -> tuple[pl.DataFrame, dict[str, str]] | Di
         rows = pl.read_parquet(io.BytesIO(content), hive_partitioning=False)
         return rows, pl.read_parquet_metadata(io.BytesIO(content))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        # What is not as Parquet has it makes Polars panic at times.
+        # Invalid Parquet makes Polars panic at times.
         return difference("damaged", path, "Parquet that can be read", str(error).splitlines()[0])
 
 
@@ -101,7 +101,7 @@ def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError
     wrong = [*_stamped(path, content)]
     yield from wrong
     if wrong and stamp_of(content)[0]:
-        # Not read: nobody knows what a reader does with bytes that nobody wrote.
+        # Not read: readers may do anything with damaged bytes.
         return
     read = _read(path, content)
     if isinstance(read, DifferenceError):
@@ -111,7 +111,9 @@ def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError
     stored = decode_record(metadata)
     record = stored if stored and _is_recomputed(of, stored) else of.record
     if not is_same_record(stored, record):
-        yield difference("other inputs", path, f"made of {of.record.fingerprint}", "another record, or none")
+        yield difference(
+            "other inputs", path, f"made from {of.record.fingerprint}", "another record, or none"
+        )
     columns = aggregate_columns(of.meter, table)
     if not _allowed(of, rows, columns, record):
         yield difference("other columns", path, str(columns), str(dict(rows.schema)))
@@ -120,13 +122,13 @@ def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError
     keys = KEYS.get(table, [name for name in rows.columns if name in ("subject", *of.meter.dimension_names)])
     if not rows.select(keys).equals(rows.select(keys).unique().sort(keys)):
         yield difference(
-            "not sorted", path, f"rows by {', '.join(keys)}, each once", "another order, or one twice"
+            "not sorted", path, f"rows by {', '.join(keys)}, each once", "another order, or duplicates"
         )
     yield from _rows(of, table, path, record)
 
 
 def _is_recomputed(of: Published, stored: PartitionState) -> bool:
-    """Whether a table is ahead of the state, since computing the `quantity` of sealed dates anew was interrupted."""
+    """Return whether a table is ahead of the state, since a run that computed `quantity` again was interrupted."""
     is_due = (of.record.quantity_rule or "") != of.meter.quantity_rule
     return is_due and is_sealed_alike(stored, of.record)
 
@@ -138,7 +140,7 @@ def _allowed(
         return dict(rows.schema) == columns
     if not record.quantity_rule and rows.schema.get("quantity") == EARLIER_QUOTIENT:
         columns = columns | {"quantity": EARLIER_QUOTIENT} if of.meter.quantity_rule else columns
-    # Dimensions that were declared after the sealing are not in a sealed file.
+    # A sealed file lacks dimensions that were declared after sealing.
     return rows.schema.items() <= columns.items() and columns.keys() - rows.columns <= {
         *of.meter.dimension_names
     }
@@ -147,7 +149,7 @@ def _allowed(
 def _rows(of: Published, table: str, path: str, record: PartitionState) -> Iterator[DifferenceError]:
     expected, found = record.checksums.get(table, "none"), rows_checksum(of.tables[table])
     if expected != found:
-        # Those of an open partition are derived too, which says more.
+        # The rows of an open partition are computed again too, which shows the difference.
         what, hint = "rows changed", ""
         if of.record.sealed_at:
             what, hint = "sealed rows changed", "restore the file from a backup: its events are gone"
@@ -155,13 +157,13 @@ def _rows(of: Published, table: str, path: str, record: PartitionState) -> Itera
 
 
 def _totals(of: Published) -> Iterator[DifferenceError]:
-    """The three tables and the record tell of the same events."""
+    """Yield an error for each table whose totals differ from those of `usage`, or from the record."""
     if "usage" not in of.tables:
         return
     expected = _sums(of.tables["usage"])
     path = paths.aggregate("usage", of.meter.name, of.date)
     if expected["events"] != of.record.events:
-        yield difference("totals", path, f"events {of.record.events}", _said(expected))
+        yield difference("totals", path, f"events {of.record.events}", _text(expected))
     for table in sorted(KEYS.keys() & of.tables.keys()):
         rows = of.tables[table]
         groups = [rows] if table == "usage_by_subject" else rows.partition_by("dimension")
@@ -169,15 +171,17 @@ def _totals(of: Published) -> Iterator[DifferenceError]:
             found = _sums(group)
             if found != expected:
                 yield difference(
-                    "totals", paths.aggregate(table, of.meter.name, of.date), _said(expected), _said(found)
+                    "totals", paths.aggregate(table, of.meter.name, of.date), _text(expected), _text(found)
                 )
 
 
-def _settled(of: Published) -> Iterator[DifferenceError]:
-    """The winners of a sealed partition that still have copies elsewhere: without them those would count again."""
+def _sealed_winners(of: Published) -> Iterator[DifferenceError]:
+    """Yield the errors of the file with sealed winners: without it, duplicates of them would count again."""
     path, expected = paths.sealed_winners(of.meter.name, of.date), of.record.checksums.get(SEALED_WINNERS)
     content = read_content(of.storage, path)
-    lost = "restore the file from a backup: its events are gone, and copies of them count again without it"
+    lost = (
+        "restore the file from a backup: its events are gone, and duplicates of them count again without it"
+    )
     if isinstance(content, DifferenceError):
         yield content
         return
@@ -204,5 +208,5 @@ def _sums(rows: pl.DataFrame) -> dict[str, Decimal]:
     return exact_totals(rows.lazy(), MEASURED).sums
 
 
-def _said(totals: dict[str, Decimal]) -> str:
+def _text(totals: dict[str, Decimal]) -> str:
     return ", ".join(f"{name} {value:f}" for name, value in totals.items())
