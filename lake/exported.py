@@ -1,4 +1,4 @@
-"""What was exported of a meter's months, as frames, each file of it held to the sha256 that its manifest states."""
+"""Exported revisions of a meter's months as frames; each file is checked by the sha256 in its manifest."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def revisions(storage: Storage, meter: str, period: str | None) -> pl.DataFrame:
 def exported(
     storage: Storage, meter: str, period: str, number: int | None = None, table: str | None = None
 ) -> pl.LazyFrame:
-    """Return the rows of a revision, of the last one unless a `number` is given, as they were exported.
+    """Return the rows of a revision, by default the last one, as they were exported.
 
-    `table` is `usage` or `adjustments`; without it, what the revision is a revision of. Raises BadInputError where no
+    `table` is `usage` or `adjustments`; by default the kind of the revision. Raises BadInputError where no
     such export exists, and BrokenLakeError naming a file of the revision that is not the one that was exported.
     """
     month = Revisions(storage, paths.exports(meter, period))

@@ -1,1 +1,1 @@
-"""What a meter, an event and an aggregate row are."""
+"""Definitions of meters, events and the rows of every table."""

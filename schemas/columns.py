@@ -1,4 +1,4 @@
-"""Columns and types of every table in the lake, stated once, as plain data that takes nothing but Polars to read."""
+"""Columns and types of every table in the lake, defined once, as plain data that needs only Polars."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Types = dict[str, pl.DataType]
 # The position of an event's row in its partition.
 ROW = "row"
 QUANTITY = pl.Decimal(38, 9)
-# Of `quantity` of avg and rate in tables and exports of earlier versions.
+# The type of `quantity` of avg and rate in tables and exports of earlier versions.
 EARLIER_QUOTIENT = pl.Float64()
 INSTANT = pl.Datetime("us", "UTC")
 _TEXT, _COUNT = pl.String(), pl.Int64()
@@ -70,7 +70,7 @@ QUARANTINE_TYPES: Types = {
 }
 
 MEASURES = list(MEASURE_TYPES)
-# Of answers that add levels: how many series were added.
+# The column of answers that add levels: how many series were added.
 SERIES_COUNT = "series_count"
 # Columns of the event and aggregate tables, which a dimension would collide with; meter and date are in the path.
 RESERVED_NAMES = frozenset(

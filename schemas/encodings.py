@@ -1,4 +1,4 @@
-"""How a text is encoded, where it is not UTF-8 and its first bytes show it."""
+"""Recognises encodings other than UTF-8 by the first bytes of a text."""
 
 from __future__ import annotations
 

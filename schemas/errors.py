@@ -8,7 +8,7 @@ from schemas.redaction import redacted
 
 
 class MeterlakeError(Exception):
-    """Something a person can act on: what happened, where, what was expected, what was found, and a hint.
+    """An error that a person can act on: what happened, where, what was expected, what was found, and a hint.
 
     `str(error)` is one line without the hint; `exit_code` is what the command line ends with.
     """
@@ -19,7 +19,7 @@ class MeterlakeError(Exception):
     def __init__(
         self, what: str, *, where: str = "", expected: str = "", found: str = "", hint: str = ""
     ) -> None:
-        """Keep each part by its name, so that reports can store them apart, and without any secret."""
+        """Store each part by its name, with secrets redacted, so that reports can show them separately."""
         self.what, self.where, self.expected, self.found, self.hint = map(
             redacted, (what, where, expected, found, hint)
         )
@@ -50,21 +50,21 @@ class MeterlakeError(Exception):
 
 
 class BadInputError(MeterlakeError):
-    """A definition, a file or a row that somebody gave us is not what the contract asks for."""
+    """A definition, a file or a row from outside is not valid."""
 
     exit_code = 1
     kind = "bad input"
 
 
 class RefusedError(MeterlakeError):
-    """A step that is possible but would make a number wrong, so it is not taken."""
+    """A possible step is refused, since it would make a number wrong."""
 
     exit_code = 1
     kind = "refused"
 
 
 class SumTooLargeError(RefusedError):
-    """A sum that decimal(38, 9) can't hold: the one answer, group or date that it is of has no number."""
+    """A sum exceeds decimal(38, 9), so its answer, group or date has no number."""
 
 
 class DifferenceError(MeterlakeError):
@@ -75,7 +75,7 @@ class DifferenceError(MeterlakeError):
 
 
 class LeaseLostError(MeterlakeError):
-    """The job no longer holds the lease of the lake, so nothing that it has not published yet will be."""
+    """The job has lost the lease of the lake, so it publishes nothing more."""
 
     kind = "lease lost"
 
@@ -87,7 +87,7 @@ class StorageError(MeterlakeError):
 
 
 class PathRefusedError(StorageError):
-    """A path would leave the lake, or leads behind a link: nothing is wrong with the storage elsewhere."""
+    """A path would leave the lake or go through a link; the storage itself works."""
 
 
 class BrokenLakeError(MeterlakeError):

@@ -13,10 +13,10 @@ from schemas.meter import POSITIVE_AGGREGATIONS, Meter
 SUBJECT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"
 MAX_SUBJECT_BYTES = 128
 MAX_AHEAD = dt.timedelta(hours=24)
-# Older is not history but a clock that was never set: 0001-01-01 is what Go writes for "no time".
+# Earlier times come from clocks that were never set: Go writes 0001-01-01 for "no time".
 EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MAX_FOUND_CHARS = 120
-# The first quantity that is too large, above or below 0: a billion of those that are not fit one decimal(38, 9).
+# The smallest size of a quantity that is too large: a billion smaller ones fit one decimal(38, 9).
 QUANTITY_DIGITS = 20
 QUANTITY_LIMIT = 10**QUANTITY_DIGITS
 
@@ -27,10 +27,10 @@ REASONS = {
     "unknown_field": "a member that is no field of an event, where there is no idempotency key, or whose name is almost a field's",
     "meter_missing": "no meter is named, or its name is not text",
     "unknown_meter": "no meter of this name is defined in the lake",
-    "meter_unreadable": "the meter's definition or state can't be read; once it is mended, land the input again",
+    "meter_unreadable": "the meter's definition or state can't be read; once it is repaired, land the input again",
     "idempotency_key_invalid": "the idempotency key is not text",
     "subject_missing": "no subject, or an empty one",
-    "subject_invalid": "the subject is not text, is over 128 bytes, or has characters beside A-Z a-z 0-9 _ . : -",
+    "subject_invalid": "the subject is not text, is over 128 bytes, or has characters other than A-Z a-z 0-9 _ . : -",
     "quantity_missing": "no quantity, and the meter's aggregation is not count, rate or unique_count",
     "quantity_invalid": "the quantity is not a finite number of at most 20 digits before the point",
     "quantity_not_positive": "the quantity is 0 or less, and the meter's aggregation is sum, count, rate or unique_count",
@@ -41,10 +41,10 @@ REASONS = {
     "received_at_missing": "a producer's row has no received_at",
     "received_at_invalid": "received_at is not RFC 3339 with a zone",
     "metadata_invalid": "metadata is not an object",
-    "metadata_conflict": "a value stands both in metadata and beside it, or where the declared path of another dimension needs an object",
+    "metadata_conflict": "a value is both in metadata and outside it, or where the declared path of another dimension needs an object",
     "dimension_missing": "a required dimension has no value",
     "dimension_type": "a dimension's value is not of its declared type",
-    "wrong_partition": "a producer's row lies in a partition of another date than its timestamp's",
+    "wrong_partition": "a producer's row is in the partition of another date than its timestamp's",
     "sealed_partition": "the partition's raw events have been dropped by retention; its aggregates are final",
 }
 
@@ -64,7 +64,7 @@ def event_rules(meter: Meter) -> list[Rule]:
 
 
 def subject_rules() -> list[Rule]:
-    """Return the rules that every subject keeps: of those of an event, the ones that cost most."""
+    """Return the rules of subjects, the most expensive ones of an event."""
     subject = pl.col("subject")
     return [
         Rule("subject_missing", subject.fill_null("") == "", "a subject", pl.lit("none")),
@@ -78,7 +78,7 @@ def subject_rules() -> list[Rule]:
 
 
 def measured_rules(meter: Meter) -> list[Rule]:
-    """Return the rules that every event of a meter keeps beside those of its subject."""
+    """Return the rules of events of a meter, except those of subjects."""
     quantity = pl.col("quantity")
     timestamp, received_at = pl.col("timestamp"), pl.col("received_at")
     rules = [
@@ -100,14 +100,14 @@ def measured_rules(meter: Meter) -> list[Rule]:
 def partition_rule(date: dt.date) -> Rule:
     """Return the rule that an event lies in the partition of its timestamp's UTC date."""
     timestamp = pl.col("timestamp")
-    # To compare moments costs a tenth of what the date of each does.
+    # Comparing timestamps costs a tenth of computing the date of each.
     first, last = (dt.datetime.combine(date, time, dt.UTC) for time in (dt.time.min, dt.time.max))
     within = timestamp.is_between(first, last)
     return Rule("wrong_partition", ~within, date.isoformat(), timestamp.cast(pl.String))
 
 
 def keeps(rules: list[Rule]) -> pl.Expr:
-    """Return whether a row keeps all rules: where `reason` is null, for much less work."""
+    """Return whether a row keeps all rules; much cheaper than whether `reason` is null."""
     return ~pl.any_horizontal(rule.broken for rule in rules).fill_null(value=False)
 
 
@@ -132,9 +132,9 @@ def detail(rules: list[Rule]) -> pl.Expr:
 
 
 def normalised(meter: Meter) -> list[pl.Expr]:
-    """Return the columns of an event that have more than one way to say the same thing, each in its one form.
+    """Return the columns of an event that can have equivalent values, normalised.
 
-    Key and subject are trimmed, an empty key is no key, and the rest as of `normalised_measured`.
+    Key and subject are trimmed, an empty key becomes null; the rest are those of `normalised_measured`.
     """
     key = pl.col("idempotency_key").str.strip_chars()
     return [
@@ -145,7 +145,10 @@ def normalised(meter: Meter) -> list[pl.Expr]:
 
 
 def normalised_measured(meter: Meter) -> list[pl.Expr]:
-    """Return the normalised columns other than text: an absent timestamp is received_at, -0.0 is 0.0, an absent quantity may be 1."""
+    """Return the normalised columns other than text.
+
+    A missing timestamp is received_at, -0.0 is 0.0, and a missing quantity is 1 where the meter allows it.
+    """
     one = pl.col("quantity").fill_null(pl.lit(1).cast(QUANTITY))
     return [
         *([] if meter.needs_quantity else [one]),

@@ -1,4 +1,4 @@
-"""The fields of an event by name, and names that were meant to be one of them."""
+"""The names of an event's fields, and misspellings of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FIELDS = ("idempotency_key", "subject", "meter", "quantity", "timestamp", "recei
 AS_WRITTEN = "#as_written"
 _IGNORED = str.maketrans("", "", "_- ")
 _FIELD_OF = {field.translate(_IGNORED): field for field in FIELDS}
-# What programs call the key of an event, but for case, `_` and `-`.
+# Names that programs use for the key of an event, without case, `_` and `-`.
 _KEYS = frozenset(
     {
         "id",
@@ -29,9 +29,9 @@ _KEYS = frozenset(
 
 
 def find_misnamed(names: Collection[str], declared: Collection[str] = ()) -> tuple[str, str] | None:
-    """Return the first name that is a field's but for case, `_`, `-` and spaces, and that field; None if there is none.
+    """Return the first name that equals a field's except for case, `_`, `-` and spaces, and the field; None without one.
 
-    Only where the field itself is not among the names, and never the name of a declared dimension.
+    Only if the field itself is not among the names, and never for the name of a declared dimension.
     """
     for name in names:
         field = _FIELD_OF.get(_plain(name))
@@ -41,7 +41,7 @@ def find_misnamed(names: Collection[str], declared: Collection[str] = ()) -> tup
 
 
 def is_likely_key(name: str) -> bool:
-    """Return whether programs often give this name to what is the idempotency key here."""
+    """Return whether programs often use this name for an idempotency key."""
     return _plain(name) in _KEYS
 
 

@@ -1,4 +1,4 @@
-"""The rules of the members that tell how levels are added up and what is counted as unique."""
+"""The rules of `series`, `carry_days` and `unique` in a meter's definition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.errors import BadInputError
 if TYPE_CHECKING:
     from schemas.meter import Meter
 
-# An event of these states a level, of which 0 is a fact; one of the others adds something.
+# Aggregations whose events state a level, which may be 0; events of others add something.
 GAUGES = frozenset({"avg", "min", "max", "first", "last"})
 MAX_CARRY_DAYS = 366
 
@@ -54,7 +54,7 @@ def _check_carry_days(meter: Meter, days: int, where: str) -> None:
         )
     if meter.series is None:
         raise BadInputError(
-            "carry_days needs series, which tells what is carried",
+            "carry_days needs series, which says what is carried",
             where=where,
             expected='series, a list of dimensions like ["workspace"], or [] for one level a subject',
             found="no series",

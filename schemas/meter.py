@@ -19,11 +19,11 @@ Aggregation = Literal["sum", "count", "avg", "min", "max", "first", "last", "rat
 DimensionType = Literal["string", "number", "boolean"]
 
 AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
-# An event of these must add something; the others are gauges, of which 0 is a fact.
+# Aggregations whose events must add something; the others are gauges, whose level may be 0.
 POSITIVE_AGGREGATIONS = frozenset(AGGREGATIONS) - GAUGES
-# An event of these counts by itself, so that one without a quantity has the quantity 1.
+# Aggregations that count events, so that one without a quantity has the quantity 1.
 COUNTING_AGGREGATIONS = frozenset({"count", "rate", "unique_count"})
-# Quotients, of which a decimal keeps nine places.
+# Aggregations that are quotients, rounded to nine places.
 ROUNDED_AGGREGATIONS = frozenset({"avg", "rate"})
 DIMENSION_DTYPES: dict[str, pl.DataType] = {
     "string": pl.String(),
@@ -60,7 +60,7 @@ class Dimension(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The definition of one product signal. Made by `parse_meter`, which checks and normalises it."""
+    """The definition of one product signal, made by `parse_meter`, which checks and normalises it."""
 
     name: str
     unit: str
@@ -68,7 +68,7 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     aggregation: Aggregation = "sum"
     event_retention_days: int = DEFAULT_RETENTION_DAYS
     dimensions: tuple[Dimension, ...] = ()
-    # Written only where they are set, so that a definition without them is stored and shown as it always was.
+    # Written only where they are set, so that definitions without them are stored as before.
     declared_series: tuple[str, ...] | msgspec.UnsetType | None = msgspec.field(
         default=msgspec.UNSET, name="series"
     )
@@ -79,12 +79,12 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     @property
     def series(self) -> tuple[str, ...] | None:
-        """Dimensions that name a series beside the subject, maybe none; None for a meter whose levels are not added."""
+        """The dimensions that name a series besides the subject, maybe none; None if levels are not added."""
         return None if self.declared_series is msgspec.UNSET else self.declared_series
 
     @property
     def carry_days(self) -> int | None:
-        """For how many dates a silent series keeps its last level; None if for none."""
+        """For how many dates a series without events keeps its last level; None for no date."""
         return None if self.declared_carry_days is msgspec.UNSET else self.declared_carry_days
 
     @property
@@ -94,7 +94,7 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     @property
     def needs_usage(self) -> bool:
-        """Whether quantities over several rows take the rows of `usage`, since no smaller table has the dimensions."""
+        """Whether quantities over several rows need the rows of `usage`, since smaller tables lack the dimensions."""
         return self.series is not None or self.aggregation == "unique_count"
 
     @property
@@ -114,14 +114,14 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     @property
     def needs_quantity(self) -> bool:
-        """Whether an event without a quantity is invalid; where it is not, its quantity is 1."""
+        """Whether an event without a quantity is invalid; otherwise its quantity is 1."""
         return self.aggregation not in COUNTING_AGGREGATIONS
 
     @property
     def quantity_rule(self) -> str:
-        """How `quantity` of a daily row is computed, as text; empty where that is as it always was.
+        """How `quantity` of a daily row is computed, as text; empty for the original rule.
 
-        Of a sealed date that has another rule `quantity` is computed anew.
+        When a sealed date has another rule in its record, its `quantity` is computed again.
         """
         rules = ["nine places"] if self.aggregation in ROUNDED_AGGREGATIONS else []
         if self.series is not None:
@@ -132,13 +132,13 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def version(self) -> str:
         """Twelve hex digits that change exactly when the numbers of the tables may.
 
-        They depend on unit, aggregation, dimensions, the rule of `quantity`, and where it is set on `unique`.
+        They depend on name, unit, aggregation, dimensions, the rule of `quantity`, and `unique` if it is set.
         """
         return self._version(self.quantity_rule)
 
     @property
     def earlier_version(self) -> str:
-        """The version that this definition had while `quantity` of avg and rate was a double; today's of any other."""
+        """The version that this definition had while `quantity` of avg and rate was a double; else today's."""
         return self._version("" if self.series is None else self.quantity_rule)
 
     def _version(self, quantity_rule: str) -> str:
@@ -182,7 +182,7 @@ def parse_meter(body: bytes, where: str) -> Meter:
         name=raw.name.strip(),
         unit=raw.unit.strip(),
         event_retention_days=raw.event_retention_days or DEFAULT_RETENTION_DAYS,
-        # A null is a member that is not set.
+        # A null member is not set.
         declared_series=msgspec.UNSET if raw.series is None else raw.series,
         declared_carry_days=msgspec.UNSET if raw.carry_days is None else raw.carry_days,
         declared_unique=msgspec.UNSET if raw.unique is None else raw.unique,
@@ -243,7 +243,7 @@ def _check_dimensions(meter: Meter, where: str) -> None:
                 expected="letters, digits, _ and -, in parts joined by single dots",
                 found=repr(name),
             )
-        # DuckDB and most SQL readers do not tell column names apart by case.
+        # DuckDB and most SQL readers ignore the case of column names.
         if name.lower() in RESERVED_NAMES:
             raise BadInputError(
                 f"dimension name {name!r} is reserved",

@@ -1,4 +1,4 @@
-"""pandera schemas whose rules are looked at together, in one Polars select, and which name every rule that is broken."""
+"""pandera schemas that check all rules in one Polars select, and name every broken rule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
 Frame = pl.DataFrame | pl.LazyFrame
 MAX_FOUND_CHARS = 120
-# Of a column that only one of the model and the frame has.
+# Stands for a column that the model or the frame lacks.
 _NONE = "no such column"
 
 
@@ -59,7 +59,7 @@ def rule(name: str, holds: pl.Expr, expected: str, found: pl.Expr | None = None)
 
 
 class _OneSelect(PolarsSchemaBackend):
-    """What validates such a schema: pandera's own backend takes some twenty times as long for a table of few rows."""
+    """Validates such a schema; pandera's own backend takes about twenty times as long for a table of few rows."""
 
     def validate(self, check_obj: Frame, schema: TableSchema, **_: Any) -> Frame:
         errors = [*_wrong_columns(check_obj, schema), *_broken_rules(check_obj, schema)]
@@ -92,7 +92,7 @@ def _wrong_columns(frame: Frame, schema: TableSchema) -> Iterator[SchemaError]:
 
 
 def _broken_rules(frame: Frame, schema: TableSchema) -> Iterator[SchemaError]:
-    """Look at the rules of which all columns are there and of their types."""
+    """Yield the errors of rules whose columns exist and have their types."""
     found = frame.collect_schema()
     right = {name for name, dtype in _types(schema).items() if found.get(name) == dtype}
     checks = [check for check in schema.checks if right.issuperset(_holds(check).meta.root_names())]

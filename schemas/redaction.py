@@ -1,4 +1,4 @@
-"""Striking out what nobody may read later, in every text that goes into an error, a report or a log."""
+"""Redacts secrets in every text that goes into an error, a report or a log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 
 STRUCK = "***"
-# User and password of a URL, and what signs a URL that was made to be passed on.
+# The user and password of a URL, and the signature of a presigned one.
 _USER = re.compile(r"(?<=://)[^/@\s\"']+@")
 _SIGNED = re.compile(
     r"(?i)(?<=[?&])((?:x-(?:amz|goog)-)?(?:signature|credential|security-token|sig|token|password|secret|\w*key)=)"

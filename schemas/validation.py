@@ -1,4 +1,4 @@
-"""Holding a frame to the pandera model of its table before it is published."""
+"""Checks a frame by the pandera model of its table before it is published."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from schemas.one_select import TableSchema
 
 Frame = pl.DataFrame | pl.LazyFrame
-# What only publishes imports pandera, and only where there is something to be published: see `schemas.tables`.
+# pandera is imported only when something is published: see `schemas.tables`.
 
 
 def check_landed_events(rows: Frame, meter: Meter, where: str) -> None:
@@ -47,7 +47,7 @@ def check_aggregate(rows: Frame, meter: Meter, table: str, where: str) -> None:
 
 
 def check_earlier_aggregate(rows: Frame, meter: Meter, table: str, where: str) -> None:
-    """Do as `check_aggregate` with rows that an earlier version may have computed, and that are published once more."""
+    """Check as `check_aggregate` rows that an earlier version may have computed, and that are published again."""
     from schemas.tables import aggregate_rows
 
     is_double = rows.collect_schema().get("quantity") == EARLIER_QUOTIENT

@@ -1,4 +1,4 @@
-"""Tables of partitions that have been held to their models, which is what may be published."""
+"""Checks tables of partitions by their models; only checked tables may be published."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def valid_tables(
 ) -> dict[dt.date, ValidTables | BrokenLakeError]:
     """Return by date the tables, or what is wrong with the first of them that breaks a rule.
 
-    The partitions are looked at together, since that takes hardly longer than to look at one.
+    The partitions are checked together, which takes hardly longer than checking one.
     """
     whole = {date: tables for date, tables in sorted(partitions.items()) if tables}
     if _are_valid(meter, whole):
@@ -48,7 +48,7 @@ def _are_valid(meter: Meter, partitions: Mapping[dt.date, Tables]) -> bool:
             rows = _dated({date: tables[table] for date, tables in partitions.items()})
             check_aggregate(rows, meter, table, paths.aggregates(table, meter.name))
     except (BrokenLakeError, pl.exceptions.PolarsError):
-        # Each by itself shows which one it is; frames of several schemas do not even become one.
+        # Checking each by itself finds the wrong one; frames of different schemas can't even be concatenated.
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""The JSON of Arrow's columns of any type, as expressions over the frames of `lake.events.arrow_values.to_frame`."""
+"""JSON of Arrow columns of any type, as expressions over the frames of `lake.events.arrow_values.to_frame`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ types = pa.types
 
 
 def as_json(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
-    """Return the JSON of each value of a column of this Arrow type; null for null, `null` for a null inside.
+    """Return the JSON of each value of a column of this Arrow type; null for null, `null` for a nested null.
 
-    A number is its shortest decimal text, bytes are base64, a UUID is its 36 characters. What JSON has no number for
-    (NaN) is text.
+    A number is its shortest decimal text, bytes are base64, a UUID is its 36 characters. Numbers that JSON lacks, such
+    as NaN, are text.
     """
     if is_text(dtype) or is_json(dtype) or is_uuid(dtype):
         return quoted(as_text(value, dtype))
@@ -29,7 +29,7 @@ def as_json(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
 
 
 def has_json(dtype: pa.DataType) -> bool:
-    """Return whether values of this type have a JSON: all that Parquet has, but for structs with two fields of one name."""
+    """Return whether values of this type have a JSON: all of Parquet's types, except structs with duplicate field names."""
     if isinstance(dtype, pa.BaseExtensionType):
         return has_json(dtype.storage_type)
     if types.is_struct(dtype):
@@ -43,7 +43,7 @@ def has_json(dtype: pa.DataType) -> bool:
 
 
 def quoted(text: pl.Expr) -> pl.Expr:
-    """Return text as a JSON string, and anything else that Polars has as its JSON; null stays null."""
+    """Return text as a JSON string, and other values as Polars' JSON of them; null stays null."""
     encoded = pl.struct(text.alias("t")).struct.json_encode().str.slice(5).str.head(-1)
     return pl.when(text.is_not_null()).then(encoded)
 
@@ -82,7 +82,7 @@ def _nested(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
         key = quoted(as_text(element.struct.field("key"), dtype.key_type))
         item = _or_null(element.struct.field("value"), dtype.item_type)
         return _between("{", value.list.eval(pl.concat_str(key, pl.lit(":"), item)).list.join(","), "}")
-    # Another kind of nested type has no JSON here, and fails as such.
+    # Any other nested type has no JSON here, and raises.
     items = _or_null(element, dtype.value_type) if is_list(dtype) else element
     return _between("[", value.list.eval(items).list.join(","), "]")
 

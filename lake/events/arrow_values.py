@@ -1,6 +1,6 @@
-"""The values of Arrow's columns as an event has them: exact, and whole columns at once.
+"""Converts values of Arrow columns to those of events: exactly, and whole columns at once.
 
-A batch of any types becomes a frame by `to_frame`; the other functions are expressions over a column of that frame
+`to_frame` makes a frame of a batch of any types; the other functions return expressions over a column of that frame
 and take the Arrow type that the column had.
 """
 
@@ -16,15 +16,15 @@ import pyarrow as pa
 from schemas.columns import INSTANT, QUANTITY
 
 types = pa.types
-# No quantity of an event is so large: it stands for one that was given and is no number, as NaN, or is none that fits.
+# Larger than any quantity of an event: it stands for a value that is no number, such as NaN, or too large.
 NOT_A_QUANTITY = "9" * 29 + "." + "9" * 9
 # No quantity of 38 digits needs more characters.
 MAX_QUANTITY_CHARS = 400
 _NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-# Seconds of the first and the last of the years 1 to 9999. What is beyond can't be an event's time; within, no unit overflows.
+# The first and last second of the years 1 to 9999. Times beyond can't be of an event; within, no unit overflows.
 _EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
 LARGEST_HALF = 65504.0
-# How many there are in a second, and how many microseconds there are in each.
+# By unit: how many make a second, and how many microseconds each has.
 _UNITS = {"s": (1, 10**6), "ms": (10**3, 10**3), "us": (10**6, 1)}
 
 
@@ -34,7 +34,7 @@ def to_frame(batch: pa.RecordBatch) -> pl.DataFrame:
     Names are to be distinct. Raises pyarrow.ArrowInvalid if the batch is damaged, such as text that is not UTF-8.
     """
     batch.validate(full=True)
-    # Each by itself: of a batch as a whole, whoever keeps one column keeps the memory of all.
+    # Column by column: a column of a whole batch would keep the memory of all of them.
     columns = [pl.Series(_plain(column)) for column in batch.columns]
     return pl.DataFrame(
         [column.alias(name) for column, name in zip(columns, batch.schema.names, strict=True)]
@@ -71,7 +71,7 @@ def is_list(dtype: pa.DataType) -> bool:
 
 
 def as_text(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
-    """Return text as it is, JSON as its text, and a UUID as its 36 characters."""
+    """Return text unchanged, JSON as its text, and a UUID as its 36 characters."""
     if is_uuid(dtype):
         digits = value.ext.storage().bin.encode("hex")
         bounds = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))
@@ -80,14 +80,14 @@ def as_text(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
 
 
 def as_number_text(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
-    """Return a number as the shortest decimal text that names it in its own type; text is as it is."""
+    """Return a number as the shortest decimal text that identifies it in its own type; text is unchanged."""
     if types.is_float16(dtype):
         return value.map_batches(_half_texts, return_dtype=pl.String)
     return value.cast(pl.String)
 
 
 def as_quantity(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
-    """Return numbers, or the numbers that texts are, rounded half-even; `NOT_A_QUANTITY` for what is none."""
+    """Return numbers, or texts of numbers, as quantities rounded half-even; `NOT_A_QUANTITY` for anything else."""
     number = value if types.is_integer(dtype) or types.is_decimal(dtype) else _numeric(value, dtype)
     quantity = number.cast(QUANTITY, strict=False)
     none = pl.lit(NOT_A_QUANTITY).cast(QUANTITY)
@@ -98,12 +98,12 @@ def as_double(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
     """Return the double that is nearest to a number's shortest decimal text."""
     if types.is_float64(dtype) or types.is_integer(dtype) or types.is_null(dtype):
         return value.cast(pl.Float64)
-    # Of a text, since the cast of a decimal goes through a division, and a half float is not as short as a double.
+    # By way of text, since casting a decimal divides, and the text of a half float is shorter than that of a double.
     return as_number_text(value, dtype).cast(pl.Float64)
 
 
 def as_instant(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
-    """Return timestamps of any unit in microseconds of UTC, cut; those before the year 1 or after 9999 as its bounds."""
+    """Return timestamps of any unit in microseconds of UTC, truncated, and clipped to the years 1 to 9999."""
     if types.is_null(dtype):
         return value.cast(INSTANT)
     if dtype.unit == "ns":
@@ -118,13 +118,13 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _plain_type(dtype: pa.DataType) -> pa.DataType:
-    """Return the type by which Polars takes a column: it knows neither all zones and units nor all nested types."""
+    """Return the type in which Polars can take a column: it has neither all zones and units nor all nested types."""
     if types.is_timestamp(dtype):
         return pa.int64()
     if types.is_decimal256(dtype):
         return pa.string()
     if types.is_decimal32(dtype) or types.is_decimal64(dtype):
-        # Polars takes them, and panics when one is to be a text.
+        # Polars takes them, but panics on casting them to text.
         return pa.decimal128(dtype.precision, dtype.scale)
     return _plain_nested(dtype) if types.is_nested(dtype) or types.is_dictionary(dtype) else dtype
 
@@ -155,7 +155,7 @@ def _numeric(value: pl.Expr, dtype: pa.DataType) -> pl.Expr:
 
 
 def _half_texts(halves: pl.Series) -> pl.Series:
-    """Return the shortest decimal text that names each half float: Polars writes that of the float of 32 bits."""
+    """Return the shortest decimal text of each half float; Polars' own text is that of a 32-bit float."""
     wide = halves.cast(pl.Float64)
     distinct = wide.unique().drop_nulls()
     texts = pl.Series([_shortest(value) for value in distinct], dtype=pl.String)

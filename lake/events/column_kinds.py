@@ -1,4 +1,4 @@
-"""What the columns of an event may be in Parquet files: the types that say the same as the lake's own, and how."""
+"""The types that columns of events may have in Parquet files, and their conversion to the lake's own types."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ types = pa.types
 
 
 class Kind(NamedTuple):
-    """What a column of an event may be: in the lake's own type, or in others that say the same."""
+    """The types of a column of events: the lake's own, others that are readable, and the conversion to the own type."""
 
     own: Callable[[pa.DataType], bool]
     readable: Callable[[pa.DataType], bool]
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
 
 def is_own_text(dtype: pa.DataType) -> bool:
-    """Return whether a type is text as the lake's own files have it."""
+    """Return whether a type is text as in the lake's own files."""
     return bool(types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype))
 
 

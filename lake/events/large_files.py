@@ -1,7 +1,7 @@
-"""Which Parquet files of producers take far more memory once they are decoded than events do, or than they should at once.
+"""Finds Parquet files of producers that need too much memory once they are decoded.
 
-Polars decodes a column of a row group as a whole. How much that is says the footer, but not of text in a dictionary,
-where a few bytes stand for a long value in each of many rows: the pages tell that.
+Polars decodes a column of a row group as a whole. The footer has its size, but not the size of text in a dictionary,
+where a few bytes stand for a long value in each of many rows: that is found in the pages.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from lake.events.parquet_batches import read_batches
 from lake.events.parquet_pages import column_leaves, column_sizes, fixed_width
 from lake.storage import Storage, StoredFile
 
-# Of a row group that is decoded at once: a million events with metadata have less.
+# Row groups of more bytes are not decoded at once: a million events with metadata have less.
 MAX_GROUP_BYTES = 2**29
-# A column of so much text has at most `MAX_MEAN_TEXT` bytes a row, or it is no column of events. What is no metadata
-# is kept while a partition is aggregated, of all its files together.
+# A column with more text than this may have at most `MAX_MEAN_TEXT` bytes a row. All columns but metadata stay in memory
+# while a partition is aggregated, for all its files together.
 MAX_METADATA_BYTES, MAX_TEXT_BYTES, MAX_MEAN_TEXT = 2**28, 2**25, 2**14
 _OUR_OWN = ("land-", paths.COMPACTED)
 
@@ -56,13 +56,11 @@ def decoded_size(
     columns: Collection[str],
     leaves: Sequence[Leaf],
 ) -> Size:
-    """Return how much memory these columns of a file take once they are decoded.
+    """Return whether these columns of a file need too much memory once they are decoded.
 
-    `metadata` is from its footer, `leaves` are those of the columns.
-
-    The files that the lake has written itself, in small row groups, are not looked into. Reads the headers of the
-    pages only where the footer can't rule it out, and text only where these can't. Raises one of `DAMAGE` for a file
-    that can't be read.
+    `metadata` is from its footer, `leaves` are those of the columns. The lake's own files have small row groups and are
+    not checked. Reads the headers of pages only if the footer does not rule it out, and text only if the headers don't.
+    Raises one of `DAMAGE` for a file that can't be read.
     """
     is_own = file.path.rsplit("/", 1)[-1].startswith(_OUR_OWN)
     if is_own or not _may_be_large(metadata, leaves):
@@ -77,7 +75,7 @@ def decoded_size(
 def _bounds(
     metadata: pq.FileMetaData, local: Path, columns: Collection[str]
 ) -> tuple[list[int], dict[str, int]]:
-    """Return the bytes of each row group, with the text of dictionaries once, and at most of each column's values."""
+    """Return the bytes of each row group, with the text of dictionaries once, and an upper bound for each column."""
     text = dict.fromkeys(columns, 0)
     groups = []
     with local.open("rb") as pages:
@@ -99,20 +97,20 @@ def _has_dense_text(local: Path, column: str, rows: int) -> bool:
 
 
 def _is_dense(column: str, text_bytes: int, rows: int) -> bool:
-    """Return whether so much text in so many rows of a column is more than events have."""
+    """Return whether a column has more text than events have, for its number of rows."""
     enough = MAX_METADATA_BYTES if column == "metadata" else MAX_TEXT_BYTES
     return text_bytes > max(enough, rows * MAX_MEAN_TEXT)
 
 
 def _may_be_large(metadata: pq.FileMetaData, leaves: Sequence[Leaf]) -> bool:
-    """Return whether a footer leaves it open that these leaves take much memory once they are decoded."""
+    """Return whether these leaves may need much memory once they are decoded, by the footer alone."""
     text = Counter[str]()
     largest = 0
     for number in range(metadata.num_row_groups):
         group, group_bytes = metadata.row_group(number), 0
         for leaf in leaves:
             chunk = group.column(leaf.number)
-            # Each text is at most as long as all that is stored of them.
+            # Each text is at most as long as the whole chunk.
             bound = max(chunk.num_values, 1) * (leaf.width or chunk.total_uncompressed_size)
             text[leaf.column] += bound
             group_bytes += bound
@@ -121,5 +119,5 @@ def _may_be_large(metadata: pq.FileMetaData, leaves: Sequence[Leaf]) -> bool:
 
 
 def _column_of(leaf: str, columns: Collection[str]) -> str:
-    """Return the column that a leaf is of; a name with dots may be a column's own."""
+    """Return the column of a leaf; a name with dots may be the column's own."""
     return leaf if leaf in columns else leaf.split(".", maxsplit=1)[0]

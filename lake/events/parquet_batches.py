@@ -1,4 +1,4 @@
-"""Reading Parquet files batch by batch, whatever program wrote them, in memory that does not grow with the file."""
+"""Reads Parquet files of any program batch by batch, in memory that does not grow with the file."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pyarrow.parquet as pq
 
 from lake.events.parquet_pages import column_sizes
 
-# Batches are of so many rows, or of fewer where they would be larger once decoded.
+# The rows and bytes of a batch, whichever is reached first once it is decoded.
 BATCH_ROWS = 50_000
 BATCH_BYTES = 2**24
 READ_BYTES = 2**20
-# Of the pages that are held at once, of all columns of lists and maps in a row group, and of one row.
+# Limits of the pages in memory at once, of all lists and maps in a row group, and of one row.
 MAX_PAGES_BYTES, MAX_REPEATED_BYTES, MAX_ROW_BYTES = 2**28, 2**29, 2**26
-# Deeper than any event may be nested; without a limit, reading a footer takes as much of the stack as it says.
+# Deeper than any event may be nested; without a limit, a footer could exhaust the stack.
 MAX_DEPTH = 80
-# What pyarrow raises of a damaged file; names in it that are not Unicode are ValueErrors.
+# What pyarrow raises for a damaged file; names in it that are not Unicode are ValueErrors.
 DAMAGE = (pa.ArrowException, OSError, ValueError)
 
 
 class Rows(NamedTuple):
-    """Some rows of a file, of no dictionary type; `ends_block` after each `BATCH_ROWS` rows of the file."""
+    """Some rows of a file, without dictionary types; `ends_block` after each `BATCH_ROWS` rows of the file."""
 
     batch: pa.RecordBatch
     ends_block: bool
@@ -60,14 +60,14 @@ class FileSchema:
 
 
 class Footer(NamedTuple):
-    """The columns of a Parquet file, and all else that its footer says."""
+    """The footer of a Parquet file: its columns, and the metadata of its row groups."""
 
     schema: FileSchema
     metadata: pq.FileMetaData
 
 
 def read_footer(source: Path | BinaryIO) -> Footer:
-    """Return what the footer of a Parquet file says. Raises one of `DAMAGE` if it has none."""
+    """Return the footer of a Parquet file. Raises one of `DAMAGE` if it has none."""
     with _opened(source) as file:
         return Footer(FileSchema(file.schema_arrow, file.schema), file.metadata)
 
@@ -77,9 +77,8 @@ def read_batches(
 ) -> Iterator[Rows]:
     """Yield the rows of these columns, or of all, in order, in pieces of a bounded size.
 
-    `source` is a path, or what opens the file, since it is read in two places by turns.
-
-    Raises one of `DAMAGE`, which a row is too that would not fit into a few hundred megabytes.
+    `source` is a path, or a function that opens the file, which is read in two places by turns. Raises one of `DAMAGE`,
+    also for a row that would not fit into a few hundred megabytes.
     """
     whole = source if isinstance(source, Path) else source()
     with source.open("rb") if isinstance(source, Path) else source() as pages, _opened(whole) as file:
@@ -90,14 +89,14 @@ def read_batches(
                 _rows_at_once(file.metadata, pages, group, columns), row_groups=[group], columns=columns
             )
         )
-        # A name with dots may be that of a nested column, too.
+        # A name with dots may also be that of a nested column.
         wanted = file.schema_arrow.names if columns is None else list(columns)
-        yield from _in_blocks(_decoded(part.select(wanted)) for part in parts)
+        yield from _as_blocks(_decode_dictionaries(part.select(wanted)) for part in parts)
 
 
 def _opened(source: Path | BinaryIO) -> pq.ParquetFile:
-    """Return a Parquet file of which no more is read at once than is decoded."""
-    # INT96 reaches further than nanoseconds, which would wrap.
+    """Return a Parquet file that is read in pieces, as they are decoded."""
+    # INT96 has a larger range than nanoseconds, which would wrap.
     options: dict[str, Any] = {"coerce_int96_timestamp_unit": "us", "schema_depth_limit": MAX_DEPTH}
     return pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BYTES, **options)
 
@@ -105,7 +104,7 @@ def _opened(source: Path | BinaryIO) -> pq.ParquetFile:
 def _rows_at_once(
     metadata: pq.FileMetaData, source: BinaryIO, group: int, columns: Sequence[str] | None
 ) -> int:
-    """Return how many rows of a row group may be decoded at once. Raises ValueError if not even one."""
+    """Return how many rows of a row group may be decoded at once. Raises ValueError if not even one fits."""
     sizes = list(column_sizes(metadata, source, group, columns))
     row_bytes = sum(size.row_bytes for size in sizes)
     limits = {
@@ -126,8 +125,8 @@ _TOO_LARGE = {
 }
 
 
-def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch without dictionaries, of which the values may be longer than one thinks. Raises ValueError if so."""
+def _decode_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch without dictionaries. Raises ValueError if it is too large then, since values may be long."""
     columns = [
         column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         for column in batch.columns
@@ -138,8 +137,8 @@ def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
     return decoded
 
 
-def _in_blocks(parts: Iterable[pa.RecordBatch]) -> Iterator[Rows]:
-    """The same rows, as many together as are in a block, or as have the bytes of a batch."""
+def _as_blocks(parts: Iterable[pa.RecordBatch]) -> Iterator[Rows]:
+    """Yield the same rows in blocks of `BATCH_ROWS` rows, or in smaller parts of `BATCH_BYTES`."""
     waiting, rows, size = list[pa.RecordBatch](), 0, 0
     for part in parts:
         start = 0
@@ -147,12 +146,12 @@ def _in_blocks(parts: Iterable[pa.RecordBatch]) -> Iterator[Rows]:
             waiting.append(part.slice(start, BATCH_ROWS - rows))
             start, rows, size = start + len(waiting[-1]), rows + len(waiting[-1]), size + waiting[-1].nbytes
             if rows == BATCH_ROWS or size >= BATCH_BYTES:
-                yield Rows(_together(waiting), rows == BATCH_ROWS)
+                yield Rows(_concat(waiting), rows == BATCH_ROWS)
                 waiting, rows, size = [], rows % BATCH_ROWS, 0
     if waiting:
-        yield Rows(_together(waiting), ends_block=True)
+        yield Rows(_concat(waiting), ends_block=True)
 
 
-def _together(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
-    # To put together copies.
+def _concat(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    # Concatenating copies, so it is avoided.
     return parts[0] if len(parts) == 1 else pa.concat_batches(parts)

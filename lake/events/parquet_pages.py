@@ -1,7 +1,7 @@
-"""How much memory the pages of a Parquet file take once they are decoded, from the headers of all its pages.
+"""How much memory the pages of a Parquet file need once they are decoded, from the headers of all pages.
 
-A footer says how long a column chunk is uncompressed, but not how long its dictionary's values are, which may each
-stand for millions of rows, and it may lie. The header of each page is what its reader goes by.
+A footer has the uncompressed size of a column chunk, but not the size of its dictionary's values, each of which may
+repeat in millions of rows, and it may be wrong. Readers go by the header of each page.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# Of compact Thrift: the types of a field that have a value behind them.
+# The types of fields in compact Thrift.
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 _HEADER_BYTES, _MAX_HEADER_BYTES = 2**10, 2**20
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 _BY_DICTIONARY, _BY_PREFIX = (2, 8), 7
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
-# What a reader keeps of each value of text beside its bytes.
+# What a reader needs for each value of text besides its bytes.
 _TEXT_BYTES = 16
 _CODECS = {"ZSTD": "zstd", "SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "LZ4": "lz4_raw"}
-# Of longer dictionaries it is not looked how long each value is.
+# Longer dictionaries are not searched for their longest value.
 _MAX_DICTIONARY_BYTES = 2**25
 
 
 class ColumnSize(NamedTuple):
-    """Bytes of one column of a row group: its largest pages before, and its values once they are decoded.
+    """Bytes of one column of a row group: of its largest pages, and of its decoded values.
 
-    `row_bytes` is what a row takes: of a flat column in the page where rows take most, else on average. `scanned_bytes`
-    are as `decoded_bytes` for a reader that keeps the text of a dictionary once.
+    `row_bytes` is the size of a row: for a flat column in the page with the largest rows, else on average.
+    `scanned_bytes` is `decoded_bytes` for a reader that keeps the text of a dictionary once.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ColumnSize(NamedTuple):
 
 
 class _Page(NamedTuple):
-    """What the header of a page says, and where its content begins."""
+    """The header of a page, and where its content begins."""
 
     kind: int
     uncompressed_bytes: int
@@ -55,7 +55,7 @@ class _Page(NamedTuple):
 def column_sizes(
     metadata: pq.FileMetaData, source: BinaryIO, row_group: int, columns: Collection[str] | None
 ) -> Iterator[ColumnSize]:
-    """Yield the sizes of the leaves of these columns, or of all. Raises ValueError for headers that are none."""
+    """Yield the sizes of the leaves of these columns, or of all. Raises ValueError for invalid headers."""
     group = metadata.row_group(row_group)
     rows = max(group.num_rows, 1)
     for number, leaf in column_leaves(metadata.schema, columns):
@@ -104,13 +104,13 @@ def _decoded_bytes(page: _Page, width: int | None, longest: int) -> int:
         return page.values * width
     if page.encoding in _BY_DICTIONARY:
         return page.values * longest
-    # Each value may repeat all that the page holds.
+    # Each value may repeat the whole content of the page.
     each = page.uncompressed_bytes if page.encoding == _BY_PREFIX else 0
     return page.uncompressed_bytes + page.values * (each + _TEXT_BYTES)
 
 
 def _pages(source: BinaryIO, chunk: Any) -> Iterator[_Page]:
-    """The pages of a column chunk, until they have as many values as it has."""
+    """Yield the pages of a column chunk, until all of its values are in them."""
     starts = [start for start in (chunk.dictionary_page_offset, chunk.data_page_offset) if start]
     position, left = min(starts, default=0), chunk.num_values
     while left > 0:
@@ -141,7 +141,7 @@ def _page(fields: dict[int, Any], position: int, start: int) -> _Page:
     inner = fields.get(5 if kind == _DATA else 7 if kind == _DICTIONARY else 8, {})
     numbers = [kind, fields.get(2), fields.get(3), inner.get(1), inner.get(4 if kind == _DATA_V2 else 2)]
     found = [number for number in numbers if isinstance(number, int) and number >= 0]
-    # A page of no bytes at all would be read for ever.
+    # A page without any byte would be read forever.
     if len(found) < len(numbers) or start <= position:
         raise ValueError(f"no header of a page at byte {position}")
     kind, uncompressed, compressed, values, encoding = found
@@ -149,7 +149,7 @@ def _page(fields: dict[int, Any], position: int, start: int) -> _Page:
 
 
 def _longest(source: BinaryIO, page: _Page, compression: str) -> int:
-    """Return the length of the longest text in a dictionary; of one that can't be looked into, its own."""
+    """Return the length of the longest text in a dictionary; the dictionary's own if it can't be searched."""
     codec = _CODECS.get(compression)
     if page.uncompressed_bytes > _MAX_DICTIONARY_BYTES or not (codec or compression == "UNCOMPRESSED"):
         return page.uncompressed_bytes
@@ -166,7 +166,7 @@ def _longest(source: BinaryIO, page: _Page, compression: str) -> int:
 
 
 def _struct(body: bytes, position: int) -> tuple[dict[int, Any], int]:
-    """Return a struct of compact Thrift, its fields by number, and where it ends. Raises IndexError where the bytes end."""
+    """Return the fields of a struct of compact Thrift by number, and where it ends. Raises IndexError if it is cut off."""
     fields: dict[int, Any] = {}
     number = 0
     while (head := body[position]) != 0:
@@ -186,7 +186,7 @@ def _value(body: bytes, position: int, kind: int) -> tuple[Any, int]:
         return _struct(body, position)
     if kind == _BINARY:
         length, position = _varint(body, position)
-        # What is behind it is looked at, so that a text that is not all there is found.
+        # The next byte is read, so that a text that is cut off is noticed.
         return None, position + length
     if kind in (_BYTE, _DOUBLE):
         return None, position + (1 if kind == _BYTE else 8)

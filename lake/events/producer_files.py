@@ -1,6 +1,6 @@
 """Parquet files that producers put into partitions: which of them can be read, and their rows as events.
 
-A file with exactly the lake's own types is scanned as it is. Any other that says the same in other types is converted
+A file with exactly the lake's own types is scanned as it is. A file with the same data in other types is converted
 while it is read.
 """
 
@@ -36,7 +36,7 @@ class FileCheck(NamedTuple):
 
 
 class _Structure(NamedTuple):
-    """What the schema of a file says: the first column that is wrong, if any, if all types are the lake's own, and leaves."""
+    """A file's schema as events: the first wrong column, if any, whether all types are the lake's own, and the leaves."""
 
     wrong: str | None
     is_own: bool
@@ -46,13 +46,13 @@ class _Structure(NamedTuple):
 def check_columns(
     storage: Storage, file: StoredFile, columns: Columns, optional: Collection[str]
 ) -> FileCheck:
-    """Return what is wrong with a file as events of these columns, or how it is to be read. Reads its footer only."""
+    """Return what is wrong with a file as events of these columns, or how to read it. Reads its footer only."""
     try:
         schema, metadata = read_footer(storage.footer(file))
         structure = _structure(schema, tuple(columns.items()), frozenset(optional))
     except DAMAGE as error:
         found = f"{file.size_bytes} bytes: {_reason(error)}"
-        return FileCheck(_wrong(file.path, "unreadable file", "a Parquet file", found))
+        return FileCheck(_file_error(file.path, "unreadable file", "a Parquet file", found))
     if structure.wrong:
         return FileCheck(_column_error(schema.arrow, structure.wrong, columns, file.path))
     try:
@@ -65,7 +65,7 @@ def check_columns(
 
 
 def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.LazyFrame:
-    """Return the rows of a file whose types are others: these columns and `#as_written`, the stored quantity as text.
+    """Return the rows of a file with other types: these columns and `#as_written`, the stored quantity as text.
 
     A file that can't be read to its end raises ComputeError when the frame is collected.
     """
@@ -78,7 +78,7 @@ def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.L
         batch_size: int | None,  # noqa: ARG001 - the file decides
     ) -> Iterator[pl.DataFrame]:
         left = n_rows
-        for df in _converted(storage, file, columns, with_columns or list(schema)):
+        for df in _convert_batches(storage, file, columns, with_columns or list(schema)):
             rows = df if left is None else df.head(left)
             left = left if left is None else left - rows.height
             yield rows if predicate is None else rows.filter(predicate)
@@ -89,23 +89,23 @@ def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.L
 
 
 def damaged_file(where: str, found: str) -> BadInputError:
-    """Return the error of a file whose footer can be read, and not all that it names."""
-    return _wrong(where, "damaged file", "a Parquet file that can be read to its end", found)
+    """Return the error of a file whose footer can be read, but not all of its rows."""
+    return _file_error(where, "damaged file", "a Parquet file that can be read to its end", found)
 
 
-def _converted(
+def _convert_batches(
     storage: Storage, file: StoredFile, columns: Columns, wanted: list[str]
 ) -> Iterator[pl.DataFrame]:
     path = storage.local(file)
     try:
         stored_columns = set(read_footer(path).schema.arrow.names)
         sources = {name: "quantity" if name == AS_WRITTEN else name for name in wanted}
-        # Without any column it would not be known how many rows there are.
+        # At least one column is read, to know how many rows there are.
         needed = {source for source in sources.values() if source in stored_columns} or {"subject"}
         for batch, _ in read_batches(path, sorted(needed)):
             stored_types = dict(zip(batch.schema.names, batch.schema.types, strict=True))
             values = [
-                _value(name, columns, stored_types.get(source)).alias(name)
+                _converted_value(name, columns, stored_types.get(source)).alias(name)
                 for name, source in sources.items()
             ]
             yield to_frame(batch).select(values)
@@ -116,18 +116,18 @@ def _converted(
 def _too_dense(file: StoredFile, column: str) -> BadInputError:
     expected = f"at most {MAX_MEAN_TEXT >> 10} KiB of text in a row on average"
     found = f"more, in a file of {file.size_bytes:,} bytes"
-    return _wrong(file.path, f"column {column!r} is too large", expected, found)
+    return _file_error(file.path, f"column {column!r} is too large", expected, found)
 
 
 def _reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:MAX_REASON_CHARS]
 
 
-def _wrong(where: str, what: str, expected: str, found: str) -> BadInputError:
+def _file_error(where: str, what: str, expected: str, found: str) -> BadInputError:
     return BadInputError(what, where=where, expected=expected, found=found, hint=HINT)
 
 
-def _value(name: str, columns: Columns, dtype: pa.DataType | None) -> pl.Expr:
+def _converted_value(name: str, columns: Columns, dtype: pa.DataType | None) -> pl.Expr:
     if dtype is None:
         # As long as the other columns are.
         return pl.repeat(None, pl.len(), dtype=columns[name])

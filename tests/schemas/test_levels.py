@@ -84,7 +84,7 @@ def test_carry_days_of_another_type_are_refused(days: object) -> None:
 
 def test_carry_days_without_series_are_refused() -> None:
     error = refusal(carry_days=31)
-    assert error.what == "carry_days needs series, which tells what is carried"
+    assert error.what == "carry_days needs series, which says what is carried"
     assert error.found == "no series"
 
 
