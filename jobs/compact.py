@@ -89,12 +89,12 @@ def compact(  # noqa: PLR0913 - what to compact, and how
 
 
 def _remove_recent(storage: Storage) -> None:
-    """Remove the rows that earlier versions kept for exports; as with all that is swept, what can't be removed stays."""
-    left = [file.path for file in storage.list(paths.RECENT) if not (file.unreadable or file.linked)]
+    """Delete the rows that earlier versions cached for exports; files that can't be deleted stay."""
+    obsolete = [file.path for file in storage.list(paths.RECENT) if not (file.unreadable or file.linked)]
     try:
-        storage.delete_all(left)
+        storage.delete_all(obsolete)
     except StorageError as error:
-        LOG.info("files of an earlier version are left in %s: %s", paths.RECENT, error)
+        LOG.info("could not delete files of an earlier version in %s: %s", paths.RECENT, error)
 
 
 def small_files(files: Iterable[StoredFile], target_bytes: int) -> list[list[StoredFile]]:

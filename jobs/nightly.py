@@ -1,4 +1,4 @@
-"""What cron calls: bring the aggregates up to date, export what changed of every month, drop what has expired."""
+"""The nightly run: bring the aggregates up to date, export every month that changed, drop expired events."""
 
 from __future__ import annotations
 
@@ -28,28 +28,27 @@ LOG = logging.getLogger("meterlake")
 def nightly(
     lake: Lake, report: RunReport, *, as_of: dt.date | None = None, trust_clock: bool = False
 ) -> None:
-    """Aggregate, export, retain; all meters each.
+    """Aggregate, export and retain all meters.
 
-    Exported are the month of `as_of` (default today, UTC), the one before, and every earlier one whose rows differ
-    from its last revision, or that has usage and none: in the usual form and in each form that the month has.
+    Exports the month of `as_of` (default today, UTC), the one before, and every earlier month whose rows differ from its
+    last revision, or that has usage and no revision: in the usual form and in each form that the month has.
 
-    What fails for one meter is reported, ends the run with its exit code, and keeps neither the other meters nor the
-    later steps from their work: those refuse by themselves what would make a number wrong. So retention is refused
-    where this machine's clock is far ahead of all that is known, unless `trust_clock`. Raises RefusedError for a date
-    after today.
+    The error of one meter is reported, and decides the exit code; the other meters and the later steps continue, which
+    refuse by themselves whatever would make a number wrong. Retention is refused if this machine's clock is far ahead of
+    all evidence, unless `trust_clock`. Raises RefusedError for a date after today.
     """
     check_as_of(as_of, report.started_at)
     lake.upgrade()
     this_month = month_of(as_of or report.started_at.date())
-    # Looked at once for all steps: a run with nothing to do is little else than this.
+    # Scanned once for all steps: this is most of the time of a run with nothing to do.
     with report.stage("plan"):
         snapshots = _scan(lake, report)
     for meter, snapshot in snapshots.items():
         with _reporting(report, f"aggregate of meter {meter!r}"):
-            # What a step leaves when it fails may be half of what is true, so the next looks for itself.
+            # A failing step may leave a snapshot that is half changed: later steps then scan the meter again.
             snapshots[meter] = None
             if snapshot:
-                # Together with what was exported.
+                # The state is saved once, together with the exports.
                 snapshot.saved_later = True
             aggregate(lake, report, meter=meter, snapshots=[snapshot] if snapshot else None)
             snapshots[meter] = snapshot
@@ -80,8 +79,9 @@ def _export_months(
                 stale = stale_partitions(
                     snapshot.files, snapshot.state, snapshot.meter.version, snapshot.meter.earlier_version
                 )
-                why = {date: change.why for date, change in stale.items()}
-                exports = MeterExports(lake.storage, snapshot.meter, snapshot.state, why, listing.of(meter))
+                reasons = {date: change.why for date, change in stale.items()}
+                files = listing.of(meter)
+                exports = MeterExports(lake.storage, snapshot.meter, snapshot.state, reasons, files)
                 _export_meter(report, exports, this_month)
         if snapshot:
             with _reporting(report, f"state of meter {meter!r}"):
@@ -89,25 +89,25 @@ def _export_months(
         if snapshot is None or listing is None:
             _export_recent(lake, report, meter, this_month)
     usual = {str(period) for period in recent_months(this_month)}
-    # Of all that has ever been exported, what is as it was is not told every night.
+    # Earlier months that are unchanged are not reported every night.
     report.exports = [each for each in report.exports if each.is_news or each.form in usual]
 
 
 def _export_recent(lake: Lake, report: RunReport, meter: str, this_month: Period) -> None:
-    """Export this month and the last of a meter of which the night knows nothing more."""
+    """Export this month and the last of a meter whose snapshot or files of exports are not known."""
     for period in recent_months(this_month):
         with _reporting(report, f"export {period} of meter {meter!r}"):
             export(lake, report, period, meter=meter, on_request=False)
 
 
 def _export_meter(report: RunReport, exports: MeterExports, this_month: Period) -> None:
-    """Export those months of a meter of which the night can't tell that nothing would come of it."""
+    """Export the months of a meter, except those whose state shows that nothing changed since their last export."""
     name, forms = exports.meter.name, exports.forms(this_month)
     for form in forms:
         with _reporting(report, f"export {form} of meter {name!r}"):
-            known = exports.done_before(form)
-            if known:
-                report.exports.append(known)
+            unchanged = exports.unchanged_since_last(form)
+            if unchanged:
+                report.exports.append(unchanged)
                 continue
             done, made_of = export_month(exports.month(form), report)
             if not done.omitted_rows:
@@ -116,14 +116,14 @@ def _export_meter(report: RunReport, exports: MeterExports, this_month: Period) 
 
 
 def _scan(lake: Lake, report: RunReport) -> dict[str, MeterSnapshot | None]:
-    """All meters as they are, by name, without those that are broken, which is reported."""
+    """Return the snapshots of all meters by name; reports the errors of meters that can't be read."""
     broken: list[MeterlakeError] = []
     try:
         snapshots = list(scan_meters(lake.storage, on_error=broken.append))
     except LeaseLostError:
         raise
     except MeterlakeError:
-        # What could not be reached may be of one meter alone.
+        # The error may concern one meter only.
         snapshots, broken = [], []
         for name in meter_names(lake.storage):
             with _reporting(report, f"meter {name!r}"):
@@ -135,7 +135,7 @@ def _scan(lake: Lake, report: RunReport) -> dict[str, MeterSnapshot | None]:
 
 @contextmanager
 def _reporting(report: RunReport, step: str) -> Iterator[None]:
-    """RunReport what fails in the body, and go on; only an interruption from outside or a lost lease ends the run."""
+    """Report an error of the body, and continue; only an interruption from outside or a lost lease ends the run."""
     try:
         with storage_failures(step):
             yield

@@ -1,4 +1,4 @@
-"""Which months have usage that no revision has, or another than their last revision has."""
+"""Find the months that have usage and no revision, or whose usage differs from their last revision."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ DEFINITION_CHANGED = "definition or program changed"
 
 
 class MonthDue(msgspec.Struct, kw_only=True, frozen=True):
-    """A month in one form, its last revision, 0 for none, and why that is not what is to be billed.
+    """A month in one form that is to be exported: its last revision (0: none), and the reason.
 
-    Where only the definition or the program changed since a month was closed, `pending_adjustments` are its rows
-    that differ, which no night adjusts.
+    If only the definition or the program changed since the month was closed, no night adjusts it, and
+    `pending_adjustments` is the number of rows that differ.
     """
 
     period: str
@@ -36,28 +36,28 @@ class MonthDue(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def months_due(
-    storage: Storage, exports: MeterExports, until: Period, problem: Callable[[MeterlakeError], None]
+    storage: Storage, exports: MeterExports, until: Period, on_error: Callable[[MeterlakeError], None]
 ) -> Iterator[MonthDue]:
-    """Yield the months up to `until` whose next export has something to say, in order of months and forms.
+    """Yield the months up to `until` that may need another revision, in order of months and forms.
 
-    Told from the state; manifests are read where it knows nothing of them, and no rows: a month whose inputs
-    changed may turn out to be the same. What can't be read is given to `problem`.
+    Reads the state, and manifests that are not noted in it, but no rows: a month whose inputs changed may turn out to
+    be the same. `on_error` gets the error of a month that can't be read.
     """
     for form in exports.forms(until):
         try:
-            found = _due(storage, exports, form)
+            month = _due(storage, exports, form)
         except MeterlakeError as error:
-            problem(error)
+            on_error(error)
         else:
-            if found:
-                yield found
+            if month:
+                yield month
 
 
 def _due(storage: Storage, exports: MeterExports, form: MonthForm) -> MonthDue | None:
-    known = exports.done_before(form)
-    if known:
-        why, pending = DEFINITION_CHANGED, known.pending_adjustments
-        return _month(form, known.revision, why, closed=known.closed, pending=pending) if pending else None
+    noted = exports.unchanged_since_last(form)
+    if noted:
+        why, pending = DEFINITION_CHANGED, noted.pending_adjustments
+        return _month(form, noted.revision, why, closed=noted.closed, pending=pending) if pending else None
     month = exports.month(form)
     revisions = Revisions(storage, month.folder, month.files)
     if not revisions.last:

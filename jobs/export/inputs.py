@@ -1,4 +1,4 @@
-"""The dates that an export of a month is made of, and whether it is their events that changed since a revision."""
+"""Find the dates that an export of a month is made of, and compare their events with those of a revision."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Records = Mapping[dt.date, PartitionState]
 
 
 class Events(NamedTuple):
-    """The events of some dates as two fingerprints; while either is the same, no event came, went or lost.
+    """The events of some dates as two fingerprints; if either is the same, the winning events are the same.
 
-    `rows` is of the table `usage`, which neither a copied lake, merged files, `series` nor `carry_days` changes.
-    `files` is of the event files and of the rows that lost, which no other version of the program changes.
+    `rows` is of the table `usage`; copying a lake, merging files, `series` and `carry_days` do not change it. `files` is
+    of the event files and of the losers; another version of the program does not change it.
     """
 
     rows: str
@@ -28,14 +28,14 @@ class Events(NamedTuple):
 
 
 class MadeOf(NamedTuple):
-    """What a revision was made of: the fingerprint of its inputs, and the version of its meter."""
+    """The inputs of a revision: their fingerprint, and the version of the meter."""
 
     inputs: str
     meter_version: str
 
 
 class BilledEvents(NamedTuple):
-    """The events of a month and of so many dates before it; `rows` and `files` as in `Events`, empty if not known."""
+    """The events of a month and of `carry_days` before it; `rows` and `files` as in `Events`, empty if not known."""
 
     carry_days: int
     rows: str
@@ -62,7 +62,7 @@ def months_with_inputs(state: MeterState, carry_days: int, until: Period) -> set
         month_of(dt.date(year, month, 1)) for year, month in {(date.year, date.month) for date in dates}
     }
     if carry_days:
-        # A level goes on into the months after its last event.
+        # A level is carried into the months after its last event.
         last = min(until.end.toordinal() - 1, max(map(dt.date.toordinal, dates), default=0) + carry_days)
         for first in sorted(months):
             following = month_of(first.end)
@@ -85,16 +85,16 @@ def event_fingerprints(records: Records) -> Events:
 
 
 def made_of_by(manifest: Manifest) -> MadeOf:
-    """Return what a revision says that it was made of."""
+    """Return the inputs of a revision by its manifest."""
     return MadeOf(fingerprint(manifest.inputs), manifest.meter_version)
 
 
 def billed_events(state: MeterState, period: Period, carry_days: int) -> BilledEvents:
-    """Return the events that an export of a month with so many dates before it is made of now."""
+    """Return the events that an export of a month, with `carry_days` before it, is made of now."""
     return BilledEvents(carry_days, *event_fingerprints(month_records(state, period, carry_days)))
 
 
 def has_same_events(before: BilledEvents, state: MeterState, period: Period) -> bool:
-    """Return whether the events of a month are those of before, as far as is known of them."""
+    """Return whether the events of a month are the same as before, as far as those are known."""
     now = billed_events(state, period, before.carry_days)
     return now.rows == before.rows or now.files == before.files

@@ -1,4 +1,4 @@
-"""Write billing revisions: what each subject used in a month, and what changed since it was last told."""
+"""Write billing revisions: what each subject used in a month, and the adjustments since the last revision."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def export(  # noqa: PLR0913 - what to export, and how
     close: bool = False,
     on_request: bool = True,
 ) -> None:
-    """Write a new revision of a month for one meter or all, where anything changed since the one before.
+    """Write a new revision of a month for one meter or all, if anything changed since the one before.
 
-    Exports what has been aggregated. With `close` the month is final then: whatever is found later is told by
-    revisions that carry adjustments only. A closed month is adjusted for a change of its definition or of the program
-    only `on_request`. A meter that fails is reported and does not keep the others.
+    Exports the last aggregation. With `close` the month becomes final: later changes make revisions with adjustments
+    only. A closed month is adjusted for a change of its definition or of the program only `on_request`. The error of one
+    meter is reported, and does not stop the others.
     """
     lake.upgrade()
     chosen = options or Options()
-    # In one order, so that the order they were asked in makes no other export.
+    # Sorted: the order of dimensions on the command line must not make another form.
     chosen = chosen._replace(by=tuple(sorted(chosen.by)))
     for each in [lake.meter(meter)] if meter else lake.meters(report.add_error):
         try:
@@ -54,9 +54,9 @@ def export(  # noqa: PLR0913 - what to export, and how
 def export_month(
     month: MonthExport, report: RunReport, *, close: bool = False
 ) -> tuple[ExportReport, MadeOf]:
-    """Write a new revision of one month of one meter, where anything changed, and report it.
+    """Write a new revision of one month of one meter, if anything changed, and report it.
 
-    Return what was done, and what the last revision is made of; both texts are empty if none exists.
+    Return what was done, and the inputs of the last revision; both of their texts are empty if there is none.
     """
     with report.stage("export"):
         if subjects := most_ambiguous(month.meter, month.state):
@@ -70,7 +70,7 @@ def export_month(
 
 
 def _month(storage: Storage, meter: Meter, period: Period, options: Options) -> MonthExport:
-    """What is to be exported, as it lies there now."""
+    """Return the export of a month with the meter's current state."""
     state = load_state(storage, meter.name)
     carried = 0 if period.start > now().date() else meter.carry_days or 0
     stale = out_of_date(storage, meter, state, days_before(period.start, carried), period.end)
@@ -104,20 +104,20 @@ def _export(export: MonthExport, *, close: bool) -> tuple[ExportReport, MadeOf]:
 
 
 def _close(export: MonthExport, revisions: Revisions, done: ExportReport) -> None:
-    """Make the period final with its last revision. Raises RefusedError if that lacks a row."""
+    """Make the period final with its last revision. Raises RefusedError if rows are omitted from it."""
     if not done.omitted_rows:
         sha256 = revisions.sha256(done.revision)
         save_close(export.storage, export.folder, Close(revision=done.revision, manifest_sha256=sha256))
         done.closed = True
     publish_latest(revisions, closed=done.closed)
     if done.omitted_rows:
-        raise _lacks_rows(export, done)
+        raise _missing_rows(export, done)
 
 
 def _is_due(export: MonthExport, revisions: Revisions, *, close: bool) -> bool:
-    """Whether the rows must be looked at: there is no revision, or it was made of other inputs or another definition.
+    """Return whether the rows must be compared: there is no revision, or it has other inputs or another definition.
 
-    A month without usage makes no revision, until it is closed or was told otherwise before.
+    A month without usage gets a first revision only when it is closed.
     """
     if not revisions.last:
         return bool(export.inputs) or close
@@ -126,7 +126,7 @@ def _is_due(export: MonthExport, revisions: Revisions, *, close: bool) -> bool:
 
 
 def _check_close(export: MonthExport, stale: dict[str, str]) -> None:
-    """Raises RefusedError for a period that is not over, or that has usage which is not aggregated yet."""
+    """Raise RefusedError for a period that is not over, or that has usage which is not aggregated yet."""
     over = export.period.end <= now().date()
     if over and not stale:
         return
@@ -134,26 +134,26 @@ def _check_close(export: MonthExport, stale: dict[str, str]) -> None:
     raise RefusedError(
         "the period can't be closed",
         where=export.folder,
-        expected="aggregates up to date with the files that are there" if over else "a month that is over",
+        expected="aggregates up to date with their files" if over else "a month that is over",
         found=f"{len(stale)} out of date: {', '.join(first)}" if over else str(export.period),
         hint="run: meterlake aggregate" if over else "",
     )
 
 
 def _check_ambiguity(export: MonthExport) -> None:
-    """Raises RefusedError for a gauge of which nothing says which levels are billed."""
+    """Raise RefusedError for an ambiguous gauge: its definition does not say which levels are billed."""
     subjects = most_ambiguous(export.meter, export.state)
     if subjects:
         raise RefusedError(
             "the period can't be closed while the gauge is ambiguous",
             where=export.folder,
-            expected="one level a subject and date, or a definition that says which are added",
+            expected="one level a subject and date, or a definition with `series`",
             found=f"{subjects:,} subjects with several levels on one date",
             hint=HINT,
         )
 
 
-def _lacks_rows(export: MonthExport, done: ExportReport) -> RefusedError:
+def _missing_rows(export: MonthExport, done: ExportReport) -> RefusedError:
     error = sum_too_large(export.folder, done.omitted_rows)
     return RefusedError(
         "the period can't be closed without a row",

@@ -1,4 +1,4 @@
-"""One month of one meter that is to be exported in one form, and what the run knows of it."""
+"""The export of one month of one meter in one form: its options, dates, inputs and folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lake.state.records import MeterState, PartitionState
 from lake.storage import Storage, StoredFile
 from schemas.meter import Meter
 
-# Of many dates, how many an error names.
+# An error names at most this many dates.
 MAX_DATES = 3
 
 
 class Options(NamedTuple):
-    """What makes an export another one than the usual: dimensions, columns of the CSV, and harmless cells."""
+    """The options of an export: dimensions beside the subject, columns of the CSV, and escaped formulas."""
 
     by: tuple[str, ...] = ()
     columns: str = "default"
@@ -27,14 +27,14 @@ class Options(NamedTuple):
 
     @property
     def variant(self) -> list[str]:
-        """The folders that these choices add to the path; none for the usual export."""
+        """The folders that these options add to the path; none for the usual form."""
         by = [f"by={','.join(self.by)}"] if self.by else []
         columns = [f"columns={self.columns}"] if self.columns != "default" else []
         return by + columns + (["csv=safe"] if self.csv_safe else [])
 
     @classmethod
     def of_variant(cls, variant: Sequence[str]) -> Options | None:
-        """Return the choices that add these folders to the path; None if no export adds them."""
+        """Return the options that add these folders to the path; None if no export has them."""
         parts = dict(part.partition("=")[::2] for part in variant)
         by, columns = parts.get("by", ""), parts.get("columns", "default")
         options = cls(tuple(sorted({*by.split(",")})) if by else (), columns, "csv" in parts)
@@ -42,11 +42,11 @@ class Options(NamedTuple):
 
 
 class MonthExport(NamedTuple):
-    """One period of one meter, to be exported one way; `on_request` if a person asks for it, and no night.
+    """The export of one period of one meter in one form; `on_request` if a person asked for it, not a night.
 
-    The levels of so many dates before it are carried into it: of none where it has not begun. `stale` are the meter's
-    dates that are out of date, and why; `files` those of its folder, where a run has listed all exports, and
-    `compared_with` the events that a night has last held a closed month to, if known.
+    Levels of `carry_days` before the period are carried into it, of 0 if it has not begun. `stale` has the meter's dates
+    that are out of date, with the reason; `files` are those of its folder, if the run has listed all exports, and
+    `compared_with` the events with which a night last compared a closed month, if known.
     """
 
     storage: Storage
@@ -67,7 +67,7 @@ class MonthExport(NamedTuple):
 
     @property
     def keys(self) -> list[str]:
-        """The columns that name a row."""
+        """The columns that identify a row."""
         return ["subject", *self.options.by]
 
     @property
@@ -92,6 +92,6 @@ class MonthExport(NamedTuple):
 
     @property
     def out_of_date(self) -> dict[str, str]:
-        """Why each of its dates that is out of date is so; of them it tells what was aggregated last."""
+        """Its dates that are out of date, with the reason; the export has their last aggregation."""
         first, end = self.first_date, self.period.end
         return {date.isoformat(): why for date, why in self.stale.items() if first <= date < end}

@@ -1,4 +1,4 @@
-"""The next revision of an export: its files, what they adjust, its manifest, and publishing them."""
+"""Make the next revision of an export: its files, adjustments and manifest, and publish them."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
     *,
     may_be_empty: bool,
 ) -> None:
-    """Make the next revision, unless its rows are those of the one before, or it were the first and had none.
+    """Make the next revision, unless it has the same rows as the one before, or is the first and has none.
 
-    What of a closed month differs without any event having come or gone waits until a person asks for it.
+    If a closed month differs although its events are the same, it gets a revision only on request.
     """
     made = Drafts(export.storage, additive=is_additive(export.meter))
     try:
@@ -51,7 +51,7 @@ def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
             if not _adjust(export, revisions, usage, made, done):
                 return
         elif not (may_be_empty or done.omitted_rows or usage.head(1).collect().height):
-            # Of dates before the month whose levels were all 0, or too long ago.
+            # The month has only levels that are carried into it, all of them 0 or too old.
             return
         if closed:
             made.drop(f"{USAGE}.parquet")
@@ -73,12 +73,12 @@ def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
 def _adjust(
     export: MonthExport, revisions: Revisions, usage: pl.LazyFrame, made: Drafts, done: ExportReport
 ) -> bool:
-    """Write what changes since the last revision; False if that is nothing to be published."""
+    """Write the adjustments since the last revision; return False if there is nothing to publish."""
     before = quantities(revisions, revisions.last, export.keys)
-    # What has no number now is as it was stated last, until it has one.
-    unknown = keys_frame(before, done.omitted_rows, export.keys)
-    before = before.join(unknown, on=export.keys, how="anti", nulls_equal=True)
-    # By the rows of both revisions, since whole subjects may have come and gone.
+    # Omitted rows are not adjusted: they keep their last quantity until they have a new one.
+    omitted = keys_frame(before, done.omitted_rows, export.keys)
+    before = before.join(omitted, on=export.keys, how="anti", nulls_equal=True)
+    # By the rows of both revisions: whole subjects may be in one of them only.
     parts = subject_ranges(pl.concat([before.select("subject"), usage.select("subject")]))
     changed_rows = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
     name = f"{ADJUSTMENTS}.parquet"
@@ -100,22 +100,22 @@ def _adjust(
 
 
 def publish_revision(revisions: Revisions, manifest: Manifest, made: Drafts) -> None:
-    """Publish what was made; a step of its own, since it is the one that a full disk fails."""
+    """Publish the files of a revision, the manifest last; a function of its own, so that tests can let it fail."""
     revisions.publish(manifest, made.local)
 
 
 def quantities(revisions: Revisions, number: int, keys: Sequence[str]) -> pl.LazyFrame:
-    """The keys and quantities that a revision states: its own rows, or since the close those with all adjustments.
+    """Return keys and quantities of a revision: its own rows or, after the close, those with all adjustments.
 
-    A row that it leaves out is as the revision before stated it.
+    Rows that it omits have the quantities of the revision before.
     """
     earlier = max((each for each in revisions.numbers if each < number), default=0)
     if revisions.kind(number) == USAGE:
         usage = usage_as_decimals(revisions.scan(number, f"{USAGE}.parquet")).select(*keys, "quantity")
-        left_out = revisions.left_out(number)
-        if not (left_out and earlier):
+        omitted = revisions.left_out(number)
+        if not (omitted and earlier):
             return usage
-        return with_omitted_rows(usage, left_out, quantities(revisions, earlier, keys), keys)
+        return with_omitted_rows(usage, omitted, quantities(revisions, earlier, keys), keys)
     before = quantities(revisions, earlier, keys)
     return apply_adjustments(
         before, adjustments_as_decimals(revisions.scan(number, f"{ADJUSTMENTS}.parquet")), keys
@@ -125,7 +125,7 @@ def quantities(revisions: Revisions, number: int, keys: Sequence[str]) -> pl.Laz
 def _usage(
     export: MonthExport, rows: pl.LazyFrame, made: Drafts
 ) -> tuple[pl.LazyFrame, list[dict[str, Any]]]:
-    """Write the rows that are billed; return them, and the keys of those that have no number, since a sum is too large."""
+    """Write the billed rows; return them, and the keys of the rows that are omitted, since a sum is too large."""
     name = f"{USAGE}.parquet"
 
     def check(rows: pl.LazyFrame) -> None:
@@ -133,12 +133,12 @@ def _usage(
         check_exported_usage(billed, export.meter, export.options.by, export.folder + name)
 
     usage = made.parquet(name, [_bill(export, rows.filter(share)) for share in subject_ranges(rows)], check)
-    left_out = usage.filter(lacks_quantity()).select(export.keys).collect(engine="streaming")
-    if left_out.height:
-        whole = made.local[name]
+    omitted = usage.filter(lacks_quantity()).select(export.keys).collect(engine="streaming")
+    if omitted.height:
+        all_rows = made.local[name]
         usage = made.parquet(name, [usage.filter(~lacks_quantity())])
-        whole.unlink()
-    return usage, left_out.to_dicts()
+        all_rows.unlink()
+    return usage, omitted.to_dicts()
 
 
 def _bill(export: MonthExport, rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -151,7 +151,7 @@ def _adjustments(export: MonthExport, before: pl.LazyFrame, usage: pl.LazyFrame)
 
 
 def _same_rows(revisions: Revisions, usage: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
-    """Whether these rows are those of the last revision, whatever their inputs."""
+    """Return whether the last revision has the same rows, whatever its inputs."""
     before = usage_as_decimals(revisions.scan(revisions.last, f"{USAGE}.parquet"))
     return before.collect_schema() == usage.collect_schema() and _equal(before, usage, parts)
 
@@ -159,9 +159,9 @@ def _same_rows(revisions: Revisions, usage: pl.LazyFrame, parts: Sequence[pl.Exp
 def _same_events(
     export: MonthExport, revisions: Revisions, usage: pl.LazyFrame, parts: Sequence[pl.Expr]
 ) -> bool:
-    """Whether the last revision was made of the same events, so that only the definition or the program changed.
+    """Return whether the last revision was made of the same events: then only the definition or the program changed.
 
-    Where nothing is known of its events, what it says of them counts: all measures but the quantity.
+    If its events are not known, all measures but the quantity are compared.
     """
     last = revisions.last
     known = export.compared_with or _events_of(revisions.manifest(last))
@@ -171,8 +171,8 @@ def _same_events(
         return False
     before = revisions.scan(last, f"{USAGE}.parquet")
     columns = [*export.keys, *(name for name in MEASURES if name != "quantity")]
-    stated, now = (rows.filter(pl.col("events") > 0).select(columns) for rows in (before, usage))
-    return _equal(stated, now, parts)
+    old, new = (rows.filter(pl.col("events") > 0).select(columns) for rows in (before, usage))
+    return _equal(old, new, parts)
 
 
 def _events_of(manifest: Manifest) -> BilledEvents:
@@ -180,7 +180,7 @@ def _events_of(manifest: Manifest) -> BilledEvents:
 
 
 def _equal(before: pl.LazyFrame, after: pl.LazyFrame, parts: Sequence[pl.Expr]) -> bool:
-    """Whether two frames of the same columns have the same rows; looks at one part after the other."""
+    """Return whether two frames with the same columns have the same rows; compares one part after the other."""
     columns = after.collect_schema().names()
     return not any(
         one.filter(share)

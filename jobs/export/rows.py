@@ -1,4 +1,4 @@
-"""The rows of the aggregates that an export bills: those of one finished aggregation, or an error."""
+"""Read the rows of the aggregates that an export bills, and check that they are those of one finished aggregation."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lake.storage import StoredFile
 from lake.storage.errors import is_storage_failure
 from schemas.errors import BrokenLakeError
 
-# Of so many bytes of tables every row is held to the checksums of the records; of more it would take too long.
+# All rows of tables up to this size are compared with the checksums of the records; of more it would take too long.
 CHECKED_BYTES = 32 * 2**20
 
 
 def billed_rows(export: MonthExport) -> pl.LazyFrame:
-    """Return the rows to be billed, of all dates that the export is made of: `date`, then the table's columns.
+    """Return the rows of all dates that the export is made of: `date`, then the table's columns.
 
-    Raises BrokenLakeError where the rows are not those of the last aggregation, which was interrupted then.
+    Raises BrokenLakeError if the rows are not those of the last aggregation, for instance since it was interrupted.
     """
     first, end = export.first_date, export.period.end
     listed = part_files(export.storage, paths.aggregates(export.table, export.meter.name))
     files = {date: file for date, file in listed.items() if first <= date < end}
-    # Their footers are read first, and then their rows.
+    # Footers are read first, then rows.
     export.storage.prefetch(list(files.values()))
     stored = {date: read_record(export.storage, file) for date, file in files.items()}
     _check_inputs(export, stored)
@@ -41,9 +41,9 @@ def billed_rows(export: MonthExport) -> pl.LazyFrame:
 
 
 def _check_inputs(export: MonthExport, stored: Mapping[dt.date, PartitionState | None]) -> None:
-    """Raise BrokenLakeError unless the very files that are exported name the inputs that their records tell of."""
+    """Raise BrokenLakeError unless the exported files name the inputs of their records."""
     expected = {date: record.fingerprint for date, record in export.records.items()}
-    # A sealed date without events has a file too, of no rows.
+    # A sealed date without events has a file without rows.
     found = {
         date: record.fingerprint if record else ""
         for date, record in stored.items()
@@ -55,18 +55,18 @@ def _check_inputs(export: MonthExport, stored: Mapping[dt.date, PartitionState |
             "the aggregates are not those of one finished aggregation",
             where=paths.aggregate(export.table, export.meter.name, wrong[0]),
             found=f"differences on {len(wrong)} dates: {', '.join(map(str, wrong[:MAX_DATES]))}",
-            hint=_how_to_mend(export, wrong),
+            hint=_how_to_repair(export, wrong),
         )
 
 
 def _check_rows(
     export: MonthExport, file: StoredFile, record: PartitionState, stored: PartitionState | None
 ) -> None:
-    """Raise BrokenLakeError unless the rows of a date are those that its record has the checksum of, if it has one."""
+    """Raise BrokenLakeError unless the rows of a date have the checksum of its record, if it has one."""
     expected = record.checksums.get(export.table)
     if not expected:
         return
-    # A run that was interrupted may have published rows of which the state does not know yet.
+    # An interrupted run may have published rows that are not in the state yet.
     own = stored.checksums.get(export.table) if stored and is_sealed_alike(stored, record) else None
     try:
         found = rows_checksum(export.storage.scan([file]).collect())
@@ -86,8 +86,8 @@ def _check_rows(
         )
 
 
-def _how_to_mend(export: MonthExport, wrong: Sequence[dt.date]) -> str:
-    """Return what makes these dates' tables those of their records again."""
+def _how_to_repair(export: MonthExport, wrong: Sequence[dt.date]) -> str:
+    """Return the hint for dates whose tables are not those of their records."""
     records = export.records
     if any(date in records and records[date].sealed_at for date in wrong):
         return (
