@@ -203,10 +203,10 @@ def value_rows(field: str, quantities: pl.DataFrame, customers: pl.DataFrame, to
         "seats": "over_quantity",
         "used": "ratio",
     }
-    rows = quantities.select(
-        pl.col(field).alias("#value"),
-        "quantity",
-        **{name: _or_null(quantities, column) for name, column in beside.items()},
+    # A field may have the name of one of them.
+    named = quantities.rename({field: "#value"})
+    rows = named.select(
+        "#value", "quantity", **{name: _or_null(named, each) for name, each in beside.items()}
     )
     counted = customers.select(pl.col(field).alias("#value"), customers="distinct")
     joined = rows.join(counted, on="#value", how="left", nulls_equal=True)

@@ -47,6 +47,11 @@ class Chart(NamedTuple):
     spots: list[Spot]
     spot_width: float
 
+    @property
+    def widest(self) -> str:
+        """The longest label of the numbers, which the scale makes room for."""
+        return max((tick.label for tick in self.numbers), key=len)
+
 
 def usage_chart(days: Sequence[Bar], since: dt.date, until: dt.date, *, is_level: bool) -> Chart:
     """Return the chart of a meter's days: levels as steps, amounts as bars."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from decimal import Decimal
 from typing import Any
 
@@ -34,6 +35,7 @@ def document(page: Page) -> str:
         seats=page.answers.seats,
         name=page.lake.rstrip("/").rsplit("/", 1)[-1],
         last=page.until - DAY,
+        newest=_newest(page),
         lines=lines,
         facts=_facts(page),
         policy=POLICY,
@@ -65,7 +67,7 @@ def _environment() -> Environment:
         "duration": duration,
     }
     environment.filters |= filters
-    environment.globals |= {"usage_chart": usage_chart, "curves_chart": curves_chart}
+    environment.globals |= {"query": query_command, "usage_chart": usage_chart, "curves_chart": curves_chart}
     return environment
 
 
@@ -89,6 +91,18 @@ def plural(unit: str) -> str:
     """Return a unit for many, where it is a word that takes an s: users, seats; GB stays GB."""
     is_word = unit.isascii() and unit.replace(" ", "").isalpha() and unit.islower() and len(unit) > 2
     return f"{unit}s" if is_word and not unit.endswith("s") else unit
+
+
+def query_command(meter: str, since: dt.date, until: dt.date, options: str) -> str:
+    """Return the command line that answers a question about some dates."""
+    return f"meterlake query --meter {shlex.quote(meter)} --from {since} --to {until} {options}"
+
+
+def _newest(page: Page) -> dt.date | None:
+    """Return the newest date with activity."""
+    activity = page.answers.activity
+    found = (each.newest for each in page.status.meters if activity and each.meter == activity.meter)
+    return next(found, None)
 
 
 def _facts(page: Page) -> dict[str, int]:

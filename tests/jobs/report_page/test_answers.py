@@ -280,7 +280,7 @@ def test_top_says_how_many_rows_there_are_and_shows_more(lake: Lake) -> None:
     assert few.answers.seats is not None
     assert few.answers.seats.rows is not None
     assert (len(few.answers.seats.rows.rows), few.answers.seats.rows.total) == (2, 7)
-    assert "2 of 7 customers; more with --top" in document(few)
+    assert '2 of 7 customers; more with <span class="whole">--top</span>' in document(few)
 
 
 @pytest.mark.parametrize(

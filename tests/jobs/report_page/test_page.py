@@ -156,7 +156,7 @@ def test_a_browser_shows_the_numbers_and_loads_nothing_else(tmp_path: Path, page
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [360, 800, 1200])
+@pytest.mark.parametrize("width", [360, 390, 800, 1200])
 def test_nothing_is_wider_than_the_screen(tmp_path: Path, page: Path, width: int) -> None:
     # A frame of the phone's width, since the window of a headless browser has a least width.
     frame = tmp_path / "frame.html"
@@ -165,6 +165,29 @@ def test_nothing_is_wider_than_the_screen(tmp_path: Path, page: Path, width: int
         "<script>f.onload=()=>{const e=f.contentDocument.documentElement;document.title='over '+(e.scrollWidth-e.clientWidth)}</script>"
     )
     assert "<title>over 0</title>" in browse(tmp_path, frame, "--dump-dom", "--virtual-time-budget=2000")
+
+
+# Words of more letters may be longer than their line.
+BROKEN_WORDS = """
+const found = [], walker = f.contentDocument.createTreeWalker(f.contentDocument.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) for (const word of walker.currentNode.data.matchAll(/\\S+/g)) {
+  const range = f.contentDocument.createRange();
+  range.setStart(walker.currentNode, word.index); range.setEnd(walker.currentNode, word.index + word[0].length);
+  const lines = new Set([...range.getClientRects()].map(box => box.top));
+  if (lines.size > 1 && word[0].length < 25) found.push(word[0]);
+}
+document.title = 'broken: ' + found.join(' ')
+"""
+
+
+@needs_browser
+def test_no_word_is_broken_on_a_phone(tmp_path: Path, page: Path) -> None:
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<iframe id="f" style="width:390px;height:844px;border:0" srcdoc="{html.escape(page.read_text())}"></iframe>'
+        f"<script>f.onload=()=>{{{BROKEN_WORDS}}}</script>"
+    )
+    assert "<title>broken: </title>" in browse(tmp_path, frame, "--dump-dom", "--virtual-time-budget=2000")
 
 
 @needs_browser
