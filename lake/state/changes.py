@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lake import paths
 from lake.state.records import INTERRUPTED_VERSION, READING_RULES, MeterState, PartitionState
-from lake.storage import StoredFile
+
+if TYPE_CHECKING:
+    from lake.storage import StoredFile
 
 NEW = "new"
 VANISHED = "vanished"
