@@ -91,7 +91,7 @@ def _nulls(column: pl.Series) -> bytes | memoryview:
 
 
 def _value(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Return a column without nulls, of text or of numbers of a fixed width."""
+    """Return a column without nulls, as text or as numbers of a fixed width."""
     if dtype == pl.String():
         return pl.col(name).fill_null("")
     # A decimal's own numbers are those of Arrow; of anything else those that Polars holds.

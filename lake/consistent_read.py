@@ -56,7 +56,7 @@ def read_consistently(
 
 def _changed_each_time(where: str, failed: BaseException) -> StorageError:
     return StorageError(
-        "files were replaced or removed each time that they were read",
+        "files were replaced or removed each time they were read",
         where=where,
         found=str(failed).splitlines()[0] if str(failed) else type(failed).__name__,
         hint="other jobs are working on the lake: ask again",

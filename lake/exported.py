@@ -101,9 +101,9 @@ def _check_files(month: Revisions, manifest: Manifest) -> None:
 
 def _changed(path: str) -> BrokenLakeError:
     return BrokenLakeError(
-        "a file of an exported revision was changed since",
+        "a file of an exported revision was changed",
         where=path,
-        expected="the sha256 that is stated of it",
+        expected="the sha256 in the manifest",
         found="another",
-        hint="restore it from a backup: a revision is never written again",
+        hint="restore it from a backup: a revision is never rewritten",
     )

@@ -114,26 +114,26 @@ class Lake:
         return readers.duplicates(self.storage, self.meter(meter), (since, until))
 
     def partitions(self, meter: str) -> pl.LazyFrame:
-        """What the last aggregation counted on each date: how many `events`, `duplicates`, `conflicts` and `invalid` rows.
+        """Return the counts of the last aggregation by date: winning `events`, `duplicates`, `conflicts`, `invalid` rows.
 
-        `date`, these counts, and `sealed_at`, which is null while retention has not dropped the date's raw events.
-        Sorted by date.
+        Columns: `date`, these counts, and `sealed_at`, which is null until retention drops the date's raw events. Sorted
+        by date.
         """
         return readers.partitions(self.storage, self.meter(meter))
 
     def quarantine(self, meter: str | None = None) -> pl.LazyFrame:
-        """The rejected rows of one meter, or of the whole lake, with their reason and their original text.
+        """Return the rejected rows of one meter, or of the whole lake, with their reason and original text.
 
-        `meter`, as the row names it, null for rows that name none; `date` of rejection; then `reason`, `detail`,
-        `raw`, `source`, `position` and `landed_at`. Sorted by meter, date and file.
+        Columns: `meter` as in the row, null for rows without one; `date` of rejection; `reason`, `detail`, `raw`,
+        `source`, `position` and `landed_at`. Sorted by meter, date and file.
         """
         return readers.quarantine(self.storage, meter)
 
     def revisions(self, meter: str, period: str | None = None) -> pl.LazyFrame:
-        """The billing revisions of a month such as `2026-06`, or of all months, in the usual form.
+        """Return the billing revisions of a month such as `2026-06`, or of all months, in the usual form.
 
-        `period`, `revision`, `kind` (`usage`, or `adjustments` after the close), `rows`, `changed_dates` (whose inputs
-        are not those of the revision before), `meter_version`, `closed`. Sorted by month and number. Raises
+        Columns: `period`, `revision`, `kind` (`usage`, or `adjustments` after the close), `rows`, `changed_dates` (whose
+        inputs differ from the revision before), `meter_version`, `closed`. Sorted by month and number. Raises
         BrokenLakeError for a manifest that was changed after the next revision named it.
         """
         return exported.revisions(self.storage, self.meter(meter).name, period).lazy()
@@ -141,10 +141,9 @@ class Lake:
     def exported(
         self, meter: str, period: str, revision: int | None = None, table: str | None = None
     ) -> pl.LazyFrame:
-        """The rows of a revision of a month, by default of the last one: its `usage`, or after the close its `adjustments`.
+        """Return the rows of a month's revision, by default the last: its `usage`, or after the close `adjustments`.
 
-        Raises BrokenLakeError where any file of the revision is not the one that was exported, BadInputError where no
-        such export exists.
+        Raises BrokenLakeError if a file of the revision was changed, and BadInputError if there is no such export.
         """
         return exported.exported(self.storage, self.meter(meter).name, period, revision, table)
 

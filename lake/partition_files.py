@@ -107,7 +107,7 @@ def _unreadable(file: StoredFile) -> MeterlakeError:
         where=file.path,
         expected="a folder" if is_folder else "a regular file with a name in UTF-8",
         found=file.unreadable,
-        hint="make the folder readable; until then its events count as they did last"
+        hint="make the folder readable; until then its events count as in the last run"
         if is_folder
         else "replace or remove it; it is left where it is and not counted",
     )

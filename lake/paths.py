@@ -22,7 +22,7 @@ QUARANTINE = "quarantine/"
 INDEX = "index/"
 SEALED_WINNERS = "settled/"
 STATE = "state/"
-# Of earlier versions, whose exports took rows from there; nothing reads it.
+# Written by earlier versions; nothing reads it.
 RECENT = "recent/"
 LANDED = "landed/"
 RUNS = "runs/"

@@ -19,19 +19,19 @@ FORMAT = 1
 
 
 class ExportedFile(msgspec.Struct, kw_only=True, frozen=True):
-    """What a manifest says of one file."""
+    """One file in a manifest."""
 
     sha256: str
     size_bytes: int
     rows: int
-    # Name and type of each column, of a CSV that of what its text says.
+    # Name and type of each column; for a CSV the type that its text is of.
     columns: dict[str, str]
     # Sums of the columns that add up, as exact decimal text.
     totals: dict[str, str]
 
 
 class Manifest(msgspec.Struct, kw_only=True, frozen=True):
-    """What a revision says of itself. Nothing in it depends on when or where the export ran."""
+    """The manifest of a revision. Nothing in it depends on when or where the export ran."""
 
     format: int = FORMAT
     meter: str
@@ -47,23 +47,23 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True):
     columns: str
     csv_safe: bool
     meter_version: str
-    # The sha256 of the manifest of the revision before, by which nobody can change it unseen.
+    # The sha256 of the manifest of the revision before, so that a change of that is noticed.
     previous_sha256: str | None
     # The fingerprint of the inputs of each date that has events.
     inputs: dict[str, str]
     files: dict[str, ExportedFile]
-    # The keys of rows that are not in `usage` since one of their sums is too large, in order; absent if there are none.
+    # The keys of rows that `usage` lacks since one of their sums is too large, in order; absent if there are none.
     left_out: list[dict[str, str | float | bool | None]] | msgspec.UnsetType = msgspec.UNSET
-    # Fingerprints of the events of these dates, neither of which changes with the definition: of their rows in `usage`,
-    # which merging or copying files does not change, and of their files, which no other rules of reading change.
+    # Fingerprints of the events of these dates, which a new definition does not change: of their rows in `usage`, which
+    # compacting or copying files does not change either, and of their files, nor do other reading rules change those.
     event_rows: str | msgspec.UnsetType = msgspec.UNSET
     event_files: str | msgspec.UnsetType = msgspec.UNSET
-    # How many dates before the month are looked at; absent if none.
+    # From how many dates before the month levels are carried; absent if from none.
     carry_days: int | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def keys(self) -> list[str]:
-        """The columns that name a row, beside those that are the same in all rows."""
+        """The columns that identify a row, besides those that are the same in all rows."""
         return ["subject", *self.group_by]
 
     def to_json(self) -> bytes:
@@ -89,14 +89,14 @@ def parse_manifest(body: bytes, where: str) -> Manifest:
 
 
 class Revisions:
-    """The revisions of one export, by one listing; a manifest is read when it is asked for, and once."""
+    """The revisions of one export, from one listing; each manifest is read once, when it is first used."""
 
     def __init__(self, storage: Storage, folder: str, listed: Sequence[StoredFile] | None = None) -> None:
-        """Take the folder's files as they were `listed` by one that nothing else can have changed since, if by any."""
+        """Take the folder's files as `listed`, if nothing else can have changed them since; else list them."""
         self.storage, self.folder, self.is_listed = storage, folder, listed is not None
         self.files = {file.path: file for file in (storage.list(folder) if listed is None else listed)}
         for file in self.files.values():
-            # Of the files in a folder that can't be listed there would be none, and its revision be made again.
+            # A folder that can't be listed would seem to have no revision, so that it would be made again.
             if file.unreadable and "=" in file.path.rsplit("/", 1)[-1]:
                 raise not_regular_error(file.path, file.unreadable)
         numbers = {paths.revision_number(folder, path) for path in self.files}
@@ -134,13 +134,13 @@ class Revisions:
         return self.manifest(number).kind if self.is_closed else "usage"
 
     def scan(self, number: int, name: str) -> pl.LazyFrame:
-        """Return the rows of one Parquet file of a revision. Raises BrokenLakeError if it is not there."""
+        """Return the rows of one Parquet file of a revision. Raises BrokenLakeError if it is missing."""
         file = self.files.get(self._place(number) + name)
         if file is None:
             raise BrokenLakeError(
                 "a file of an exported revision is missing", where=self._place(number) + name
             )
-        # Asked for its columns, and then for its rows, once or twice.
+        # Its columns are read first, and then its rows, once or twice.
         self.storage.prefetch([file])
         return self.storage.scan([file])
 
@@ -149,9 +149,9 @@ class Revisions:
         return load_close(self.storage, self.folder) if self.is_closed else None
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
-        """Publish the files of a new revision, the manifest last; what an interrupted attempt has left is replaced.
+        """Publish the files of a new revision, the manifest last; files of an interrupted attempt are replaced.
 
-        Takes the local files away. Raises RefusedError if the revision exists already.
+        Removes the local files. Raises RefusedError if the revision exists already.
         """
         place = self._place(manifest.revision)
         existing = [*self.files] if self.is_listed else [file.path for file in self.storage.list(place)]
@@ -184,7 +184,9 @@ def load_close(storage: Storage, folder: str) -> Close | None:
     """Return with which revision the period was closed; None for one that is open."""
     where = folder + paths.CLOSED
     body = storage.read(where)
-    hint = "restore the file from a backup: the period is final, and it says with which revision it became so"
+    hint = (
+        "restore the file from a backup: the period is closed, and the file names the revision that closed it"
+    )
     return None if body is None else decode(body, Close, "not a record of a close", where=where, hint=hint)
 
 

@@ -28,7 +28,7 @@ EVENT_TYPES: Types = {
     "received_at": INSTANT,
     "metadata": _TEXT,
 }
-# Of aggregate rows: `quantity` is billed, the others merge exactly. `first` is the event with the smallest
+# Columns of aggregate rows: `quantity` is billed, the others merge exactly. `first` is the event with the smallest
 # (timestamp, received_at, quantity), `last` the one with the greatest.
 MEASURE_TYPES: Types = {
     "quantity": QUANTITY,
@@ -49,7 +49,7 @@ SUBJECT_TYPES: Types = {"subject": _TEXT}
 DIMENSION_TYPES: Types = {"dimension": _TEXT, "value": _TEXT, "subjects": _COUNT}
 # Bounds of an answer's bucket; the fields that it is grouped by follow, then the measures.
 ANSWER_TYPES: Types = {"bucket_start": INSTANT, "bucket_end": INSTANT}
-# What an export's rows have in common; the subject, the chosen dimensions and the measures follow.
+# The first columns of an export's rows; the subject, the chosen dimensions and the measures follow.
 BILLED_TYPES: Types = {
     "period_start": INSTANT,
     "period_end": INSTANT,
@@ -57,7 +57,7 @@ BILLED_TYPES: Types = {
     "unit": _TEXT,
     "aggregation": _TEXT,
 }
-# What an export's `adjustments` have after the same keys; a row that is missing before or after has no quantity there.
+# The columns of an export's `adjustments` after the same keys; null for a row that is missing before or after.
 ADJUSTMENT_TYPES: Types = dict.fromkeys(("quantity_before", "quantity_after", "quantity_change"), QUANTITY)
 # One rejected row: why, what was wrong in words, its original text, and where it came from.
 QUARANTINE_TYPES: Types = {

@@ -10,7 +10,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-# Without a mark: where the zeros stand among the bytes of ASCII characters.
+# Without a byte order mark: the positions of zeros in ASCII text.
 _ZEROS = {
     (False, True): "UTF-16",
     (True, False): "UTF-16",

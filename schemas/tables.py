@@ -1,7 +1,7 @@
 """The pandera models of what is published: columns, types, nulls, ranges, and keys in order without a duplicate.
 
-They are made of `schemas.columns` and of the rules of an event. Only `schemas.validation` imports this, where something
-is published, since pandera takes longer to load than Polars.
+They are built from `schemas.columns` and the rules of events. Only `schemas.validation` imports this module, when
+something is published, since pandera takes longer to load than Polars.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def sealed_winners(meter: Meter) -> TableSchema:
 
 @lru_cache
 def merged_events(meter: Meter) -> TableSchema:
-    """Return the model of a compacted file: types alone, since rows lie in it as they were in the files."""
+    """Return the model of a compacted file: types alone, since its rows are those of other files, unchanged."""
     types = event_columns(meter)
     return TableSchema("events", _columns(types, types), [], [], may_have_more=True)
 
@@ -68,8 +68,8 @@ def aggregate_rows(
 ) -> TableSchema:
     """Return the model of the rows of an aggregate table, of any dates, with their `date`.
 
-    Those that an earlier version made may have quantities that are refused today, `quantity` in another type, and no
-    column of a dimension that was added later.
+    Rows of earlier versions may have quantities that are rejected today, `quantity` in another type, and no column for
+    a dimension that was added later.
     """
     types = {DATE: pl.Date(), **aggregate_columns(meter, table), "quantity": quantity}
     keys = [name for name in types if name not in MEASURE_TYPES and name != "subjects"]
@@ -94,8 +94,8 @@ def aggregate_rows(
 def exported_usage(meter: Meter, by: tuple[str, ...]) -> TableSchema:
     """Return the model of an export's `usage`, by subject and some dimensions.
 
-    Levels that are carried have no event, and none of the measures of one. Quantities may be larger than today's, since
-    earlier versions took them.
+    Carried levels have no events and null measures. Quantities may be larger than today's limit, since earlier versions
+    accepted them.
     """
     keys = ["subject", *by]
     counted = {} if meter.series is None else {SERIES_COUNT: pl.Int64()}
@@ -148,7 +148,7 @@ def quarantined_rows() -> TableSchema:
 def _columns(
     types: Mapping[str, pl.DataType], nullable: Collection[str], missing: Collection[str] = ()
 ) -> dict[str, pa.Column]:
-    """Return pandera's columns; those of `missing` may not be there at all."""
+    """Return pandera's columns; those in `missing` are optional."""
     return {
         name: pa.Column(dtype, nullable=name in nullable, required=name not in missing)
         for name, dtype in types.items()
@@ -165,13 +165,13 @@ def _key_types(meter: Meter, by: Iterable[str]) -> dict[str, pl.DataType]:
 
 def _event_rules(meter: Meter) -> list[pa.Check]:
     key = pl.col(_KEY)
-    # To compare lengths takes half the time of comparing texts.
+    # Comparing lengths takes half the time of comparing texts.
     is_trimmed = (key.str.len_bytes() > 0) & (key.str.strip_chars().str.len_bytes() == key.str.len_bytes())
     return [*_of_events(event_rules(meter)), rule(_KEY, is_trimmed, "trimmed text or null")]
 
 
 def _of_events(rules: Iterable[Rule]) -> list[pa.Check]:
-    """Return rules of an event as checks, but those of missing values: columns say which may be null."""
+    """Return rules of an event as checks, without those of missing values, which columns define."""
     return [
         rule(each.found.meta.root_names()[0], ~each.broken, each.expected, each.found)
         for each in rules
@@ -180,7 +180,7 @@ def _of_events(rules: Iterable[Rule]) -> list[pa.Check]:
 
 
 def _measure_rules(meter: Meter) -> list[pa.Check]:
-    """Return what is true of the measures of any events."""
+    """Return the rules of the measures of any events."""
     positive = meter.aggregation in POSITIVE_AGGREGATIONS
     none = pl.lit(0, QUANTITY)
     smallest = pl.col("quantity_min")
@@ -222,7 +222,7 @@ def _at_most(name: str, other: str) -> pa.Check:
 
 
 def _is_not_after(names: Sequence[str], others: Sequence[str]) -> pl.Expr:
-    """Whether the values of some columns, the first one counting most, are not greater than those of others."""
+    """Return whether some columns, compared one after the other, are at most those of others."""
     holds = pl.lit(value=True)
     for name, other in reversed(list(zip(names, others, strict=True))):
         holds = (pl.col(name) < pl.col(other)) | ((pl.col(name) == pl.col(other)) & holds)
@@ -235,7 +235,7 @@ def _ascending(keys: Sequence[str], nullable: Collection[str] = ()) -> pa.Check:
     for key in reversed(keys):
         value, before = pl.col(key), pl.col(key).shift(1)
         is_greater, is_same = value > before, value == before
-        # To compare nulls takes half as long again.
+        # Comparing nulls takes half as long again.
         if key in nullable:
             is_greater, is_same = is_greater.fill_null(value.is_not_null()), value.eq_missing(before)
         greater = is_greater | (is_same & greater)

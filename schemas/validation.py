@@ -95,6 +95,6 @@ def _check(model: TableSchema, rows: Frame, where: str) -> None:
             where=where,
             expected=expected,
             found=found,
-            hint="nothing of it was published, and what was there stays; run the job again: if it says this again, "
-            "the program is at fault, please report it with this message",
+            hint="nothing of it was published, and existing rows stay; run the job again; if the error stays, "
+            "the program is at fault: please report it with this message",
         ) from None

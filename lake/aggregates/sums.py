@@ -124,8 +124,8 @@ def sum_too_large(
         where=where,
         expected="less than 10^29, which a decimal(38, 9) holds",
         found=f"more: {named or 'the sum of all'}{f' and {more} others' if more > 0 else ''}",
-        hint="it has quantities of 10^20 and more, which an earlier version took: ask for a shorter time or by another "
-        "group, and see what is not sealed of these events with Lake.events",
+        hint="it includes quantities of 10^20 and more, which an earlier version accepted: ask for a shorter range or other "
+        "groups; Lake.events has those of its events that are not sealed",
     )
 
 

@@ -127,9 +127,9 @@ def read_compacted(storage: Storage, file: StoredFile) -> Compacted:
     raise BadInputError(
         "a compacted file is damaged",
         where=file.path,
-        expected="a Parquet file whose footer names the files whose rows it holds",
+        expected="a Parquet file whose footer names the files that it replaces",
         found=found,
-        hint="restore it from a backup, or remove it if the files that it was made of are still there; it is not counted",
+        hint="restore it from a backup, or remove it if the files that it replaced still exist; it is not counted",
     )
 
 
@@ -166,7 +166,7 @@ def _read_or_error(storage: Storage, file: StoredFile) -> Compacted | MeterlakeE
 
 def _changed_error(file: StoredFile) -> MeterlakeError:
     return BadInputError(
-        "a file whose rows were merged into another came back changed",
+        "a file whose rows were merged into another exists again with other content",
         where=file.path,
         expected="no file of this name, or the one that was merged",
         found=f"another of {file.size_bytes} bytes",

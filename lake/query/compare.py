@@ -30,7 +30,7 @@ def before_question(question: Question) -> Question:
         raise BadInputError(
             "there is no bucket before this one",
             expected="--compare with buckets of a length: hour, day, week, month, quarter, year",
-            found="none, which is the range as one",
+            found="none: the whole range is one bucket",
         )
     grid = buckets(question.bucket, question.since, question.until, question.zone)
     first, last = grid["bucket_start"].to_list()[0], grid["bucket_end"].to_list()[-1]

@@ -49,7 +49,7 @@ class Question:
     measures: bool = False
     # The field whose distinct values are counted, in place of the quantity.
     distinct: str | None = None
-    # How many days, ending with each day, the distinct values are counted of.
+    # The length in days of the windows, ending with each day, in which distinct values are counted.
     rolling: int | None = None
     # Further columns, for which lake.query.compound answers more questions: the share of the bucket's total, the usage
     # of the bucket before, and the quantity of another meter.

@@ -53,7 +53,7 @@ def rebuild_state(
         record = _complete_record(records, identities)
         if not record and _is_lost(records, identities):
             raise BrokenLakeError(
-                "the tables of this partition are not of one finished aggregation, and its raw events are gone",
+                "the tables of this partition are from different aggregations, and its raw events are gone",
                 where=paths.events(meter, date),
                 expected="the record of the same inputs in all tables",
                 found=", ".join(f"{table}: {_describe(records.get(table))}" for table in paths.TABLES),

@@ -96,18 +96,18 @@ class KnownMeter(msgspec.Struct, frozen=True):
 
 
 class ExportedMonth(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last nightly export of a month found, and of what: nothing is to be done while that is the same.
+    """The result of the last nightly export of a month, and its inputs: nothing is to be done while they are the same.
 
-    `pending` is how many rows of a closed month differ since its definition or the program changed, which no night
-    adjusts.
+    `pending` is how many rows of a closed month differ because its definition or the program changed; nights don't
+    adjust these.
     """
 
     fingerprint: str
     action: str
     revision: int
     closed: bool
-    # The export's files as they were left. While they are these, its last revision was made of `manifest_inputs` by
-    # `meter_version`; and of a closed month, other rules made what differs though its events are those noted here.
+    # The fingerprint of the export's files. While it is the same, the last revision was made from `manifest_inputs` by
+    # `meter_version`; rows of a closed month that differ though its events are the same differ by the rules.
     files: str = ""
     manifest_inputs: str = ""
     meter_version: str = ""
@@ -123,7 +123,7 @@ class MeterState(msgspec.Struct, kw_only=True):
     partitions: dict[dt.date, PartitionState] = msgspec.field(default_factory=dict)
     # Saves reading the definition while its file is listed with this identity.
     definition: KnownMeter | None = None
-    # By month like `2026-06`, and for another form than the usual its folders: `2026-06/by=plan/csv=safe`.
+    # By month like `2026-06`, for forms other than the usual one followed by their folders: `2026-06/by=plan/csv=safe`.
     exported: dict[str, ExportedMonth] = msgspec.field(default_factory=dict)
     # The reading rules of the last program that checked open partitions for rows that earlier rules had counted.
     rules: Count = 0

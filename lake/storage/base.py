@@ -18,7 +18,7 @@ class StoredFile(NamedTuple):
     identity: str
     # Why it can't be read, such as "a named pipe"; empty for a regular file.
     unreadable: str = ""
-    # Whether it is, or lies behind, a link inside the lake: it may be read, and is neither moved nor removed.
+    # Whether it is a link inside the lake, or is reached through one: it may be read, and is neither moved nor removed.
     linked: bool = False
 
 
@@ -33,7 +33,7 @@ class Storage(Protocol):
     """
 
     url: str
-    # Whether `create` is known to be exclusive; where it depends on the server, the lease makes sure of it.
+    # Whether `create` is known to be exclusive; where it depends on the server, taking the lease checks it.
     creates_exclusively: bool
 
     @property
@@ -56,7 +56,7 @@ class Storage(Protocol):
         """Create or replace one file; readers see the old or the new content, never a part."""
 
     def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
-        """Like `publish`, with the content of a local file, which is taken away.
+        """Publish the content of a local file, which is removed.
 
         Returns the file as `scan` and `metadata` take it; with `keep` they read a copy on the local disk. Without,
         its identity is the one that `list` will return, or empty where only `list` knows it.
@@ -84,7 +84,7 @@ class Storage(Protocol):
         """Return whether there is such a file."""
 
     def modified(self, path: str) -> dt.datetime | None:
-        """Return when a file was last written, by the storage; None if it is not there, or where that takes a request."""
+        """Return when a file was last written, by the storage's clock; None if it is missing, or that takes a request."""
 
     def server_time(self) -> dt.datetime | None:
         """Return the date of the server's last answer to a listing; None where there is none, or no server."""
@@ -106,9 +106,9 @@ class Storage(Protocol):
         """Return what a Parquet footer can be read from: the file, or its end."""
 
     def local(self, file: StoredFile) -> Path:
-        """Return a local file with this content: the file itself, or a copy, which ends with the process.
+        """Return a local file with this content: the file itself, or a copy, which is removed when the process ends.
 
-        Raises StorageError if there is another content now.
+        Raises StorageError if the content has changed since the listing.
         """
 
     def metadata(self, file: StoredFile) -> dict[str, str]:
@@ -117,8 +117,7 @@ class Storage(Protocol):
     def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
         """Prepare for files that will be read more than once.
 
-        Where a request costs more than a read, copies are kept on the local disk: of small files, or of all
-        with `whole`.
+        Where requests cost more than reads, files are copied to the local disk: small ones, or all with `whole`.
         """
 
     def scratch(self, suffix: str) -> Path:
@@ -127,5 +126,5 @@ class Storage(Protocol):
     def sweep(self) -> int:
         """Remove temporary files that dead processes have left; return how many.
 
-        What is not certainly one of them is left alone, and so is what can't be removed: it raises nothing.
+        Anything that is not certainly such a file, or can't be removed, is left. Raises nothing.
         """

@@ -31,7 +31,7 @@ def check_exclusive_create(storage: Storage) -> None:
         storage.delete(tried)
     if not is_exclusive:
         raise RefusedError(
-            "this storage overwrites a file that it was asked only to create, so no lease can be held on it",
+            "this storage overwrites existing files on exclusive create, so a lease protects nothing on it",
             where=storage.url,
             expected="HTTP 412 to a PUT with If-None-Match: * of an existing object",
             found="the object overwritten",

@@ -170,7 +170,7 @@ class LocalStorage:
                     where=paths.TEMPORARY,
                     expected="a folder",
                     found=f"a link to {folder.readlink()}",
-                    hint="remove the link: jobs write through none inside a lake",
+                    hint="remove the link: jobs write through no link inside a lake",
                 )
         return folder / own_name(suffix)
 

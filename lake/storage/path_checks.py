@@ -30,7 +30,7 @@ def check_path(path: str) -> str:
     if _PATH.fullmatch(path) and (path.isascii() or _is_unicode(path)):
         return path
     raise PathRefusedError(
-        "no path inside a lake",
+        "not a path inside a lake",
         where=repr(path),
         expected="names with / between them, none of them empty, . or ..",
         hint="a record in the lake may be damaged or planted; nothing was read or written there",

@@ -44,7 +44,7 @@ class S3Storage(FsspecStorage):
         """Take the URL, and options as `S3Settings` names them. Nothing is asked of the server yet."""
         where = urlsplit(url)
         if not where.netloc or "@" in where.netloc or ":" in where.netloc:
-            raise StorageError("this is no URL of a lake on S3", expected="s3://bucket or s3://bucket/prefix")
+            raise StorageError("not the URL of a lake on S3", expected="s3://bucket or s3://bucket/prefix")
         self._bucket = where.netloc
         self._prefix = url.partition("://")[2].partition("/")[2].strip("/")
         self._settings = S3Settings.of(options)

@@ -223,7 +223,7 @@ def test_a_merged_file_that_comes_back_does_not_count_again(
     report = aggregated(lake)
     assert (report.exit_code, report.partitions) == (1, [])
     assert [said["what"] for said in report.errors] == [
-        "a file whose rows were merged into another came back changed"
+        "a file whose rows were merged into another exists again with other content"
     ]
     assert told(lake) == before
     compacted_now(lake)

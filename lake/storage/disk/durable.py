@@ -1,7 +1,7 @@
 """Durable changes of a local folder tree: once done, they survive a loss of power.
 
-A new, renamed or removed name is on the disk only once the folder that holds it is synced, and a new folder only once
-the one above it is. So each change ends with these syncs, and an interrupted change is either made or not.
+A new, renamed or removed name is on the disk only once its folder is synced, and a new folder only once the folder
+above it is. So each change ends with these syncs, and an interrupted change is either made or not.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-# Another process may remove an emptied folder between its making and the naming of a file in it, again and again.
+# Another process may repeatedly remove a new, empty folder before a file gets its name in it.
 ATTEMPTS = 100
-# A process that made a folder may have ended before it synced the one above. After so long the system has done it.
+# A process that made a folder may have ended before it synced the one above; after so long the system has synced it.
 FRESH_SECONDS = 60
 
 
