@@ -25,6 +25,7 @@ demo: setup ## make a small lake, run the nightly job on it, print the answers
 notebooks: setup ## run the notebooks, write pages of what they show to build/notebooks
 	@test -n "$$METERLAKE_LAKE" || test -f demo-lake/lake.json || $(BIN)/meterlake demo
 	@lake="$${METERLAKE_LAKE:-demo-lake}"; case "$$lake" in /* | *://*) ;; *) lake="$(CURDIR)/$$lake" ;; esac; \
+		$(BIN)/meterlake --lake "$$lake" meter list >/dev/null && \
 		METERLAKE_LAKE="$$lake" $(BIN)/jupyter-nbconvert --execute --to html --template-file notebooks/page.html.j2 \
 		--KernelManager.transport_encryption=auto --log-level ERROR --output-dir build/notebooks notebooks/*.ipynb
 	@echo 'written: build/notebooks/active_users.html, build/notebooks/reconcile_billing.html'

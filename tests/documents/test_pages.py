@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from importlib.util import find_spec
@@ -12,9 +11,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from documents.pages import PAGES, README, ROOT, blocks, name_of, of_help
-from documents.running import Reader, program
-from once import once
+from demo_lake import demo_folder
+from documents.pages import PAGES, README, blocks, name_of, of_help
+from documents.running import Reader
 from support import METER, a_lake, aggregated, event, put
 
 RUN = {"sh", "python", "sql"}
@@ -26,23 +25,10 @@ NOT_RUN = {
 }
 
 
-def _run_demo(folder: Path) -> None:
-    """The demo as the README shows it: its lake, and beside it what it printed."""
-    ran = subprocess.run(
-        [program(folder), "demo"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "80", "LC_ALL": "C.UTF-8"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    (folder / "printed").write_text(ran.stdout)
-
-
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the program, a demo lake, and what the demo printed."""
-    return once(tmp_path_factory, "documents", _run_demo)
+    return demo_folder(tmp_path_factory)
 
 
 @pytest.fixture
