@@ -233,10 +233,10 @@ def _merge(group: Partition) -> int:
     replaces = {
         name: identity for of_file in [*within, group.file_identities] for name, identity in of_file.items()
     }
-    said = {METADATA_KEY: msgspec.json.encode(Compacted(now(), replaces)).decode(), KEY: UNSTAMPED}
+    metadata = {METADATA_KEY: msgspec.json.encode(Compacted(now(), replaces)).decode(), KEY: UNSTAMPED}
     local = storage.scratch(".parquet")
     try:
-        _write(group, local, said)
+        _write(group, local, metadata)
         stamp(local)
         size_bytes = local.stat().st_size
         storage.publish_file(paths.events(group.meter.name, group.date) + compacted_name(replaces), local)

@@ -40,9 +40,9 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; gives the exit code. Tells every failure, and raises none."""
+    """Run one command line, and return its exit code. Prints every failure, and raises none."""
     log_to_stderr()
-    # Known before the arguments are parsed, since a wrong usage is told in JSON too.
+    # Needed before the arguments are parsed, since wrong usage is printed as JSON too.
     session = Session(as_json="--json" in arguments[: _end_of_options(arguments)])
     try:
         code = typer.main.get_command(app).main(
@@ -60,9 +60,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _few_arenas(options: str | None) -> str:
-    """The allocator's options with fewer arenas, unless these say how many.
+    """Return the allocator's options with fewer arenas, unless they have a number of arenas.
 
-    It keeps freed memory by arena, four a core if it is not told otherwise. With one for two cores an aggregation of 20
+    It keeps freed memory by arena, by default four a core. With one for two cores an aggregation of 20
     million events took a fifth less memory and 5 per cent less time. A process that has loaded Polars hands its own
     options on to those that it starts, so there may be some; of two that differ, the later counts.
     """
@@ -127,26 +127,26 @@ def _options(
         raise typer.BadParameter("expected a folder or a URL, found empty text", param_hint="--lake")
     session = session_of(context)
     session.url, session.debug = lake, debug
-    session.storage_options = dict(_key_value(said) for said in storage_option or [])
+    session.storage_options = dict(map(_key_value, storage_option or []))
     return help_if_bare(context)
 
 
-def _key_value(said: str) -> tuple[str, str]:
-    key, found, value = said.partition("=")
-    if not key or not found:
-        # The text is not repeated: it may be a secret whose key was forgotten.
+def _key_value(option: str) -> tuple[str, str]:
+    key, separator, value = option.partition("=")
+    if not key or not separator:
+        # The text is not repeated: it may be a secret without its key.
         raise typer.BadParameter("expected KEY=VALUE", param_hint="--storage-option")
     return key, value
 
 
 def _wrong_usage(session: Session, error: typer.TyperException) -> int:
     line = error.format_message().removesuffix(".")
-    said = {"kind": "wrong usage", "what": line, "hint": f"see: {_help_command(error)}"}
+    error_parts = {"kind": "wrong usage", "what": line, "hint": f"see: {_help_command(error)}"}
     if line.endswith((": --lake", ": --debug", ": --storage-option")):
-        said["hint"] = (
+        error_parts["hint"] = (
             f"--lake, --storage-option and --debug stand before the command: {PROGRAM} --lake URL COMMAND"
         )
-    return session.exit_with(line, said, EXIT_USAGE)
+    return session.exit_with(line, error_parts, EXIT_USAGE)
 
 
 def _help_command(error: typer.TyperException) -> str:

@@ -1,4 +1,4 @@
-"""Declare a command with the options that all commands have, and those of every job that takes the lease."""
+"""Declare a command with the options of all commands, and with those of jobs that take the lease."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def command(
 
 
 def examples(*commands: str) -> str:
-    """Return the end of a command's help: command lines, each as it can be copied."""
+    """Return the end of a command's help: command lines to copy."""
     # The first character keeps the lines from being filled up.
     return "\n".join(["\b", "Example:" if len(commands) == 1 else "Examples:", *(f"  {c}" for c in commands)])
 

@@ -1,4 +1,4 @@
-"""The command line's jobs: each has a report, and most the lake's lease. Heavy imports are the commands'."""
+"""The commands that run jobs, with a report, and most with the lease. Everything heavy is imported by the command."""
 
 from __future__ import annotations
 

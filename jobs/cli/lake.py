@@ -1,4 +1,4 @@
-"""The command line's way in: make a lake, see one made and filled, see how one is. Heavy imports are the commands'."""
+"""The commands `init`, `demo` and `status`. Everything heavy is imported by the command that needs it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def init(context: typer.Context) -> int:
     session = session_of(context)
     made = not open_storage(session.url, session.storage_options).exists(paths.MARKER)
     lake = Lake.init(session.url, session.storage_options)
-    said = f"{'made a lake' if made else 'there is a lake already'}: {lake.url}"
+    text = f"{'made a lake' if made else 'there is a lake already'}: {lake.url}"
     session.print_result(
-        {"lake": lake.url, "made": made}, lambda console: console.print(plain(said), soft_wrap=True)
+        {"lake": lake.url, "made": made}, lambda console: console.print(plain(text), soft_wrap=True)
     )
     return 0
 
@@ -89,7 +89,7 @@ def status(
 
 
 def _called() -> str:
-    """How this program can be called again in the shell that called it."""
+    """Return the command that calls this program again in the same shell."""
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m jobs.cli"
@@ -101,7 +101,7 @@ def _called() -> str:
 
 
 def _fresh_demo_folder(folder: Path) -> None:
-    """Make an empty folder for a demo. Raises RefusedError where something else than a demo is."""
+    """Make an empty folder for a demo. Raises RefusedError if the folder has anything but a demo."""
     if (folder / DEMO_MARKER).is_file():
         shutil.rmtree(folder)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what a command takes from its context. Imports nothing heavy."""
+"""Options of several commands, and the session of a command's context. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ def date_or_today(as_of: dt.date | None) -> dt.date:
     return last
 
 
-def listed(given: list[str] | None) -> list[str]:
-    """The names that an option gave, each time one or several with commas between."""
-    return [name.strip() for text in given or () for name in text.split(",")]
+def listed(texts: list[str] | None) -> list[str]:
+    """Return the names of an option that may be repeated, or have several names with commas between."""
+    return [name.strip() for text in texts or () for name in text.split(",")]
 
 
 def session_of(context: typer.Context) -> Session:
-    """The session that `run` has given to the program."""
+    """Return the session of this command line."""
     session: Session = context.find_root().obj
     return session
 
 
 def help_if_bare(context: typer.Context) -> int | None:
-    """Where no command is named, the help on stderr and the exit code of a wrong usage."""
+    """Without a command, print the help to stderr and return the exit code of wrong usage; else return None."""
     if context.invoked_subcommand is not None:
         return None
     if session_of(context).as_json:

@@ -1,4 +1,4 @@
-"""The command line's questions: `query` and `values`. Everything heavy is imported by the command that needs it."""
+"""The commands `query` and `values`. Everything heavy is imported by the command that needs it."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def values(
     ] = None,
 ) -> int:
     """List the values of a dimension, and how many events have each."""
-    for option, given in (("--from", since), ("--to", until)):
-        if isinstance(given, dt.datetime):
+    for option, date in (("--from", since), ("--to", until)):
+        if isinstance(date, dt.datetime):
             raise typer.BadParameter("expected a date like 2026-06-19, found a time", param_hint=option)
     session = session_of(context)
     lake = session.lake()

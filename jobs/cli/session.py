@@ -1,4 +1,4 @@
-"""One command line's settings, where its answer goes, and how its failure is told. Imports nothing heavy."""
+"""The settings of one command line, and how its result and its errors are printed. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOG = logging.getLogger("meterlake")
 
 
 class LeaseOptions(NamedTuple):
-    """How a job takes the lake's lease: whether it waits for it, does without it, or takes over one that is broken."""
+    """How a job takes the lease: whether it waits, runs without one, or takes over a broken one."""
 
     wait: bool = False
     none: bool = False
@@ -35,7 +35,7 @@ class LeaseOptions(NamedTuple):
 
 @dataclass
 class Session:
-    """What a command line asked for besides its command: the lake, and how to tell the answer."""
+    """The options before the command: the lake, and the form of the result."""
 
     url: str = DEFAULT_LAKE
     storage_options: dict[str, str] = field(default_factory=dict)
@@ -43,11 +43,11 @@ class Session:
     as_json: bool = False
     # None for a command that takes no lease.
     lease: LeaseOptions | None = None
-    # Where the report of the job that runs is kept, for the one who reads why it failed.
+    # The path of the running job's report, which is printed with its error.
     report_file: str | None = None
 
     def lake(self) -> Lake:
-        """The lake of this command line. Raises BrokenLakeError if there is none."""
+        """Return the lake of this command line. Raises BrokenLakeError if there is none."""
         from lake import Lake
 
         return Lake(self.url, self.storage_options)
@@ -55,9 +55,9 @@ class Session:
     def print_result(
         self, document: Any, show: Callable[[Console], None], problems: Sequence[Mapping[str, str]] = ()
     ) -> None:
-        """Write the answer to stdout: the document as JSON, or what `show` prints for people.
+        """Print the result to stdout: the document as JSON, or for people what `show` prints.
 
-        People are then told the problems on stderr; the document has them itself.
+        For people, the errors in `problems` are then printed to stderr; the document has them itself.
         """
         if self.as_json:
             write_json(document)
@@ -67,12 +67,12 @@ class Session:
             print_errors(problems)
 
     def print_notes(self, notes: Sequence[str], hint: str) -> None:
-        """Tell people on stderr what they should decide; a document has it itself."""
+        """Print to stderr what people should decide, unless a document has it."""
         for number, text in enumerate([] if self.as_json else notes, 1):
             print_error(text, hint if number == len(notes) else "", "note")
 
     def fail(self, error: BaseException) -> int:
-        """Tell a failure, the traceback only where asked for; gives the exit code."""
+        """Print a failure, with its traceback if asked for; return the exit code."""
         if not isinstance(error, MeterlakeError):
             from lake.storage.errors import as_storage_error, is_storage_failure
 
@@ -80,41 +80,41 @@ class Session:
         if self.debug:
             print(redacted("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         if isinstance(error, MeterlakeError):
-            said, exit_code = error.to_dict(), error.exit_code
+            parts, exit_code = error.to_dict(), error.exit_code
             line = str(error)
         else:
             line = redacted(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": "))
-            said, exit_code = {"kind": "unexpected", "what": line}, EXIT_FAILED
-            said |= {} if self.debug else {"hint": "run again with --debug, and report what it prints"}
-        return self.exit_with(line, said, exit_code)
+            parts, exit_code = {"kind": "unexpected", "what": line}, EXIT_FAILED
+            parts |= {} if self.debug else {"hint": "run again with --debug, and report what it prints"}
+        return self.exit_with(line, parts, exit_code)
 
-    def exit_with(self, line: str, said: dict[str, str], exit_code: int) -> int:
-        """Tell on stderr why the command ends, and on stdout too where JSON was asked for."""
-        print_error(line, said.get("hint", ""))
+    def exit_with(self, line: str, error: dict[str, str], exit_code: int) -> int:
+        """Print why the command ends to stderr, and with --json to stdout too; return the exit code."""
+        print_error(line, error.get("hint", ""))
         if self.report_file:
             print(f"report: {plain(self.report_file)}", file=sys.stderr)
         if self.as_json:
             report = {"report_file": self.report_file} if self.report_file else {}
             try:
-                write_json({"error": said} | report)
-            except StorageError as error:
-                print_error(str(error))
+                write_json({"error": error} | report)
+            except StorageError as failure:
+                print_error(str(failure))
         return exit_code
 
 
 def print_error(line: str, hint: str = "", kind: str = "error") -> None:
-    """One error line on stderr, and one for the hint."""
+    """Print one line to stderr, and one for the hint if there is one."""
     print(f"{kind}: {plain(redacted(line))}", file=sys.stderr)
     if hint:
         print(f"hint: {plain(redacted(hint))}", file=sys.stderr)
 
 
 def print_errors(problems: Sequence[Mapping[str, str]]) -> None:
-    """The problems on stderr, each as a line; a hint that the next one has too is told only there."""
+    """Print errors to stderr, a line each; a hint that the next one has too is printed only there."""
     shown = problems[:MAX_LINES]
-    for number, said in enumerate(shown, 1):
-        parts = {part: said.get(part, "") for part in ("what", "where", "expected", "found")}
-        hint = said.get("hint", "")
+    for number, problem in enumerate(shown, 1):
+        parts = {part: problem.get(part, "") for part in ("what", "where", "expected", "found")}
+        hint = problem.get("hint", "")
         again = number < len(shown) and shown[number].get("hint", "") == hint
         print_error(str(MeterlakeError(**parts)), "" if again else hint)
     if len(problems) > MAX_LINES:
@@ -132,14 +132,14 @@ def log_to_stderr() -> None:
 
 
 class _Redacting(logging.Formatter):
-    """What is logged, tracebacks included, without secrets."""
+    """Formats log records, with their tracebacks, without secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redacted(super().format(record))
 
 
 def steady_streams() -> None:
-    """Make sure that printing can't fail for its characters, or for a stream that the caller has closed."""
+    """Make printing safe for characters that the terminal lacks, and for streams that the caller closed."""
     # Python writes UTF-8 there too, which a terminal of that locale may not know.
     ascii_only = _locale() in {"C", "POSIX"}
     for name in ("stdout", "stderr"):
@@ -149,5 +149,5 @@ def steady_streams() -> None:
 
 
 def _locale() -> str:
-    """The locale that decides which characters there are; Python has set one itself where none is named."""
+    """Return the locale that decides about characters; Python has set one itself if none is named."""
     return next(filter(None, map(os.environ.get, ("LC_ALL", "LC_CTYPE", "LANG"))), "")

@@ -44,21 +44,21 @@ def write_result(answer: Answer, form: str, output: Path | None = None) -> None:
         ) from error
 
 
-def _content(found: Answer, form: str, *, on_screen: bool) -> str | bytes:
+def _content(answer: Answer, form: str, *, on_screen: bool) -> str | bytes:
     if form == "json":
-        return as_json(found.document()).encode()
+        return as_json(answer.document()).encode()
     if form == "csv":
         # As bytes, so that no text stream translates the ends of lines.
-        return format_columns(found.rows.lazy()).collect().write_csv(line_terminator=CRLF).encode()
+        return format_columns(answer.rows.lazy()).collect().write_csv(line_terminator=CRLF).encode()
     if form == "parquet":
         buffer = io.BytesIO()
-        found.rows.write_parquet(buffer, compression="zstd")
+        answer.rows.write_parquet(buffer, compression="zstd")
         return buffer.getvalue()
-    return for_people(lambda console: _show(console, found), on_screen=on_screen)
+    return for_people(lambda console: _show(console, answer), on_screen=on_screen)
 
 
-def _show(console: Console, found: Answer) -> None:
-    asked, shown = found.question, found.rows.head(MAX_ROWS)
+def _show(console: Console, answer: Answer) -> None:
+    asked, shown = answer.question, answer.rows.head(MAX_ROWS)
     in_time = asked.bucket != "none"
     texts = _texts(shown, asked)
     # Times and states are texts too, but must not be shortened.
@@ -75,12 +75,12 @@ def _show(console: Console, found: Answer) -> None:
     ):
         when = [bucket_label(asked.bucket, start, zone)] if in_time else []
         table.add(*when, *("-" if cell is None else cell for cell in cells), *bars[number : number + 1])
-    asked_of = [found.parts["asked"], *(part for name, part in found.parts.items() if name == "over")]
+    asked_of = [answer.parts["asked"], *(part for name, part in answer.parts.items() if name == "over")]
     prose(console, "; over ".join(map(_title, asked_of)))
     table.print(console)
-    if found.rows.height > MAX_ROWS:
-        prose(console, f"… and {found.rows.height - MAX_ROWS:,} more rows; --format csv has all")
-    if found.rows.is_empty():
+    if answer.rows.height > MAX_ROWS:
+        prose(console, f"… and {answer.rows.height - MAX_ROWS:,} more rows; --format csv has all")
+    if answer.rows.is_empty():
         prose(console, "nothing was used in this range")
 
 

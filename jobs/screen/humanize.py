@@ -15,39 +15,39 @@ from schemas.meter import Meter
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
-def definitions(console: Console, found: Sequence[Definition]) -> None:
+def definitions(console: Console, results: Sequence[Definition]) -> None:
     """Print one line per accepted definition file."""
-    for definition in found:
+    for definition in results:
         if not definition.error:
             line(console, f"{definition.outcome:<9}  {definition.meter}  ({definition.file})")
 
 
-def meters(console: Console, found: Sequence[Meter]) -> None:
+def meters(console: Console, all_meters: Sequence[Meter]) -> None:
     """Print one row per meter."""
-    if not found:
+    if not all_meters:
         prose(console, "no meters yet; define one with: meterlake meter add FILE")
         return
     table = Table("meter", "unit", "=aggregation", ">days kept", "dimensions", fold=True)
-    for meter in found:
+    for meter in all_meters:
         dimensions = ", ".join(meter.dimension_names)
         table.add(meter.name, meter.unit, _aggregation(meter), meter.event_retention_days, dimensions)
     table.print(console)
 
 
-def meter(console: Console, found: Meter) -> None:
+def meter(console: Console, definition: Meter) -> None:
     """Print one meter, with a row per dimension."""
     prose(
         console,
-        f"{found.name}: {found.aggregation} of {found.unit}, raw events kept for "
-        f"{number(found.event_retention_days)} days",
+        f"{definition.name}: {definition.aggregation} of {definition.unit}, raw events kept for "
+        f"{number(definition.event_retention_days)} days",
     )
-    for text in filter(None, (found.description, _levels(found), _unique(found))):
+    for text in filter(None, (definition.description, _levels(definition), _unique(definition))):
         prose(console, text)
-    if not found.dimensions:
+    if not definition.dimensions:
         line(console, "no dimensions")
         return
     table = Table("dimension", "=type", "=value", "description", fold=True)
-    for dimension in found.dimensions:
+    for dimension in definition.dimensions:
         value = "deprecated" if dimension.deprecated else "required" if dimension.required else "optional"
         about = ": ".join(text for text in (dimension.display_name, dimension.description) if text)
         table.add(dimension.name, dimension.type, value, about)
@@ -77,9 +77,9 @@ def _unique(meter: Meter) -> str:
     return f"unique: the distinct values of {meter.unique} are counted" if meter.unique else ""
 
 
-def verified(console: Console, found: Sequence[VerifiedRevision]) -> None:
+def verified(console: Console, revisions: Sequence[VerifiedRevision]) -> None:
     """Print one line per verified revision."""
-    for each in found:
+    for each in revisions:
         result = f"{len(each.problems)} wrong" if each.problems else "ok"
         of = (
             f"{each.meter} {each.period}, {each.files} files, {number(each.rows)} rows: "
@@ -89,11 +89,11 @@ def verified(console: Console, found: Sequence[VerifiedRevision]) -> None:
         line(console, f"{result:<7}  {of}{each.folder}")
 
 
-def values(console: Console, dimension: str, found: pl.DataFrame) -> None:
+def values(console: Console, dimension: str, rows: pl.DataFrame) -> None:
     """Print one row per value, the most frequent first."""
     table = Table(dimension, ">events", "|")
-    bars: list[Share] = shares(found["events"])
-    for (value, events), bar in zip(found.iter_rows(), bars, strict=True):
+    bars: list[Share] = shares(rows["events"])
+    for (value, events), bar in zip(rows.iter_rows(), bars, strict=True):
         table.add("(none)" if value is None else value, events, bar)
     table.print(console)
 

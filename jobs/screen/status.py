@@ -24,32 +24,32 @@ DAYS, ROOM_BESIDE = 30, 36
 Daily = Mapping[str, Mapping[dt.date, int]]
 
 
-def status(console: Console, found: Status, daily: Daily) -> None:
+def status(console: Console, lake: Status, daily: Daily) -> None:
     """Print the lake's meters with their events by day, what is not counted, the last runs, and what to do."""
-    line(console, f"lake {found.lake}")
-    if found.working:
-        line(console, f"at work: {found.working}")
-    if found.meters:
-        _counted(console, found.meters)
+    line(console, f"lake {lake.lake}")
+    if lake.working:
+        line(console, f"at work: {lake.working}")
+    if lake.meters:
+        _counted(console, lake.meters)
         _by_day(console, daily)
-        _uncounted(console, found.meters)
+        _uncounted(console, lake.meters)
     else:
         prose(console, "no meters yet; define one with: meterlake meter add FILE")
-    for each in found.meters:
+    for each in lake.meters:
         _out_of_date(console, each)
         _exports_due(console, each)
-    _quarantined(console, found)
-    _runs(console, found)
-    to_do = [*_to_do(found)]
+    _quarantined(console, lake)
+    _runs(console, lake)
+    to_do = [*_to_do(lake)]
     if to_do:
         heading(console, "to do")
         for task in to_do:
             prose(console, f"- {task}", "  ")
 
 
-def _counted(console: Console, found: Sequence[MeterStatus]) -> None:
+def _counted(console: Console, meters: Sequence[MeterStatus]) -> None:
     table = Table("meter", ">events", "=newest", ">partitions", ">out of date", ">sealed")
-    for each in found:
+    for each in meters:
         stale = len(each.out_of_date)
         table.add(each.meter, each.events, each.newest or "-", each.partitions, stale, each.sealed)
     console.print()
@@ -84,9 +84,9 @@ def _dates(range_: Sequence[dt.date]) -> str:
     return f"to {last}"
 
 
-def _uncounted(console: Console, found: Sequence[MeterStatus]) -> None:
+def _uncounted(console: Console, meters: Sequence[MeterStatus]) -> None:
     table = Table("not counted", ">quarantined", ">duplicates", ">conflicts", ">late p50", ">p95", ">max")
-    for each in found:
+    for each in meters:
         late = each.late
         seconds = (late.median_seconds, late.p95_seconds, late.max_seconds) if late else ()
         times = [duration(second) for second in seconds] or ["-"] * 3
@@ -123,9 +123,9 @@ def why_due(month: MonthDue) -> str:
     return f"{since}: {counted(rows, 'row')} would be adjusted" if rows else since
 
 
-def _quarantined(console: Console, found: Status) -> None:
-    defined = [(f"quarantined: {each.meter}", each.quarantined) for each in found.meters]
-    for each in found.undefined:
+def _quarantined(console: Console, lake: Status) -> None:
+    defined = [(f"quarantined: {each.meter}", each.quarantined) for each in lake.meters]
+    for each in lake.undefined:
         name = _undefined_name(each.meter)
         if each.event_files:
             heading(console, f"not counted: {counted(each.event_files, 'file')} of events of {name}")
@@ -141,11 +141,11 @@ def _undefined_name(meter: str | None) -> str:
     return "rows that name no meter" if meter is None else f"{meter}, which is no defined meter"
 
 
-def _runs(console: Console, found: Status) -> None:
-    if not found.runs:
+def _runs(console: Console, lake: Status) -> None:
+    if not lake.runs:
         return
     table = Table("=last runs (UTC)", "=job", "=outcome", ">seconds", ">partitions", ">quarantined")
-    for run in found.runs:
+    for run in lake.runs:
         seconds = "-" if run.seconds is None else f"{run.seconds:.1f}"
         start = f"{run.started_at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"
         table.add(start, run.job, run.outcome, seconds, run.partitions, run.quarantined)
@@ -153,12 +153,12 @@ def _runs(console: Console, found: Status) -> None:
     table.print(console)
 
 
-def _to_do(found: Status) -> Iterator[str]:
+def _to_do(lake: Status) -> Iterator[str]:
     """Yield what people should do next; the hints of errors are printed with them."""
-    stale = sum(len(each.out_of_date) for each in found.meters)
+    stale = sum(len(each.out_of_date) for each in lake.meters)
     if stale:
         yield f"bring {counted(stale, 'date')} up to date: meterlake aggregate"
-    due = [month for each in found.meters for month in each.exports_due]
+    due = [month for each in lake.meters for month in each.exports_due]
     waiting = sorted({month.period for month in due if month.pending_adjustments})
     if months := len(due) - sum(month.pending_adjustments > 0 for month in due):
         yield f"export {counted(months, 'month')}: meterlake nightly"
@@ -167,16 +167,16 @@ def _to_do(found: Status) -> Iterator[str]:
             f"adjust closed months whose definition or program changed ({', '.join(waiting[-MAX_DATES:])}), "
             f"if that is to be billed: meterlake export --period {waiting[-1]}"
         )
-    for meter in found.meters:
+    for meter in lake.meters:
         if meter.ambiguous_subjects:
             yield f"{ambiguity_note(meter.meter, meter.ambiguous_subjects)}: {AMBIGUITY_HINT}"
-    rejected = [each.quarantined for each in found.meters] + [each.quarantined for each in found.undefined]
+    rejected = [each.quarantined for each in lake.meters] + [each.quarantined for each in lake.undefined]
     rows = sum(count for reasons in rejected for count in reasons.values())
     if rows:
         yield (
             f"{counted(rows, 'quarantined row')}: see reason, detail and raw in the Parquet files of quarantine/, "
             "correct the raw text, land it as a new file"
         )
-    for each in found.undefined:
+    for each in lake.undefined:
         if each.meter is not None:
             yield f"define {each.meter}, or correct who sends it: meterlake meter add FILE"
