@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +42,6 @@ TARGET_BYTES = 128 * 2**20
 OPEN_DAYS = 2
 # A file is merged once the others have a quarter of its size, so that a late event does not rewrite all of its rows.
 GROWTH = 4
-_LANDED = re.compile(r"land-(?P<sha256>[0-9a-f]{16})-\d{4,}\.parquet")
 
 
 class _Due(NamedTuple):
@@ -193,7 +191,7 @@ def _behind_link(where: str, found: str) -> RefusedError:
 
 def _still_landing(storage: Storage, files: Sequence[StoredFile]) -> set[StoredFile]:
     """Return the files of inputs that may be incomplete: to resume one, `land` looks for its files."""
-    inputs = {file: match["sha256"] for file in files if (match := _LANDED.fullmatch(file_name(file)))}
+    inputs = {file: sha256 for file in files if (sha256 := paths.landed_input(file_name(file)))}
     wanted = set(inputs.values())
     records = (
         [file.path for file in storage.list(paths.LANDED) if _start_of_hash(file) in wanted] if wanted else []

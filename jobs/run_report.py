@@ -75,7 +75,7 @@ class ExportReport(msgspec.Struct, kw_only=True):
     @property
     def form(self) -> str:
         """The month and, unless it is the usual form, its options: `2026-06/by=plan`."""
-        return self.folder.partition("period=")[2].rstrip("/")
+        return paths.export_form(self.folder)
 
     @property
     def is_news(self) -> bool:

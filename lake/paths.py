@@ -37,12 +37,16 @@ NO_METER = "__HIVE_DEFAULT_PARTITION__"
 PART = "part.parquet"
 # The prefix of the names of event files that have the rows of several others.
 COMPACTED = "compacted-"
+# The prefix of the names of event files that `land` has written.
+LANDED_EVENTS = "land-"
 MANIFEST = "manifest.json"
 CLOSED = "closed.json"
 # The file beside the revisions that names the last of them.
 LATEST = "latest.json"
 
 _RUN = re.compile(r"runs/(?P<start>\d{8}T\d{6}\.\d{6}Z)-(?P<job>.+)\.json")
+_LANDED_FILE = re.compile(LANDED_EVENTS + r"(?P<sha256>[0-9a-f]{16})-\d{4,}\.parquet")
+_COMPACTED_FILE = re.compile(COMPACTED + r"[0-9a-f]{16}\.parquet")
 _REVISION = re.compile(r"revision=(?P<number>\d{4,})")
 # Files deeper in a revision's folder belong to its export, too.
 _EXPORT = re.compile(
@@ -124,7 +128,33 @@ def landed(sha256: str) -> str:
 
 def landed_files(sha256: str) -> str:
     """Return the prefix of the names of the event files of one landed input."""
-    return f"land-{sha256[:16]}-"
+    return f"{LANDED_EVENTS}{sha256[:16]}-"
+
+
+def landed_file(sha256: str, number: int) -> str:
+    """Return the name of one of the event files of a landed input."""
+    return f"{landed_files(sha256)}{number:04}.parquet"
+
+
+def landed_input(name: str) -> str | None:
+    """Return the begin of the input's sha256 from the name of one of its event files; None for any other file."""
+    match = _LANDED_FILE.fullmatch(name)
+    return match["sha256"] if match else None
+
+
+def compacted_file(fingerprint: str) -> str:
+    """Return the name of the event file that replaces others, by their fingerprint."""
+    return f"{COMPACTED}{fingerprint}.parquet"
+
+
+def is_compacted(name: str) -> bool:
+    """Return whether this is the name of an event file that replaces others."""
+    return bool(_COMPACTED_FILE.fullmatch(name))
+
+
+def rejected_file(fingerprint: str) -> str:
+    """Return the name of the quarantine file for rows of a producer's file, by its fingerprint."""
+    return f"producer-{fingerprint}.parquet"
 
 
 def run(start: dt.datetime, job: str) -> str:
@@ -158,9 +188,19 @@ def exports(meter: str, period: str, *variant: str) -> str:
     return f"{meter_exports(meter)}period={period}/" + "".join(f"{part}/" for part in variant)
 
 
+def export_form(folder: str) -> str:
+    """Return the month and, unless it is the usual form, its options from a folder of revisions: `2026-06/by=plan`."""
+    return folder.partition("period=")[2].rstrip("/")
+
+
 def revision(folder: str, number: int) -> str:
     """Return the folder of one revision below a folder of revisions."""
-    return f"{folder}revision={number:04d}/"
+    return f"{folder}{revision_name(number)}/"
+
+
+def revision_name(number: int) -> str:
+    """Return the name of a revision's folder."""
+    return f"revision={number:04d}"
 
 
 def latest(folder: str) -> str:

@@ -231,9 +231,9 @@ def _chain(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
 
 def _before(folder: Path, manifest: Manifest) -> Path | None:
     """Return the folder of the revision before; None if it was not delivered."""
-    if manifest.revision == 1 or folder.name != f"revision={manifest.revision:04d}":
+    if manifest.revision == 1 or folder.name != paths.revision_name(manifest.revision):
         return None
-    before = folder.with_name(f"revision={manifest.revision - 1:04d}")
+    before = folder.with_name(paths.revision_name(manifest.revision - 1))
     return before if (before / paths.MANIFEST).is_file() else None
 
 

@@ -58,7 +58,7 @@ def _contradictions(
     if usage and all(each for _, each in manifests):
         expected["usage_revision"] = usage[-1]
     if manifest:
-        body = (folder / f"revision={number:04d}" / paths.MANIFEST).read_bytes()
+        body = (folder / paths.revision_name(number) / paths.MANIFEST).read_bytes()
         expected |= {"kind": manifest.kind, "manifest_sha256": hashlib.sha256(body).hexdigest()}
     if latest.revision != number:
         # It describes another revision, so its other members can't be compared.

@@ -69,5 +69,5 @@ def _landed_before(storage: Storage, meter: str, dates: set[dt.date] | None, key
 def _is_landed_before(storage: Storage, file: StoredFile) -> bool:
     """Return whether an earlier version wrote the file, by `land` or, perhaps, by merging such files."""
     name = file.path.rsplit("/", 1)[-1]
-    is_landed = name.startswith(("land-", paths.COMPACTED)) and name.endswith(".parquet")
+    is_landed = name.startswith((paths.LANDED_EVENTS, paths.COMPACTED)) and name.endswith(".parquet")
     return is_landed and not file.unreadable and definition_of(storage, file) is None

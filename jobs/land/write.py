@@ -86,7 +86,7 @@ class InputWriter:
 
     def flush(self) -> None:
         """Write all rows that wait, one file a partition; files that an earlier attempt wrote stay as they are."""
-        file = f"{paths.landed_files(self.source.sha256)}{self._flushes:04}.parquet"
+        file = paths.landed_file(self.source.sha256, self._flushes)
         with self.report.stage("write"):
             for part in self._waiting.take():
                 self._write_events(part, file)

@@ -11,6 +11,7 @@ from jobs.screen.console import MAX_LINES
 from jobs.screen.humanize import counted, number, reasons, size
 from jobs.screen.table import Table, line, prose
 from jobs.status import outcome
+from lake import paths
 
 
 def print_run(console: Console, run: RunReport, file: str | None) -> None:
@@ -144,7 +145,7 @@ def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
             )
     made = [each for each in exports if each.action == "exported"]
     for each in made[:MAX_LINES]:
-        line(console, f"wrote {each.folder}revision={each.revision:04d}/")
+        line(console, f"wrote {paths.revision(each.folder, each.revision)}")
     cut(console, made, MAX_LINES)
     console.print()
 

@@ -23,7 +23,7 @@ MAX_GROUP_BYTES = 2**29
 # A column with more text than this may have at most `MAX_MEAN_TEXT` bytes a row. All columns but metadata stay in memory
 # while a partition is aggregated, for all its files together.
 MAX_METADATA_BYTES, MAX_TEXT_BYTES, MAX_MEAN_TEXT = 2**28, 2**25, 2**14
-_OUR_OWN = ("land-", paths.COMPACTED)
+_OUR_OWN = (paths.LANDED_EVENTS, paths.COMPACTED)
 
 
 class Leaf(NamedTuple):

@@ -8,7 +8,6 @@ which it replaces itself, so it stands for all of them in whatever order they ar
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -29,7 +28,6 @@ from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError, Stora
 METADATA_KEY = "meterlake-compacted"
 # How long a reader may go on reading files that it has listed.
 GRACE = dt.timedelta(hours=1)
-_NAME = re.compile(re.escape(paths.COMPACTED) + r"[0-9a-f]{16}\.parquet")
 
 
 class Compacted(msgspec.Struct, frozen=True):
@@ -96,12 +94,12 @@ def current_files(storage: Storage, listed: Iterable[StoredFile], state: MeterSt
 
 def is_compacted(file: StoredFile) -> bool:
     """Return whether a file is compacted, by its name."""
-    return bool(_NAME.fullmatch(file_name(file)))
+    return paths.is_compacted(file_name(file))
 
 
 def compacted_name(replaces: Mapping[str, str]) -> str:
     """Return the name of the compacted file that replaces these files."""
-    return f"{paths.COMPACTED}{fingerprint(replaces)}.parquet"
+    return paths.compacted_file(fingerprint(replaces))
 
 
 def read_compacted(storage: Storage, file: StoredFile) -> Compacted:

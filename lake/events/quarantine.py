@@ -76,7 +76,7 @@ def requarantine_rows(
 
 def _name(path: str, identity: str) -> str:
     """Return the name of the quarantine file for the rejected rows of a producer's file."""
-    return f"producer-{fingerprint({path: identity})}.parquet"
+    return paths.rejected_file(fingerprint({path: identity}))
 
 
 def _rejected(partition: Partition, file: StoredFile, rows: pl.LazyFrame, now: dt.datetime) -> pl.DataFrame:

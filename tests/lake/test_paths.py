@@ -47,11 +47,26 @@ NO_METER = "__HIVE_DEFAULT_PARTITION__"
             "exports/m/period=2026-06/by=plan/latest.json",
         ),
         (paths.revision("exports/m/period=2026-06/", 7), "exports/m/period=2026-06/revision=0007/"),
+        (paths.landed_file("ab" * 32, 7), "land-abababababababab-0007.parquet"),
+        (paths.compacted_file("0" * 16), "compacted-0000000000000000.parquet"),
+        (paths.rejected_file("0" * 16), "producer-0000000000000000.parquet"),
         (paths.run(START, "nightly"), "runs/20260619T030000.001234Z-nightly.json"),
     ],
 )
 def test_the_path(built: str, pinned: str) -> None:
     assert built == pinned
+
+
+def test_names_of_our_own_event_files_are_known_again() -> None:
+    assert paths.landed_input(paths.landed_file("ab" * 32, 12_345)) == "ab" * 8
+    assert paths.landed_input("land-ab-0001.parquet") is None
+    assert paths.is_compacted(paths.compacted_file("0" * 16))
+    assert not paths.is_compacted("compacted-.parquet")
+
+
+def test_the_form_of_an_export_is_read_from_its_folder() -> None:
+    assert paths.export_form(paths.exports("m", "2026-06")) == "2026-06"
+    assert paths.export_form(paths.exports("m", "2026-06", "by=plan")) == "2026-06/by=plan"
 
 
 def test_the_tables() -> None:
