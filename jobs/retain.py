@@ -12,7 +12,6 @@ from jobs.aggregate.tables import partial_usage, usage_tables
 from jobs.clock import check_as_of, check_clock
 from jobs.run_report import PartitionReport, RunReport, now
 from lake import Lake, paths
-from lake.aggregates.first_last import Moments
 from lake.aggregates.publish import publish_partition, read_partition, read_records, table_checksums
 from lake.aggregates.valid_tables import ValidTables, valid_earlier_tables
 from lake.calendar import days_before
@@ -268,8 +267,8 @@ def _sealed_winners(lake: _MeterLake, dates: list[dt.date]) -> dict[dt.date, pl.
 
 
 def _no_rows(meter: Meter) -> dict[str, pl.DataFrame]:
-    none, ends = pl.LazyFrame(schema=event_columns(meter)), Moments()
-    return usage_tables(partial_usage(none, meter, ends).collect(), meter, ends)
+    none = pl.LazyFrame(schema=event_columns(meter))
+    return usage_tables(partial_usage(none, meter).collect(), meter)
 
 
 def _drop(partition: Partition, state: MeterState) -> None:

@@ -10,10 +10,8 @@ import polars as pl
 from jobs.aggregate.tables import partial_usage, usage_tables
 from jobs.run_report import now
 from lake.aggregates.ambiguity import ambiguous_subjects, may_be_ambiguous
-from lake.aggregates.first_last import Moments
-from lake.aggregates.packing import packing
+from lake.aggregates.measures import partials_for
 from lake.aggregates.publish import table_checksums
-from lake.aggregates.sums import sums_of
 from lake.dedupe.winners import CONFLICT
 from lake.events.partition import Partition, fingerprint
 from lake.state.lateness import arrivals, lateness
@@ -48,15 +46,13 @@ def compute_partition(
     count = rows.select(pl.len()).collect(engine="streaming").item()
     if count <= MAX_ROWS_IN_MEMORY:
         rows = rows.collect(engine="streaming").lazy()
-    packed = packing(rows)
-    ends = packed or Moments()
-    sums = sums_of(count, packed.largest_quantity if packed else None)
+    partials = partials_for(rows, count)
     winners = _winners(partition, rows, lost)
     usage, arrived = pl.collect_all(
-        [partial_usage(winners, meter, ends, sums), arrivals(winners)], engine="streaming"
+        [partial_usage(winners, meter, partials), arrivals(winners)], engine="streaming"
     )
     where = f"meter {meter.name!r}, {partition.date}"
-    tables = usage_tables(usage, meter, ends, where, sums) if usage.height else {}
+    tables = usage_tables(usage, meter, partials, where) if usage.height else {}
     losers = losers_fingerprint(lost)
     record = PartitionState(
         meter_version=meter.version,

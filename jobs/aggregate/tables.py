@@ -5,10 +5,9 @@ from __future__ import annotations
 import polars as pl
 
 from lake.aggregates.distinct import is_value
-from lake.aggregates.first_last import Ends
-from lake.aggregates.measures import dimension_text, merge_partial, partial, told, with_quantity
+from lake.aggregates.measures import ANY_PARTIALS, Partials, dimension_text, with_quantity
 from lake.aggregates.quantities import quantities
-from lake.aggregates.sums import EXACT, SUMS, Sums, check_sums, has_no_sum
+from lake.aggregates.sums import SUMS, check_sums, has_no_sum
 from schemas.columns import DIMENSION_TYPES, MEASURES, QUANTITY
 from schemas.meter import Meter
 
@@ -16,13 +15,13 @@ _VALUE = ["dimension", "value"]
 _IS_KNOWN = "#is_known"
 
 
-def partial_usage(events: pl.LazyFrame, meter: Meter, ends: Ends, sums: Sums = EXACT) -> pl.LazyFrame:
+def partial_usage(events: pl.LazyFrame, meter: Meter, partials: Partials = ANY_PARTIALS) -> pl.LazyFrame:
     """Return deduplicated events of one day grouped by all keys, in no order: the input of `usage_tables`."""
-    return partial(events, _keys(meter), ends, sums)
+    return partials.group(events, _keys(meter))
 
 
 def usage_tables(
-    rows: pl.DataFrame, meter: Meter, ends: Ends, where: str = "", sums: Sums = EXACT
+    rows: pl.DataFrame, meter: Meter, partials: Partials = ANY_PARTIALS, where: str = ""
 ) -> dict[str, pl.DataFrame]:
     """Return the tables `usage`, `usage_by_subject` and `usage_by_dimension`, from the rows of `partial_usage`.
 
@@ -32,13 +31,13 @@ def usage_tables(
     """
     # Sorted first: neighbouring rows are merged faster.
     ordered = check_sums(rows, where, _keys(meter)).sort(_keys(meter)).lazy()
-    by_subject = merge_partial(ordered, ["subject"], ends=ends, sums=sums)
-    usage = _plain(with_quantity(told(ordered, ends), meter))
+    by_subject = partials.merge(ordered, ["subject"])
+    usage = _plain(with_quantity(partials.finalize(ordered), meter))
     if meter.unique is not None:
         usage = usage.with_columns(is_value(meter.unique).alias("quantity"))
-    subjects = _plain(with_quantity(told(by_subject, ends), meter).sort("subject"))
+    subjects = _plain(with_quantity(partials.finalize(by_subject), meter).sort("subject"))
     dimensions = (
-        _by_dimension(ordered, meter, ends, sums)
+        _by_dimension(ordered, meter, partials)
         if meter.dimensions
         else pl.DataFrame(schema=DIMENSION_TYPES | usage.select(MEASURES).schema)
     )
@@ -86,15 +85,15 @@ def _quantified(table: pl.DataFrame, quantity_rows: pl.LazyFrame, keys: list[str
     return both.with_columns(quantity).select(table.columns).collect()
 
 
-def _by_dimension(rows: pl.LazyFrame, meter: Meter, ends: Ends, sums: Sums) -> pl.DataFrame:
+def _by_dimension(rows: pl.LazyFrame, meter: Meter, partials: Partials) -> pl.DataFrame:
     subjects = pl.col("subject").n_unique().cast(pl.Int64).alias("subjects")
     tables = [
-        merge_partial(rows, [name], subjects, ends=ends, sums=sums).select(
+        partials.merge(rows, [name], subjects).select(
             pl.lit(name).alias("dimension"), dimension_text(meter, name).alias("value"), pl.exclude(name)
         )
         for name in meter.dimension_names
     ]
-    merged = with_quantity(told(pl.concat(tables), ends), meter)
+    merged = with_quantity(partials.finalize(pl.concat(tables)), meter)
     return merged.select(*DIMENSION_TYPES, *MEASURES).sort("dimension", "value").collect()
 
 

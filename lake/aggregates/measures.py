@@ -4,28 +4,76 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import polars as pl
 
-from lake.aggregates.first_last import OF_EVENTS, OF_ROWS, Ends, Moments
+from lake.aggregates.first_last import ANY, OF_EVENTS, OF_ROWS, FirstLast, pack
 from lake.aggregates.rounding import quotient
-from lake.aggregates.sums import EXACT, Sums, small_count
+from lake.aggregates.sums import EXACT, Sums, small_count, sums_of
 from lake.calendar import DAY
 from schemas.columns import MEASURES, QUANTITY
 from schemas.meter import Meter
 
 # Billionths of an event a second, of events a microsecond.
 _PER_SECOND = 10**15
-_ANY_ENDS = Moments()
 
 
-def measure(events: pl.LazyFrame, keys: Sequence[str], ends: Ends = _ANY_ENDS) -> pl.LazyFrame:
+class Partials(NamedTuple):
+    """How events are grouped into partial rows, which merge: suited to the events, or to any."""
+
+    first_last: FirstLast = ANY
+    sums: Sums = EXACT
+
+    def group(self, events: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
+        """Return events grouped by `keys`, in no order: the keys, then partial columns."""
+        quantity = pl.col("quantity")
+        measures = [
+            pl.len().cast(pl.Int64).alias("events"),
+            self.sums.quantities("quantity").alias("quantity_sum"),
+            quantity.min().alias("quantity_min"),
+            quantity.max().alias("quantity_max"),
+        ]
+        rows = events.with_columns(self.first_last.partial_columns(*OF_EVENTS))
+        return _grouped(rows, keys, [*measures, *self.first_last.merge_exprs()])
+
+    def merge(self, rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFrame:
+        """Return partial rows merged into one by `keys`, in no order: the keys, `more`, then partial columns."""
+        measures = [
+            self.sums.counts("events"),
+            self.sums.quantities("quantity_sum"),
+            pl.col("quantity_min").min(),
+            pl.col("quantity_max").max(),
+        ]
+        return _grouped(rows, keys, [*more, *measures, *self.first_last.merge_exprs()])
+
+    def finalize(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Return partial rows with what else they have, then every measure but `quantity`."""
+        final = rows.with_columns(self.first_last.finalize())
+        partial = [
+            *MEASURES,
+            *(expression.meta.output_name() for expression in self.first_last.merge_exprs()),
+        ]
+        others = [name for name in rows.collect_schema().names() if name not in partial]
+        return final.select(*others, *(name for name in MEASURES if name != "quantity"))
+
+
+ANY_PARTIALS = Partials()
+
+
+def partials_for(events: pl.LazyFrame, count: int) -> Partials:
+    """Return the partial rows that take the least time for so many events, which are read once."""
+    packed = pack(events)
+    return Partials(packed or ANY, sums_of(count, packed.largest_quantity if packed else None))
+
+
+def measure(events: pl.LazyFrame, keys: Sequence[str], partials: Partials = ANY_PARTIALS) -> pl.LazyFrame:
     """Return measures of events by `keys`: the keys, then every measure but `quantity`. Row order is not defined.
 
-    With `ends` that suit the events it takes less time, and gives the same. A sum is an exact decimal, or null where
-    it has more than 38 digits.
+    With `partials` that suit the events it takes less time, and gives the same. A sum is an exact decimal, or null
+    where it has more than 38 digits.
     """
-    return told(partial(events, keys, ends), ends)
+    return partials.finalize(partials.group(events, keys))
 
 
 def merge(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFrame:
@@ -34,46 +82,13 @@ def merge(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFra
     Returns the keys, the columns of `more` (further aggregations over the merged rows), then every measure but
     `quantity`. Row order is not defined.
     """
-    kept = rows.with_columns(_ANY_ENDS.kept(*OF_ROWS))
-    return told(merge_partial(kept, keys, *more, ends=_ANY_ENDS), _ANY_ENDS)
+    partial = rows.with_columns(ANY.partial_columns(*OF_ROWS))
+    return ANY_PARTIALS.finalize(ANY_PARTIALS.merge(partial, keys, *more))
 
 
 def merge_events(rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFrame:
     """Return what `merge` does with `events` as the only measure, which takes less time."""
     return _grouped(rows, keys, [*more, small_count("events")])
-
-
-def partial(events: pl.LazyFrame, keys: Sequence[str], ends: Ends, sums: Sums = EXACT) -> pl.LazyFrame:
-    """Return events grouped by `keys`, as `merge_partial` takes them and `told` tells them. `sums` are to suit the events."""
-    quantity = pl.col("quantity")
-    measures = [
-        pl.len().cast(pl.Int64).alias("events"),
-        sums.quantities("quantity").alias("quantity_sum"),
-        quantity.min().alias("quantity_min"),
-        quantity.max().alias("quantity_max"),
-    ]
-    return _grouped(events.with_columns(ends.kept(*OF_EVENTS)), keys, [*measures, *ends.merged()])
-
-
-def merge_partial(
-    rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr, ends: Ends, sums: Sums = EXACT
-) -> pl.LazyFrame:
-    """Return rows of `partial` merged into one by `keys`; `more` as for `merge`, `sums` to suit the events of all rows."""
-    measures = [
-        sums.counts("events"),
-        sums.quantities("quantity_sum"),
-        pl.col("quantity_min").min(),
-        pl.col("quantity_max").max(),
-    ]
-    return _grouped(rows, keys, [*more, *measures, *ends.merged()])
-
-
-def told(rows: pl.LazyFrame, ends: Ends) -> pl.LazyFrame:
-    """Return the measures that rows of `partial` stand for, but `quantity`, after what else the rows have."""
-    said = rows.with_columns(ends.told())
-    kept = [*MEASURES, *(expression.meta.output_name() for expression in ends.merged())]
-    others = [name for name in rows.collect_schema().names() if name not in kept]
-    return said.select(*others, *(name for name in MEASURES if name != "quantity"))
 
 
 def billed(meter: Meter, length: dt.timedelta | pl.Expr = DAY) -> pl.Expr:

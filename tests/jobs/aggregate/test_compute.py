@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from jobs.aggregate import compute
 from jobs.aggregate.tables import partial_usage, usage_tables
-from lake.aggregates.first_last import Moments
 from schemas.meter import parse_meter
 from support import DAY, a_lake, aggregated, event, put, usage
 
@@ -84,7 +83,7 @@ def test_text_keys_are_the_same_texts_in_the_order_of_their_bytes(
     coded = events.lazy().with_columns(
         pl.col(name).cast(pl.Categorical(pl.Categories.random())) for name in schema
     )
-    tables = usage_tables(partial_usage(coded, METER, Moments()).collect(), METER, Moments())
+    tables = usage_tables(partial_usage(coded, METER).collect(), METER)
     expected = sorted(
         dict.fromkeys(keys),
         key=lambda key: (key[0].encode(), key[1] is not None, (key[1] or "").encode()),

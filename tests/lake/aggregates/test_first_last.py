@@ -10,9 +10,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.aggregates.first_last import Moments
-from lake.aggregates.measures import measure
-from lake.aggregates.packing import packing
+from lake.aggregates.first_last import ANY, pack
+from lake.aggregates.measures import Partials, measure
 from schemas.columns import INSTANT, QUANTITY
 
 SCHEMA = {"subject": pl.String(), "timestamp": INSTANT, "received_at": INSTANT, "quantity": QUANTITY}
@@ -52,7 +51,7 @@ def frame(rows: list[tuple[str, int, int, int]]) -> pl.DataFrame:
 @given(st.lists(st.tuples(groups, moments, delays, quantities), min_size=1, max_size=12))
 def test_packed_or_not_the_measures_are_the_same(rows: list[tuple[str, int, int, int]]) -> None:
     df = frame(rows)
-    packed = packing(df.lazy())
+    packed = pack(df.lazy())
     spans = []
     for part in ("timestamp", "late", "quantity"):
         lateness = df["received_at"].to_physical() - df["timestamp"].to_physical()
@@ -62,7 +61,7 @@ def test_packed_or_not_the_measures_are_the_same(rows: list[tuple[str, int, int,
     if packed:
         assert packed.largest_quantity >= max(map(abs, df["quantity"].to_physical()))
     plain = measure(df.lazy(), ["subject"]).sort("subject").collect()
-    found = measure(df.lazy(), ["subject"], packed or Moments()).sort("subject").collect()
+    found = measure(df.lazy(), ["subject"], Partials(packed or ANY)).sort("subject").collect()
     assert found.equals(plain)
     assert found.schema == plain.schema
 
@@ -70,29 +69,31 @@ def test_packed_or_not_the_measures_are_the_same(rows: list[tuple[str, int, int,
 def test_quantities_of_38_digits_are_packed_or_not_but_never_an_error() -> None:
     for digits in (37, 38):
         df = frame([("a", 5, 2, 1), ("a", 5, 2, 10**digits - 1)])
-        packed = packing(df.lazy())
+        packed = pack(df.lazy())
         assert (packed is None) == (digits == 38)
-        found = measure(df.select(pl.all().sort_by("quantity").slice(0, 1)).lazy(), [], packed or Moments())
+        found = measure(
+            df.select(pl.all().sort_by("quantity").slice(0, 1)).lazy(), [], Partials(packed or ANY)
+        )
         assert found.collect()["quantity_first"].to_list() == [BILLIONTH]
 
 
 def test_what_is_absent_or_insane_is_not_packed() -> None:
     df = frame([("a", 1, 1, 1)])
-    assert packing(df.lazy()) is not None
-    assert packing(df.clear().lazy()) is None
+    assert pack(df.lazy()) is not None
+    assert pack(df.clear().lazy()) is None
     for name in ("timestamp", "received_at", "quantity"):
-        assert packing(df.with_columns(pl.lit(None, SCHEMA[name]).alias(name)).lazy()) is None
+        assert pack(df.with_columns(pl.lit(None, SCHEMA[name]).alias(name)).lazy()) is None
     for number in (-(2**63), 2**63 - 1):
         far = df.with_columns(pl.lit(number, pl.Int64).cast(INSTANT).alias("received_at"))
-        assert packing(pl.concat([df, far]).lazy()) is None
+        assert pack(pl.concat([df, far]).lazy()) is None
 
 
 def test_rows_that_do_not_count_may_only_widen_the_range() -> None:
     df = frame([("a", 5, 2, 7), ("a", 5, 2, 9), ("b", 4, 0, 1)])
     missing = df.with_columns(pl.lit(None, QUANTITY).alias("quantity"))
-    packed = packing(pl.concat([df, missing, frame([("x", 0, 10**9, 10**15)])]).lazy())
+    packed = pack(pl.concat([df, missing, frame([("x", 0, 10**9, 10**15)])]).lazy())
     assert packed is not None
-    found = measure(df.lazy(), [], packed).collect()
+    found = measure(df.lazy(), [], Partials(packed)).collect()
     assert found.equals(measure(df.lazy(), []).collect())
     assert found["quantity_first"].to_list() == [BILLIONTH]
     assert found["quantity_last"].to_list() == [9 * BILLIONTH]
