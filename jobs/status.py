@@ -111,7 +111,7 @@ class Status(msgspec.Struct, kw_only=True):
 
 
 def status(lake: Lake, runs: int) -> Status:
-    """The lake's status with its last `runs` runs, the newest first."""
+    """Return the lake's status with its last `runs` runs, the newest first."""
     return status_with_days(lake, runs)[0]
 
 

@@ -144,7 +144,7 @@ def _wrong_usage(session: Session, error: typer.TyperException) -> int:
     error_parts = {"kind": "wrong usage", "what": line, "hint": f"see: {_help_command(error)}"}
     if line.endswith((": --lake", ": --debug", ": --storage-option")):
         error_parts["hint"] = (
-            f"--lake, --storage-option and --debug stand before the command: {PROGRAM} --lake URL COMMAND"
+            f"put --lake, --storage-option and --debug before the command: {PROGRAM} --lake URL COMMAND"
         )
     return session.exit_with(line, error_parts, EXIT_USAGE)
 

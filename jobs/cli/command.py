@@ -16,7 +16,7 @@ from jobs.cli.session import LeaseOptions
 # A command's arguments are its own.
 Function = Callable[..., int]
 
-# Only declared here: `run` has looked for it before anything is parsed.
+# Only declared here: `run` reads it from the arguments before they are parsed.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 _WAIT = Annotated[
     bool, typer.Option("--wait", help="Wait while another job works on this lake, instead of ending.")

@@ -1,4 +1,4 @@
-"""What the shell completes beyond commands and options: the names of the lake's meters. Imports nothing heavy."""
+"""Complete the names of meters in the shell; the library completes commands and options. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NEEDS_NO_QUOTES = re.compile(r"[\w.,@%+-]+")
 
 
 def complete_meter(context: typer.Context, incomplete: str) -> list[str]:
-    """The meters of the lake that begin like this; none, without a word, where the lake can't be asked at once."""
+    """Return the meters of the lake that begin with this; none, silently, if the lake can't be read at once."""
     url = context.find_root().params.get("lake")
     # Another storage may take long to answer, or to say no.
     if not url or "://" in url:

@@ -201,7 +201,7 @@ def _file(file: Path, expected: ExportedFile, *, additive: bool) -> Iterator[Met
 
 
 def _chain(folder: Path, manifest: Manifest) -> Iterator[MeterlakeError]:
-    """Yield an error unless the revision before, if it is there, and the adjustments add up to this revision."""
+    """Yield an error unless the revision before, if it was delivered, and the adjustments add up to this revision."""
     before = _before(folder, manifest)
     if before is None:
         return

@@ -116,7 +116,7 @@ class InputWriter:
             self.storage.sync([path])
 
     def _ready(self, meter: str, events: pl.DataFrame) -> pl.DataFrame:
-        """Return events of any dates as they are to be written, held to the model of their table."""
+        """Return events of any dates as they will be written, after validating them with the model of their table."""
         ready = keep_earlier_keys(self.storage, meter, events, self.landed_at)
         check_landed_events(ready, self.meters[meter], paths.events(meter))
         return ready

@@ -5,47 +5,26 @@ Only this parser explains what is wrong with a line, preserves undeclared metada
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from functools import lru_cache
-from json.encoder import encode_basestring
 from typing import Any
 
 import polars as pl
 
 from jobs.land.parse.cloudevents import is_cloudevent, usage_body
+from jobs.land.parse.exact_json import NotAnEvent, Number, decode_object, kind, shortened, to_json
 from jobs.land.parse.parsed import LINE, Parsed, Rejected, parsed_columns
 from schemas.event_rules import QUANTITY_DIGITS
 from schemas.fields import FIELDS, find_misnamed, is_likely_key
 from schemas.meter import Dimension, Meter
 
-MAX_DEPTH = 64
-MAX_FOUND_CHARS = 120
 _NUMERIC = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SCALE = Decimal("1e-9")
-# Quotes a text as JSON, and escapes only control characters, quotes and backslashes; `json.dumps` is far slower.
-_quoted = encode_basestring
 _EXACT = Context(prec=38, rounding=ROUND_HALF_EVEN)
 # No quantity of 38 digits needs more, and the time to parse longer ones is not linear.
 MAX_QUANTITY_CHARS = 400
-_CONSTANTS = {None: "null", True: "true", False: "false"}
-
-
-class Number(str):
-    """A JSON number as its text."""
-
-    __slots__ = ()
-
-
-class NotAnEvent(Exception):  # noqa: N818 - no error of the program, but the result for a line
-    """Why a line is rejected: a reason code and what was found."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        """Store both; the detail is shortened."""
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail[: MAX_FOUND_CHARS * 3]
 
 
 def parse_by_line(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
@@ -60,7 +39,7 @@ def parse_by_line(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
             continue
         name: str | None = None
         try:
-            body = _decoded(line)
+            body = _usage_body(line)
             name = _meter_name(body)
             event = {LINE: number, **_event(body, _meter(name, meters))}
             rows.setdefault(name, []).append(event)
@@ -72,33 +51,22 @@ def parse_by_line(lines: bytes, meters: Mapping[str, Meter]) -> Parsed:
     return Parsed(events, rejected)
 
 
-def _decoded(line: bytes) -> dict[str, Any]:
-    try:
-        body = _DECODER.decode(line.decode().strip(" \t\r"))
-    except RecursionError:
-        raise NotAnEvent("too_large", f"nested deeper than {MAX_DEPTH} levels") from None
-    except ValueError as error:
-        raise NotAnEvent("not_json", str(error)) from None
-    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _is_deeper(body, MAX_DEPTH):
-        raise NotAnEvent("too_large", f"nested deeper than {MAX_DEPTH} levels")
-    if b"\\u" in line and not _is_unicode(body):
-        raise NotAnEvent("not_json", "half of a surrogate pair")
-    if not isinstance(body, dict):
-        raise NotAnEvent("not_an_object", f"expected an object, found {_kind(body)}")
+def _usage_body(line: bytes) -> dict[str, Any]:
+    body = decode_object(line)
     return usage_body(body) if is_cloudevent(body) else body
 
 
 def _meter_name(body: dict[str, Any]) -> str:
     name = body.get("meter")
     if type(name) is not str or not name.strip():
-        raise NotAnEvent("meter_missing", f"expected the name of a meter, found {_shortened(name)}")
+        raise NotAnEvent("meter_missing", f"expected the name of a meter, found {shortened(name)}")
     return name.strip()
 
 
 def _meter(name: str, meters: Mapping[str, Meter]) -> Meter:
     if name not in meters:
         defined = ", ".join(map(repr, sorted(meters))) or "none"
-        raise NotAnEvent("unknown_meter", f"expected one of {defined}, found {_shortened(name)}")
+        raise NotAnEvent("unknown_meter", f"expected one of {defined}, found {shortened(name)}")
     return meters[name]
 
 
@@ -108,7 +76,7 @@ def _event(body: dict[str, Any], meter: Meter) -> dict[str, Any]:
         _check_names(flat, body, meter)
     metadata = body.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
-        raise NotAnEvent("metadata_invalid", f"expected an object, found {_kind(metadata)}")
+        raise NotAnEvent("metadata_invalid", f"expected an object, found {kind(metadata)}")
     rest = metadata or {}
     if flat:
         rest = _joined(rest, flat, meter)
@@ -120,7 +88,7 @@ def _event(body: dict[str, Any], meter: Meter) -> dict[str, Any]:
         "timestamp": _text(body, "timestamp", "timestamp_invalid"),
         "received_at": _text(body, "received_at", "received_at_invalid"),
         **{dimension.name: _dimension(rest, dimension, meter) for dimension in meter.dimensions},
-        "metadata": _written(rest) if rest else None,
+        "metadata": to_json(rest) if rest else None,
     }
 
 
@@ -131,7 +99,7 @@ def _check_names(flat: dict[str, Any], body: dict[str, Any], meter: Meter) -> No
     if misnamed:
         raise NotAnEvent(
             "unknown_field",
-            f"expected {misnamed[1]}, found {_shortened(misnamed[0])}: did you mean {misnamed[1]}?",
+            f"expected {misnamed[1]}, found {shortened(misnamed[0])}: did you mean {misnamed[1]}?",
         )
 
 
@@ -145,7 +113,7 @@ def _check_key(flat: dict[str, Any], body: dict[str, Any], meter: Meter) -> None
     if odd:
         # Without its key a retry would be billed twice.
         likely = next(filter(is_likely_key, odd), None)
-        hint = f"{_shortened(likely)}: did you mean idempotency_key?" if likely else _shortened(odd[0])
+        hint = f"{shortened(likely)}: did you mean idempotency_key?" if likely else shortened(odd[0])
         raise NotAnEvent(
             "unknown_field",
             f"expected {', '.join(FIELDS)}, or dimensions if the event has no key, found {hint}",
@@ -180,7 +148,7 @@ def _text(body: dict[str, Any], field: str, reason: str) -> str | None:
     value = body.get(field)
     if value is None or type(value) is str:
         return value
-    raise NotAnEvent(reason, f"expected text, found {_shortened(value)}")
+    raise NotAnEvent(reason, f"expected text, found {shortened(value)}")
 
 
 def _quantity(value: Any) -> Decimal | None:
@@ -190,7 +158,7 @@ def _quantity(value: Any) -> Decimal | None:
     quantity = _decimal(text) if len(text) <= MAX_QUANTITY_CHARS else None
     if quantity is None:
         expected = f"a number of at most {QUANTITY_DIGITS} digits before the point"
-        raise NotAnEvent("quantity_invalid", f"expected {expected}, found {_shortened(value)}")
+        raise NotAnEvent("quantity_invalid", f"expected {expected}, found {shortened(value)}")
     return quantity
 
 
@@ -223,7 +191,7 @@ def _dimension(rest: dict[str, Any], dimension: Dimension, meter: Meter) -> str 
     if dimension.type == "string" and isinstance(value, str) and not isinstance(value, Number):
         return value
     raise NotAnEvent(
-        "dimension_type", f"expected {dimension.type} in {dimension.name}, found {_shortened(value)}"
+        "dimension_type", f"expected {dimension.type} in {dimension.name}, found {shortened(value)}"
     )
 
 
@@ -238,67 +206,9 @@ def _nested(rest: dict[str, Any], path: list[str], meter: Meter) -> Any:
     if not isinstance(inner, dict):
         raise NotAnEvent(
             "metadata_conflict",
-            f"expected an object at {branch}, the parent of {'.'.join(tail)}, found {_shortened(inner)}",
+            f"expected an object at {branch}, the parent of {'.'.join(tail)}, found {shortened(inner)}",
         )
     value = _nested(inner, tail, meter)
     if not inner:
         del rest[branch]
     return value
-
-
-def _written(value: Any) -> str:
-    """Return compact JSON; numbers as they were written."""
-    if type(value) is Number:
-        return str(value)
-    if type(value) is str:
-        return _quoted(value)
-    if isinstance(value, dict):
-        members = [f"{_quoted(key)}:{_written(inner)}" for key, inner in value.items()]
-        return "{" + ",".join(members) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_written, value)) + "]"
-    return _CONSTANTS[value]
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise NotAnEvent("not_json", "a duplicate key in one object")
-    return members
-
-
-def _no_constant(name: str) -> Any:
-    raise NotAnEvent("not_json", f"{name} is not a JSON number")
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    """Return whether a value is nested deeper than this; looks no deeper, since Python's own stack is limited."""
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
-
-
-def _is_unicode(value: Any) -> bool:
-    try:
-        _written(value).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "an array", str: "text", Number: "a number", bool: "a boolean"}
-    return kinds.get(type(value), "null")
-
-
-def _shortened(value: Any) -> str:
-    text = _written(value)
-    return text if len(text) <= MAX_FOUND_CHARS else f"{text[:MAX_FOUND_CHARS]}… ({len(text)} characters)"
-
-
-# One line may have millions of equal numbers.
-_number = lru_cache(maxsize=2**14)(Number)
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_number, parse_int=_number, parse_constant=_no_constant
-)

@@ -12,7 +12,7 @@ import pyarrow as pa
 START_BYTES = 2**16
 # A column for each of very many names would be mostly empty.
 MAX_NAMES = 32
-# In metadata, the name of a field could not be told from the field.
+# In metadata, the name of a field could not be distinguished from the field.
 _FIELDS = frozenset(
     {"idempotency_key", "subject", "meter", "quantity", "timestamp", "received_at", "metadata"}
 )
