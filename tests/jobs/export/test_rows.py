@@ -1,199 +1,204 @@
-"""A night bills the rows that were published and no others, whatever the state notes of earlier exports."""
+"""What a revision holds: rows, columns, totals, and text that others trip over."""
 
 from __future__ import annotations
 
 import datetime as dt
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
 from pathlib import Path
 
-import msgspec
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
-from depth import DEEP
-from in_memory import FOLDER
-from jobs.compact import compact
-from jobs.export import rows
-from jobs.nightly import nightly
-from jobs.run_report import RunReport, reported
-from jobs.verify.job import verify
-from lake import Lake, paths
-from lake.checksums import write_stamped
-from lake.state.records import METADATA_KEY
-from lake.state.state_file import load_state, save_state
-from schemas.meter import Meter
-from support import DAY, METER, a_lake, content, event, put
-
-DAYS = [DAY - dt.timedelta(days=number) for number in (0, 1, 2, 25)]
-AS_OF = DAY + dt.timedelta(days=1)
-NAME = METER["name"]
-EXAMPLES = 200 if DEEP else 30
+from exporting import ABOUT, MEASURES, cells, exported, manifest, revision, run
+from jobs.export.billing import parse_period
+from jobs.export.verify import verify_exports
+from lake import Lake
+from lake.meters import save_meter
+from oracle.generate import AGGREGATIONS, Spec, generate, meter_body, write_lake
+from oracle.tables import Oracle
+from schemas.errors import BadInputError
+from schemas.meter import parse_meter
+from support import a_lake, aggregated, define, event, put
 
 
-def night(lake: Lake, as_of: dt.date = AS_OF) -> RunReport:
-    with reported(lake, "nightly") as report:
-        nightly(lake, report, as_of=as_of)
-    return report
+@pytest.fixture(scope="module")
+def meters_of_all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A lake with a meter of each aggregation over the same events, around the end of a month."""
+    folder = tmp_path_factory.mktemp("lake")
+    lake = Lake.init(str(folder))
+    spec = Spec(events=800, dates=4, first_date=dt.date(2026, 1, 30), subjects=40, seed=5)
+    for aggregation in AGGREGATIONS:
+        save_meter(
+            lake.storage, parse_meter(json.dumps(meter_body(aggregation, aggregation)).encode(), "test")
+        )
+        write_lake(folder, aggregation, generate(spec), 2, 1)
+    aggregated(lake)
+    return lake
 
 
-def problems(lake: Lake) -> list[tuple[str, str]]:
-    with reported(lake, "verify") as report:
-        verify(lake, report)
-    return [(said["what"], said["where"]) for said in report.errors]
+@pytest.mark.parametrize("by", [(), ("plan", "trial")], ids=["subject", "dimensions"])
+def test_every_row_equals_sql_over_the_raw_events(meters_of_all_kinds: Lake, by: tuple[str, ...]) -> None:
+    lake = meters_of_all_kinds
+    for month in ("2026-01", "2026-02"):
+        period = parse_period(month)
+        days = [period.start + dt.timedelta(n) for n in range((period.end - period.start).days)]
+        for done in run(lake, month, by=by).exports:
+            oracle = Oracle(lake.url, meter_body(done.meter, done.meter))
+            expected = oracle.totals("usage", ["subject", *by], days)
+            folder = revision(lake, done)
+            found = pl.read_parquet(folder / "usage.parquet")
+            assert found.columns == [*ABOUT, "subject", *by, *MEASURES]
+            assert_frame_equal(found.select(expected.columns), expected, check_exact=True)
+            assert manifest(folder)["files"]["usage.csv"]["rows"] == done.rows == expected.height > 30
+    assert not [each for each in verify_exports(Path(lake.url)) if each.problems]
 
 
-@pytest.fixture
-def exported(tmp_path: Path) -> tuple[Lake, Meter, Path]:
-    """A lake after a night, and a file that came after it."""
+def test_a_revision_has_the_files_and_columns_of_the_contract(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path, name="a/b")
+    put(lake, meter, "a.parquet", event("x", quantity="0.5"), event("y", subject="b", quantity="482.7"))
+    aggregated(lake)
+    done = exported(lake)
+    assert done.folder == "exports/a%2Fb/period=2026-06/"
+    folder = revision(lake, done)
+    assert folder.name == "revision=0001"
+    assert sorted(file.name for file in folder.iterdir()) == ["manifest.json", "usage.csv", "usage.parquet"]
+    rows = cells(folder / "usage.csv")
+    assert list(rows[0]) == [*ABOUT, "subject", *MEASURES]
+    assert {**rows[0], "first_at": "", "last_at": ""} == {
+        "period_start": "2026-06-01T00:00:00Z",
+        "period_end": "2026-07-01T00:00:00Z",
+        "meter": "a/b",
+        "unit": "user",
+        "aggregation": "sum",
+        "subject": "b",
+        "quantity": "482.700000000",
+        "events": "1",
+        **dict.fromkeys(("quantity_sum", "quantity_min", "quantity_max"), "482.700000000"),
+        **dict.fromkeys(("quantity_first", "quantity_last"), "482.700000000"),
+        **dict.fromkeys(("first_received_at", "last_received_at"), "2026-06-19T12:00:00Z"),
+        "first_at": "",
+        "last_at": "",
+    }
+    said = manifest(folder)
+    assert (said["meter"], said["period"], said["revision"], said["kind"]) == ("a/b", "2026-06", 1, "usage")
+    assert (said["meter_version"], list(said["inputs"])) == (meter.version, ["2026-06-19"])
+    for name in ("usage.csv", "usage.parquet"):
+        file = said["files"][name]
+        assert file["rows"] == 2
+        assert file["totals"] == {"quantity": "483.2", "events": "2", "quantity_sum": "483.2"}
+        assert list(file["columns"]) == list(rows[0])
+        assert (file["columns"]["quantity"], file["columns"]["first_at"]) == (
+            "decimal(38, 9)",
+            "timestamp[us, UTC]",
+        )
+
+
+def test_totals_are_stated_only_of_what_adds_up(tmp_path: Path) -> None:
+    lake, meter = a_lake(tmp_path, aggregation="max")
+    put(lake, meter, "a.parquet", event("x", quantity="0.5"), event("y", quantity="482.7"))
+    aggregated(lake)
+    said = manifest(revision(lake, exported(lake)))
+    assert said["files"]["usage.csv"]["totals"] == {"events": "2", "quantity_sum": "483.2"}
+
+
+def test_text_that_csv_and_spreadsheets_trip_over(tmp_path: Path) -> None:
     lake, meter = a_lake(tmp_path)
-    for day in DAYS:
-        events = [event(f"{subject} {day}", subject, day=day) for subject in ("org_1", "org_2")]
-        put(lake, meter, "a.parquet", *events, day=day)
-    assert night(lake).exit_code == 0
-    put(lake, meter, "b.parquet", event("c", day=DAYS[1], quantity="2.5"), day=DAYS[1])
-    return lake, meter, tmp_path
+    plans = ["=1+1", "+1", "-1", "@x", "\t=1", 'a "q", b\r\nc', "", None, " lead", "é", "'=1"]
+    put(
+        lake,
+        meter,
+        "a.parquet",
+        *(event(str(n), subject=f"s{n:02}", plan=plan) for n, plan in enumerate(plans)),
+    )
+    aggregated(lake)
+    rows = cells(revision(lake, exported(lake, by=("plan",))) / "usage.csv")
+    assert [row["plan"] for row in rows] == [plan or "" for plan in plans]
+    folder = revision(lake, exported(lake, by=("plan",), csv_safe=True))
+    assert folder.parent.name == "csv=safe"
+    safe = [row["plan"] for row in cells(folder / "usage.csv")]
+    assert safe == ["'=1+1", "'+1", "'-1", "'@x", "'\t=1", 'a "q", b\r\nc', "", "", " lead", "é", "'=1"]
+    # An empty text is not the same as none, and Parquet is never changed.
+    lines = (folder / "usage.csv").read_bytes().decode().split("\r\n")
+    assert [line.split(",")[6] for line in lines if ",s06," in line or ",s07," in line] == ['""', ""]
+    assert pl.read_parquet(folder / "usage.parquet")["plan"].to_list() == plans
 
 
-@contextmanager
-def twin(folder: Path) -> Iterator[Path]:
-    """A lake of the very same files, so that their identities are the same; what is published replaces its own."""
-    twin = folder.with_name(f"{folder.name}-twin")
-    shutil.copytree(folder, twin, copy_function=os.link)
-    yield twin
-    shutil.rmtree(twin)
+def test_the_other_sets_of_columns(tmp_path: Path) -> None:
+    seats = {"name": "seats", "type": "number", "required": False}
+    plan = {"name": "plan", "type": "string", "required": False}
+    lake, meter = a_lake(tmp_path, dimensions=[plan, seats])
+    put(
+        lake, meter, "a.parquet", event("x", quantity="482.7", seats=2.0), event("y", plan=None, quantity="3")
+    )
+    aggregated(lake)
+    done = exported(lake, by=("seats", "plan"), columns="open-spanner")
+    assert done.folder == "exports/active_users/period=2026-06/by=plan,seats/columns=open-spanner/"
+    file = revision(lake, done) / "usage.csv"
+    assert file.read_text().splitlines() == [
+        "bucket_start,subject,meter,bucket_size,aggregation,unit,quantity,plan,seats",
+        "2026-06-01T00:00:00Z,org_1,active_users,month,sum,user,3,,",
+        "2026-06-01T00:00:00Z,org_1,active_users,month,sum,user,482.7,pro,2",
+    ]
+    folder = revision(lake, exported(lake, by=("seats", "plan"), columns="focus"))
+    rows = cells(folder / "usage.csv")
+    assert list(rows[1].items()) == [
+        ("BillingPeriodStart", "2026-06-01T00:00:00Z"),
+        ("BillingPeriodEnd", "2026-07-01T00:00:00Z"),
+        ("ChargePeriodStart", "2026-06-01T00:00:00Z"),
+        ("ChargePeriodEnd", "2026-07-01T00:00:00Z"),
+        ("ChargeCategory", "Usage"),
+        ("ChargeClass", ""),
+        ("SubAccountId", "org_1"),
+        ("ConsumedQuantity", "482.7"),
+        ("ConsumedUnit", "user"),
+        ("SkuMeter", "active_users"),
+        ("Tags", '{"plan":"pro","seats":2.0}'),
+    ]
+    assert json.loads(rows[0]["Tags"]) == {"plan": None, "seats": None}
+    assert manifest(folder)["files"]["usage.csv"]["totals"] == {"ConsumedQuantity": "485.7"}
+    assert "quantity_first" in pl.read_parquet(folder / "usage.parquet").columns
+    assert [row["Tags"] for row in cells(revision(lake, exported(lake, columns="focus")) / "usage.csv")] == [
+        "{}"
+    ]
 
 
-def without(folder: Path, as_of: dt.date = AS_OF) -> dict[str, bytes]:
-    """The exports as another night would leave them if nothing were noted of earlier ones."""
-    with twin(folder) as other:
-        lake = Lake(str(other))
-        state = load_state(lake.storage, NAME)
-        state.exported = {}
-        save_state(lake.storage, NAME, state)
-        # 1 where a file came too late for a sealed date.
-        assert night(lake, as_of).exit_code < 2
-        return content(other, "exports")
+@pytest.mark.parametrize("aggregation", ["avg", "min", "max", "first", "last", "rate"])
+def test_focus_columns_are_refused_for_what_does_not_add_up(tmp_path: Path, aggregation: str) -> None:
+    lake, meter = a_lake(tmp_path, aggregation=aggregation)
+    define(lake, name="other")
+    for each in (meter.name, "other"):
+        put(
+            lake,
+            parse_meter(meter.to_json().replace(b"active_users", each.encode()), ""),
+            "a.parquet",
+            event("x"),
+        )
+    aggregated(lake)
+    report = run(lake, columns="focus")
+    assert report.exit_code == 1
+    assert [problem["found"] for problem in report.errors] == [f"one of {aggregation}"]
+    # The other meter is exported all the same.
+    assert [done.meter for done in report.exports] == ["other"]
 
 
-changes = st.tuples(
-    st.sampled_from(DAYS),
-    st.sampled_from(["a", "b"]),
-    st.lists(st.tuples(st.sampled_from(["x", "y", "z"]), st.integers(1, 9)), max_size=3),
+def test_a_dimension_that_has_a_columns_name_or_is_unknown_is_refused(tmp_path: Path) -> None:
+    names = ("unit", "bucket_size", "plan")
+    lake, meter = a_lake(
+        tmp_path, dimensions=[{"name": name, "type": "string", "required": False} for name in names]
+    )
+    put(lake, meter, "a.parquet", event("x"))
+    aggregated(lake)
+    for by in (("unit",), ("bucket_size", "plan"), ("region",), ("plan", "plan")):
+        report = run(lake, by=by)
+        assert (report.exit_code, report.exports) == (1, [])
+        assert report.errors[0]["expected"] == "some of its dimensions, each once: plan"
+    assert exported(lake, by=("plan",)).rows == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-13", "2026-6", "2026", "0000-01", "2026-06-01", " 2026-06", "9999-12"]
 )
-
-
-@given(
-    aggregation=st.sampled_from(["sum", "avg", "min", "max", "first", "last"]),
-    steps=st.lists(st.tuples(st.lists(changes, max_size=3), st.integers(0, 34)), min_size=2, max_size=4),
-)
-@settings(max_examples=EXAMPLES, deadline=None)
-def test_exports_are_the_same_bytes_whatever_is_noted_of_earlier_ones(
-    aggregation: str, steps: list[tuple[list[tuple[dt.date, str, list[tuple[str, int]]]], int]]
-) -> None:
-    """Files come, change and go on the dates of two months, and dates are sealed, from night to night."""
-    folder = Path(tempfile.mkdtemp(dir=FOLDER))
-    lake, meter = a_lake(folder, aggregation=aggregation)
-    as_of = AS_OF
-    for files, later in steps:
-        # Never back: a night before another one is none.
-        as_of = max(as_of, AS_OF + dt.timedelta(days=later))
-        for day, name, facts in files:
-            events = [event(key, f"org_{n}", day=day, quantity=str(n)) for key, n in facts]
-            lake.storage.delete(paths.events(NAME, day) + f"{name}.parquet")
-            if events:
-                put(lake, meter, f"{name}.parquet", *events, day=day)
-        expected = without(folder, as_of)
-        assert night(lake, as_of).exit_code < 2
-        assert content(folder, "exports") == expected
-    shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("damage", ["removed", "other rows", "not Parquet", "another partition's"])
-def test_a_partition_whose_file_is_not_the_one_that_was_published_is_not_billed(
-    exported: tuple[Lake, Meter, Path], damage: str
-) -> None:
-    lake, meter, folder = exported
-    place = paths.aggregate("usage_by_subject", meter.name, DAYS[2])
-    file = folder / place
-    if damage == "removed":
-        file.unlink()
-    elif damage == "other rows":
-        record = pl.read_parquet_metadata(file)[METADATA_KEY]
-        other = pl.read_parquet(file, hive_partitioning=False).with_columns(pl.col("quantity_sum") + 1)
-        write_stamped(other, file, {METADATA_KEY: record})
-    elif damage == "not Parquet":
-        file.write_bytes(b"PAR1")
-    else:
-        shutil.copy(folder / paths.aggregate("usage_by_subject", meter.name, DAYS[0]), file)
-    before = content(folder, "exports")
-    report = night(lake)
-    assert report.exit_code == 3
-    assert [problem["where"] for problem in report.errors] == [place]
-    assert "meterlake aggregate" in report.errors[0]["hint"]
-    # The other month is not concerned.
-    assert content(folder, "exports") == before
-    assert [(done.period, done.action) for done in report.exports] == [("2026-05", "unchanged")]
-    assert load_state(lake.storage, NAME).exported["2026-06"].revision == 1
-
-
-def test_a_month_of_many_rows_is_billed_all_the_same(
-    exported: tuple[Lake, Meter, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake, _, folder = exported
-    expected = without(folder)
-    monkeypatch.setattr(rows, "CHECKED_BYTES", 0)
-    assert night(lake).exit_code == 0
-    assert content(folder, "exports") == expected
-    assert load_state(lake.storage, NAME).exported["2026-06"].revision == 2
-
-
-def test_partitions_of_an_older_release_have_no_checksum_and_are_billed_all_the_same(
-    exported: tuple[Lake, Meter, Path],
-) -> None:
-    lake, _, folder = exported
-    expected = without(folder)
-    state = load_state(lake.storage, NAME)
-    for date, record in state.partitions.items():
-        usage = {"usage": record.checksums["usage"]}
-        state.partitions[date] = msgspec.structs.replace(record, checksums=usage)
-    save_state(lake.storage, NAME, state)
-    assert night(lake).exit_code == 0
-    assert content(folder, "exports") == expected
-
-
-@pytest.mark.parametrize("body", [b"", b"PAR1", "its own"])
-def test_rows_that_an_earlier_version_kept_for_exports_are_not_read_and_compaction_removes_them(
-    exported: tuple[Lake, Meter, Path], body: bytes | str
-) -> None:
-    lake, meter, folder = exported
-    expected = without(folder)
-    kept = folder / paths.RECENT / f"{meter.name}.parquet"
-    kept.parent.mkdir()
-    table = folder / paths.aggregate("usage_by_subject", meter.name, DAYS[0])
-    kept.write_bytes(table.read_bytes() if isinstance(body, str) else body)
-    assert problems(lake) == [("out of date", paths.events(NAME, DAYS[1]))]
-    assert night(lake).exit_code == 0
-    assert content(folder, "exports") == expected
-    assert kept.exists()
-    with reported(lake, "compact") as report:
-        compact(lake, report)
-    assert report.errors == []
-    assert not kept.exists()
-
-
-def test_compaction_leaves_what_it_may_not_remove(exported: tuple[Lake, Meter, Path]) -> None:
-    lake, meter, folder = exported
-    kept = folder / paths.RECENT / f"{meter.name}.parquet"
-    kept.mkdir(parents=True)
-    kept.parent.joinpath("linked.parquet").symlink_to(folder / "lake.json")
-    with reported(lake, "compact") as report:
-        compact(lake, report)
-    assert report.errors == []
-    assert kept.is_dir()
-    assert (folder / paths.RECENT / "linked.parquet").is_symlink()
+def test_a_period_is_a_month(text: str) -> None:
+    with pytest.raises(BadInputError, match="a month like 2026-06"):
+        parse_period(text)
