@@ -120,8 +120,8 @@ def counts(
         counted = users.select("bucket_start", users=pl.col("quantity").cast(pl.Int64))
         joined = joined.join(counted, on="bucket_start", how="left", maintain_order="left")
     return [
-        Count(start=start.date(), so_far=end.date() > until, customers=found, users=known)
-        for start, end, found, known in joined.iter_rows()
+        Count(start=start.date(), so_far=end.date() > until, customers=number, users=users_number)
+        for start, end, number, users_number in joined.iter_rows()
     ]
 
 
@@ -131,7 +131,7 @@ def curve(days: int, rows: pl.DataFrame, value: str) -> Curve:
     return Curve(days=days, points=list(points.iter_rows()))
 
 
-def months(found: list[Count], used: pl.DataFrame, states: pl.DataFrame | None) -> list[Month]:
+def months(by_month: list[Count], used: pl.DataFrame, states: pl.DataFrame | None) -> list[Month]:
     """Return the months of some counts, with quantity and seats of `used`, and movements of `states` by subject.
 
     `used` is an answer with `over` where there are seats, and `states` one with `compare`.
@@ -142,7 +142,7 @@ def months(found: list[Count], used: pl.DataFrame, states: pl.DataFrame | None) 
         grouped = states.group_by(pl.col("bucket_start").dt.date(), "usage_state").len()
         moved = {(start, state): count for start, state, count in grouped.iter_rows()}
     result = []
-    for count in found:
+    for count in by_month:
         row = numbers.get(count.start.isoformat(), {})
         is_over = states is not None and not count.so_far
         result.append(
@@ -184,11 +184,11 @@ def seat_rows(seats: pl.DataFrame, used: pl.DataFrame | None, top: int) -> Ranke
     else:
         rows = rows.with_columns(users=_null(), used=_null())
     some = (pl.col("seats").fill_null(0) > 0) | (pl.col("users").fill_null(0) > 0)
-    kept = rows.filter(some).sort(
+    ordered = rows.filter(some).sort(
         "seats", "users", "subject", descending=[True, True, False], nulls_last=True
     )
-    texts = [SeatRow(**row) for row in _texts(kept.head(top))]
-    return Ranked(rows=texts, total=kept.height)
+    texts = [SeatRow(**row) for row in _texts(ordered.head(top))]
+    return Ranked(rows=texts, total=ordered.height)
 
 
 def value_rows(field: str, quantities: pl.DataFrame, customers: pl.DataFrame, top: int) -> Ranked:
@@ -255,8 +255,8 @@ def quiet(usage: pl.DataFrame, seats: pl.DataFrame | None, until: dt.date, days:
     ordered = silent.sort("last", "quantity", "subject", descending=[True, True, False])
     shown = ordered.head(top)
     texts = _texts(shown.drop("last"))
-    found = [Quiet(last=date, **row) for date, row in zip(shown["last"], texts, strict=True)]
-    return Ranked(rows=found, total=ordered.height)
+    silent_rows = [Quiet(last=date, **row) for date, row in zip(shown["last"], texts, strict=True)]
+    return Ranked(rows=silent_rows, total=ordered.height)
 
 
 def _with_change(seats: pl.DataFrame, *by: str) -> pl.DataFrame:

@@ -53,11 +53,11 @@ class _Place(NamedTuple):
     closed: bool
 
 
-def newest_exports(storage: Storage, found: Status) -> Exports:
+def newest_exports(storage: Storage, status: Status) -> Exports:
     """Return the newest exports. A manifest that can't be read is noted among the status' problems."""
     places = _places(file.path for file in storage.list(paths.EXPORTS))
     chosen = _newest(places)
-    figures = [_figures(storage, place, found) for place in sorted(chosen, key=lambda each: each[:2])]
+    figures = [_figures(storage, place, status) for place in sorted(chosen, key=lambda each: each[:2])]
     return Exports(shown=[each for each in figures if each], left_out=len(places) - len(chosen))
 
 
@@ -88,13 +88,13 @@ def _newest(places: Iterable[_Place]) -> list[_Place]:
     return chosen[:MAX_EXPORTS]
 
 
-def _figures(storage: Storage, place: _Place, found: Status) -> ExportFigures | None:
+def _figures(storage: Storage, place: _Place, status: Status) -> ExportFigures | None:
     folder = paths.exports(place.meter, place.period, *place.form.split("/")[:-1])
     path = paths.revision(folder, place.revision) + paths.MANIFEST
     try:
         manifest = parse_manifest(storage.read(path) or b"", path)
     except MeterlakeError as error:
-        found.add_error(error)
+        status.add_error(error)
         return None
     return _export(manifest, place.form, closed=place.closed)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from jobs.report_page.dates import page_dates
+from jobs.report_page.dates import Dates, page_dates
 from jobs.report_page.exports import Exports, newest_exports
 from jobs.report_page.meter_roles import check_activity, check_seats, choose_activity, choose_seats
 from jobs.report_page.questions import Answers, ask
@@ -63,38 +63,30 @@ def gather(lake: Lake, until: dt.date, days: int, choice: Choice | None = None) 
     """
     choice = choice or Choice()
     named = _named(lake, choice)
-    found, daily = status_with_days(lake, RUNS, until - DAY)
+    status, daily = status_with_days(lake, RUNS, until - DAY)
     # What can't be read is among the problems already.
     meters = lake.meters(lambda _: None)
-    since = page_dates(until, days, until, ()).since
-    events = {
-        name: sum(n for day, n in dates.items() if since <= day < until) for name, dates in daily.items()
-    }
+    events = _events(daily, page_dates(until, days, until, ()))
     activity = named.activity or choose_activity(meters, events)
     seats = named.seats or choose_seats([meter for meter in meters if meter != activity], events)
-    used = [date for each in (activity, seats) if each for date, n in daily.get(each.name, {}).items() if n]
-    dates = page_dates(until, days, choice.month, used)
-    scope = Scope(lake, dates, choice.top, found)
+    roles = [each for each in (activity, seats) if each]
+    used = [date for each in roles for date, count in daily.get(each.name, {}).items() if count]
+    scope = Scope(lake, page_dates(until, days, choice.month, used), choice.top, status)
     answers = ask(scope, activity, seats)
-    first = choice.detailed or [each.name for each in (activity, seats) if each]
-    figures = _ordered(found, events, first)
+    figures = _ordered(status, events, choice.detailed or [each.name for each in roles])
     count = len(choice.detailed) or MAX_DETAILED
     shown, others = figures[:count], figures[count : count + MAX_METERS]
-    by_name = {meter.name: meter for meter in meters}
-    for part, fill in ((shown, fill_details), (others, fill_total)):
-        for each in part:
-            if meter := by_name.get(each.status.meter):
-                fill(each, scope, meter)
+    _fill(scope, meters, shown, others)
     return Page(
         lake=lake.url,
-        since=dates.since,
-        until=dates.until,
+        since=scope.dates.since,
+        until=until,
         answers=answers,
         meters=shown,
         other_meters=others,
         meters_left_out=len(figures) - len(shown) - len(others),
-        exports=newest_exports(lake.storage, found),
-        status=found,
+        exports=newest_exports(lake.storage, status),
+        status=status,
     )
 
 
@@ -115,11 +107,32 @@ def _named(lake: Lake, choice: Choice) -> _Named:
     )
 
 
-def _ordered(found: Status, events: Mapping[str, int], first: Sequence[str]) -> list[MeterFigures]:
+def _events(daily: Mapping[str, Mapping[dt.date, int]], dates: Dates) -> dict[str, int]:
+    """Return the events of the page's dates by meter."""
+    return {
+        name: sum(count for date, count in counts.items() if dates.since <= date < dates.until)
+        for name, counts in daily.items()
+    }
+
+
+def _fill(
+    scope: Scope, meters: Sequence[Meter], detailed: Sequence[MeterFigures], others: Sequence[MeterFigures]
+) -> None:
+    """Fill in the figures of the meters whose definition can be read."""
+    by_name = {meter.name: meter for meter in meters}
+    for figures in detailed:
+        if meter := by_name.get(figures.status.meter):
+            fill_details(figures, scope, meter)
+    for figures in others:
+        if meter := by_name.get(figures.status.meter):
+            fill_total(figures, scope, meter)
+
+
+def _ordered(status: Status, events: Mapping[str, int], first: Sequence[str]) -> list[MeterFigures]:
     """Return the figures to be filled, those of `first` before all others, then those with the most events."""
     places = {name: place for place, name in reversed([*enumerate(first)])}
     ordered = sorted(
-        found.meters,
+        status.meters,
         key=lambda each: (places.get(each.meter, len(first)), -events.get(each.meter, 0), each.meter),
     )
     return [MeterFigures(status=each) for each in ordered]

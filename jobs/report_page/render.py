@@ -101,8 +101,8 @@ def query_command(meter: str, since: dt.date, until: dt.date, options: str) -> s
 def _newest(page: Page) -> dt.date | None:
     """Return the newest date with activity."""
     activity = page.answers.activity
-    found = (each.newest for each in page.status.meters if activity and each.meter == activity.meter)
-    return next(found, None)
+    newest = (each.newest for each in page.status.meters if activity and each.meter == activity.meter)
+    return next(newest, None)
 
 
 def _facts(page: Page) -> dict[str, int]:

@@ -90,11 +90,11 @@ def fill_details(figures: MeterFigures, scope: Scope, meter: Meter) -> None:
 
 def bands(counts: dict[int, int]) -> dict[str, int]:
     """Events by how long they took, of the counts of a `Lateness`, whose classes are a tenth wide."""
-    found: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
     for number, events in counts.items():
         seconds = -1 if number < 0 else GROWTH ** (number - 0.5) if number else 0.0
-        found[next((name for bound, name in BANDS if seconds < bound), LATEST)] += events
-    return {name: found[name] for name in (*(name for _, name in BANDS), LATEST)}
+        counted[next((name for bound, name in BANDS if seconds < bound), LATEST)] += events
+    return {name: counted[name] for name in (*(name for _, name in BANDS), LATEST)}
 
 
 def _events(scope: Scope, meter: Meter) -> int:
@@ -140,5 +140,5 @@ def _bars(rows: pl.DataFrame) -> list[Bar]:
     texts = format_columns(rows.lazy().select("quantity")).collect()["quantity"]
     parts = zip(rows["name"], texts, rows["events"], (lengths / longest).to_list(), strict=True)
     return [
-        Bar(name=name, quantity=said, events=events, length=length) for name, said, events, length in parts
+        Bar(name=name, quantity=text, events=events, length=length) for name, text, events, length in parts
     ]

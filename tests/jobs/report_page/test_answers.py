@@ -221,7 +221,9 @@ def test_customers_are_new_returned_and_lost_against_the_month_before(page: Page
     assert by_month == {APRIL: (7, 0, 0), MAY: (0, 0, 1), JUNE: (1, 1, 1)}
 
 
-def test_who_has_gone_quiet_is_told_with_the_last_event(page: Page, sql: duckdb.DuckDBPyConnection) -> None:
+def test_who_has_gone_quiet_has_the_date_of_the_last_event(
+    page: Page, sql: duckdb.DuckDBPyConnection
+) -> None:
     assert page.answers.activity is not None
     quiet = page.answers.activity.quiet
     assert quiet is not None

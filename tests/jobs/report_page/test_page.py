@@ -155,39 +155,37 @@ def test_a_browser_shows_the_numbers_and_loads_nothing_else(tmp_path: Path, page
     assert "1 row in quarantine, subject_invalid" in shown
 
 
-@needs_browser
-@pytest.mark.parametrize("width", [360, 390, 800, 1200])
-def test_nothing_is_wider_than_the_screen(tmp_path: Path, page: Path, width: int) -> None:
-    # A frame of the phone's width, since the window of a headless browser has a least width.
-    frame = tmp_path / "frame.html"
-    frame.write_text(
-        f'<iframe id="f" style="width:{width}px;height:900px;border:0" srcdoc="{html.escape(page.read_text())}"></iframe>'
-        "<script>f.onload=()=>{const e=f.contentDocument.documentElement;document.title='over '+(e.scrollWidth-e.clientWidth)}</script>"
-    )
-    assert "<title>over 0</title>" in browse(tmp_path, frame, "--dump-dom", "--virtual-time-budget=2000")
-
-
-# Words of more letters may be longer than their line.
-BROKEN_WORDS = """
-const found = [], walker = f.contentDocument.createTreeWalker(f.contentDocument.body, NodeFilter.SHOW_TEXT);
-while (walker.nextNode()) for (const word of walker.currentNode.data.matchAll(/\\S+/g)) {
-  const range = f.contentDocument.createRange();
-  range.setStart(walker.currentNode, word.index); range.setEnd(walker.currentNode, word.index + word[0].length);
-  const lines = new Set([...range.getClientRects()].map(box => box.top));
-  if (lines.size > 1 && word[0].length < 25) found.push(word[0]);
+# Of the pages in frames: how much each is wider than its frame, and the words of its text that are broken, which those
+# of more letters than a line may be.
+LOOK = """
+const seen = [];
+for (const frame of document.querySelectorAll("iframe")) {
+  const page = frame.contentDocument, walker = page.createTreeWalker(page.body, NodeFilter.SHOW_TEXT), broken = [];
+  while (walker.nextNode()) for (const word of walker.currentNode.data.matchAll(/\\S+/g)) {
+    const range = page.createRange();
+    range.setStart(walker.currentNode, word.index);
+    range.setEnd(walker.currentNode, word.index + word[0].length);
+    const lines = new Set([...range.getClientRects()].map(box => box.top));
+    if (lines.size > 1 && word[0].length < 25) broken.push(word[0]);
+  }
+  seen.push([frame.width, page.documentElement.scrollWidth - page.documentElement.clientWidth, ...broken].join(" "));
 }
-document.title = 'broken: ' + found.join(' ')
+document.title = seen.join(", ");
 """
 
 
 @needs_browser
-def test_no_word_is_broken_on_a_phone(tmp_path: Path, page: Path) -> None:
-    frame = tmp_path / "frame.html"
-    frame.write_text(
-        f'<iframe id="f" style="width:390px;height:844px;border:0" srcdoc="{html.escape(page.read_text())}"></iframe>'
-        f"<script>f.onload=()=>{{{BROKEN_WORDS}}}</script>"
+def test_nothing_is_wider_than_the_screen_and_no_word_is_broken(tmp_path: Path, page: Path) -> None:
+    # Frames of these widths, since the window of a headless browser has a least width.
+    widths = (360, 390, 800, 1200)
+    text = html.escape(page.read_text())
+    frames = (
+        f'<iframe width="{width}" height="844" style="border:0" srcdoc="{text}"></iframe>' for width in widths
     )
-    assert "<title>broken: </title>" in browse(tmp_path, frame, "--dump-dom", "--virtual-time-budget=2000")
+    screens = tmp_path / "screens.html"
+    screens.write_text(f"<title></title>{''.join(frames)}<script>onload = () => {{{LOOK}}}</script>")
+    shown = browse(tmp_path, screens, "--dump-dom", "--virtual-time-budget=2000")
+    assert re.findall("<title>(.*?)</title>", shown)[0] == "360 0, 390 0, 800 0, 1200 0"
 
 
 @needs_browser
