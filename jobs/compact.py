@@ -17,7 +17,7 @@ from jobs.progress import track
 from jobs.run_report import LOG, PartitionReport, RunReport, now
 from lake import Lake, paths
 from lake.calendar import days_before
-from lake.checksums import KEY, UNSTAMPED, stamp
+from lake.checksums import SHA256_KEY, ZERO_SHA256, embed_sha256
 from lake.events.listing import (
     METADATA_KEY,
     Compacted,
@@ -231,11 +231,14 @@ def _merge(group: Partition) -> int:
     replaces = {
         name: identity for of_file in [*within, group.file_identities] for name, identity in of_file.items()
     }
-    metadata = {METADATA_KEY: msgspec.json.encode(Compacted(now(), replaces)).decode(), KEY: UNSTAMPED}
+    metadata = {
+        METADATA_KEY: msgspec.json.encode(Compacted(now(), replaces)).decode(),
+        SHA256_KEY: ZERO_SHA256,
+    }
     local = storage.scratch(".parquet")
     try:
         _write(group, local, metadata)
-        stamp(local)
+        embed_sha256(local)
         size_bytes = local.stat().st_size
         storage.publish_file(paths.events(group.meter.name, group.date) + compacted_name(replaces), local)
     finally:

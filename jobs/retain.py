@@ -15,7 +15,7 @@ from lake import Lake, paths
 from lake.aggregates.publish import publish_partition, read_partition, read_records, table_checksums
 from lake.aggregates.valid_tables import ValidTables, valid_earlier_tables
 from lake.calendar import days_before
-from lake.checksums import rows_checksum, write_stamped
+from lake.checksums import rows_checksum, write_with_sha256
 from lake.dedupe.find_losers import find_losers, load_sealed_winners
 from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import DATE
@@ -218,7 +218,7 @@ def _seal(lake: _MeterLake, dates: list[dt.date]) -> None:
     for date, winners in sealed_winners.items():
         local, path = lake.storage.scratch(".parquet"), paths.sealed_winners(lake.meter.name, date)
         check_sealed_winners(winners, lake.meter, path)
-        write_stamped(winners, local)
+        write_with_sha256(winners, local)
         lake.storage.publish_file(path, local)
     # Winners that an interrupted run left would count.
     lake.storage.delete_all(

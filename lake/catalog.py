@@ -42,14 +42,14 @@ class MeterCatalog(Mapping[str, Meter]):
     def load(self, names: Iterable[str]) -> None:
         """Read those of these meters that are listed and have not been read, all at once."""
         with self._lock:
-            wanted = sorted(self._names.intersection(names) - self.states.keys() - self.broken.keys())
-            if not wanted:
+            unread = sorted(self._names.intersection(names) - self.states.keys() - self.broken.keys())
+            if not unread:
                 return
-            new = [name for name in wanted if name not in self._meters]
-            places = [*map(paths.meter_definition, new), *map(paths.state, wanted)]
+            new = [name for name in unread if name not in self._meters]
+            places = [*map(paths.meter_definition, new), *map(paths.state, unread)]
             bodies = read_each(self._storage, places)
             definitions = dict(zip(new, bodies[: len(new)], strict=True))
-            for name, state in zip(wanted, bodies[len(new) :], strict=True):
+            for name, state in zip(unread, bodies[len(new) :], strict=True):
                 self._add(name, definitions.get(name), state)
 
     def __getitem__(self, name: str) -> Meter:

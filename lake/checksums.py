@@ -1,7 +1,7 @@
-"""Checksums by which what the lake has published can be told from what has become of it.
+"""Checksums that show whether published files and rows were changed since.
 
-Of a Parquet file: the SHA-256 of all its bytes, kept in its own key-value metadata, where zeros stand while it is
-computed. Of rows: a SHA-256 of what they say, the same however and by whatever version they are written.
+Of a Parquet file: the SHA-256 of all its bytes, embedded in its own key-value metadata, where zeros stand while it is
+computed. Of rows: the SHA-256 of their values, the same however and by whatever version they are written.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ import polars as pl
 
 from lake.storage.errors import writing
 
-KEY = "meterlake-sha256"
-UNSTAMPED = "0" * 64
-# So many values make a row group of rows that are not held in memory.
+SHA256_KEY = "meterlake-sha256"
+ZERO_SHA256 = "0" * 64
+# The values in a row group of rows that are written as a stream.
 ROW_GROUP_CELLS = 4 * 2**20
-_SIZE = len(UNSTAMPED)
-# As Thrift writes the key's value: the next field, which is text, of 64 bytes. JSON, such as the other values are,
-# has no such control character, and what users have named stands before the key-value metadata.
-_MARK = KEY.encode() + b"\x18" + bytes([_SIZE])
+_SIZE = len(ZERO_SHA256)
+# The key as Thrift encodes it, followed by a text of 64 bytes. The other values are JSON, which has no such control
+# character, and names of users come before the key-value metadata.
+_MARK = SHA256_KEY.encode() + b"\x18" + bytes([_SIZE])
 _TAIL_BYTES = 8
 
 
-def write_stamped(
+def write_with_sha256(
     df: pl.DataFrame | pl.LazyFrame, local: Path, metadata: dict[str, str] | None = None, **options: Any
 ) -> None:
-    """Write a Parquet file with its checksum; `options` as for `DataFrame.write_parquet`.
+    """Write a Parquet file with its checksum embedded; `options` as for `DataFrame.write_parquet`.
 
-    Of a lazy frame few rows are held at once.
+    A lazy frame is written as a stream, so that few of its rows are in memory at once.
     """
-    stored = (metadata or {}) | {KEY: UNSTAMPED}
+    stored = (metadata or {}) | {SHA256_KEY: ZERO_SHA256}
     with writing(local):
         if isinstance(df, pl.DataFrame):
             df.write_parquet(local, metadata=stored, **options)
         else:
             rows = max(1, ROW_GROUP_CELLS // len(df.collect_schema()))
             df.sink_parquet(local, metadata=stored, row_group_size=rows, engine="streaming", **options)
-    stamp(local)
+    embed_sha256(local)
 
 
-def stamp(local: Path) -> None:
-    """Put its checksum into a Parquet file whose metadata has `KEY` with the value `UNSTAMPED`."""
+def embed_sha256(local: Path) -> None:
+    """Embed its checksum in a Parquet file whose metadata has `SHA256_KEY` with the value `ZERO_SHA256`."""
     with local.open("r+b") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(-_TAIL_BYTES, 2)
         (footer_bytes,) = struct.unpack("<I4x", file.read(_TAIL_BYTES))
         start = file.seek(-_TAIL_BYTES - footer_bytes, 2)
-        at = file.read(footer_bytes).rindex(_MARK + UNSTAMPED.encode())
+        at = file.read(footer_bytes).rindex(_MARK + ZERO_SHA256.encode())
         file.seek(start + at + len(_MARK))
         file.write(sha256.encode())
 
 
-def stamp_of(content: bytes) -> tuple[str, str]:
+def embedded_and_actual_sha256(content: bytes) -> tuple[str, str]:
     """Return the checksum in a Parquet file's metadata, empty if there is none, and the one of its content now."""
     at = content.rfind(_MARK)
     if at < 0:
@@ -63,7 +63,7 @@ def stamp_of(content: bytes) -> tuple[str, str]:
     start, end = at + len(_MARK), at + len(_MARK) + _SIZE
     view = memoryview(content)
     digest = hashlib.sha256(view[:start])
-    digest.update(UNSTAMPED.encode())
+    digest.update(ZERO_SHA256.encode())
     digest.update(view[end:])
     return content[start:end].decode(errors="replace"), digest.hexdigest()
 
@@ -94,7 +94,7 @@ def _value(name: str, dtype: pl.DataType) -> pl.Expr:
     """Return a column without nulls, as text or as numbers of a fixed width."""
     if dtype == pl.String():
         return pl.col(name).fill_null("")
-    # A decimal's own numbers are those of Arrow; of anything else those that Polars holds.
+    # Decimals are written as Arrow's own integers, other types as the integers that Polars stores.
     plain = pl.col(name) if isinstance(dtype, pl.Decimal) else pl.col(name).to_physical()
     return (plain.cast(pl.UInt8) if dtype == pl.Boolean() else plain).fill_null(0)
 

@@ -238,13 +238,13 @@ def check_stored_names(names: Iterable[str]) -> None:
         raise ValueError(f"expected the name of a file, found {wrong!r}")
 
 
-def check_stored_paths(found: Iterable[str], root: str, start: str) -> None:
+def check_stored_paths(stored: Iterable[str], root: str, start: str) -> None:
     """Raise ValueError unless each path in a stored record is of a file directly in a partition's folder.
 
     It must be below `root`, such as `EVENTS`, and its name must begin with `start`: a record may name only files of its
     own kind.
     """
-    for path in found:
+    for path in stored:
         place = split_partition(path)
         if not (place and path.startswith(root) and place.file.startswith(start)):
             raise ValueError(f"expected {root}meter=…/date=…/{start}…, found {path!r}")

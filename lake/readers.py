@@ -153,9 +153,9 @@ def totals(storage: Storage, meter: Meter, by: list[str], dates: Dates) -> pl.La
         return (totals.sort(by) if by else totals).collect(engine="streaming")
 
     since, until = dates
-    wanted = (since and looked_back(meter, since), until)
-    found = from_aggregates(storage, meter, table, wanted, merged, is_whole=True)
-    return check_sums(found, f"meter {meter.name!r}", by, lacks_quantity()).lazy()
+    read_dates = (since and looked_back(meter, since), until)
+    merged_rows = from_aggregates(storage, meter, table, read_dates, merged, is_whole=True)
+    return check_sums(merged_rows, f"meter {meter.name!r}", by, lacks_quantity()).lazy()
 
 
 def values(storage: Storage, meter: Meter, name: str, dates: Dates) -> pl.LazyFrame:

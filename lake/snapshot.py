@@ -106,13 +106,13 @@ def scan_meters(
             on_error(stray)
 
 
-def out_of_date(
+def stale_dates(
     storage: Storage, meter: Meter, state: MeterState, since: dt.date, until: dt.date
 ) -> dict[dt.date, str]:
     """Return why each stale partition with since <= date < until is stale, by date. Lists files, and reads none."""
     files = list_events(storage, meter.name, state).files
-    found = stale_partitions(files, state, meter.version, meter.earlier_version)
-    return {date: change.why for date, change in found.items() if since <= date < until}
+    stale = stale_partitions(files, state, meter.version, meter.earlier_version)
+    return {date: change.why for date, change in stale.items() if since <= date < until}
 
 
 def _current_files(

@@ -14,7 +14,7 @@ from lake.aggregates.sums import sum_too_large
 from lake.calendar import days_before
 from lake.latest_revision import publish_latest, repair_latest
 from lake.revisions import Close, Revisions, save_close
-from lake.snapshot import out_of_date
+from lake.snapshot import stale_dates
 from lake.state.state_file import load_state
 from lake.storage import Storage
 from schemas.errors import LeaseLostError, MeterlakeError, RefusedError
@@ -73,7 +73,7 @@ def _month(storage: Storage, meter: Meter, period: Period, options: Options) -> 
     """Return the export of a month with the meter's current state."""
     state = load_state(storage, meter.name)
     carried = 0 if period.start > now().date() else meter.carry_days or 0
-    stale = out_of_date(storage, meter, state, days_before(period.start, carried), period.end)
+    stale = stale_dates(storage, meter, state, days_before(period.start, carried), period.end)
     return MonthExport(storage, meter, state, period, options, carried, stale)
 
 

@@ -20,7 +20,7 @@ from jobs.land.waiting_rows import DatedRows, WaitingRows
 from jobs.run_report import RunReport
 from lake import paths
 from lake.catalog import MeterCatalog
-from lake.checksums import write_stamped
+from lake.checksums import write_with_sha256
 from lake.events.quarantine import publish_rejected
 from lake.storage import Storage
 from schemas.columns import INSTANT, QUARANTINE_TYPES
@@ -133,7 +133,7 @@ class InputWriter:
             return
         local = self.storage.scratch(".parquet")
         definition = {DEFINITION_KEY: msgspec.json.encode(self.meters[part.meter]).decode()}
-        write_stamped(part.rows, local, definition, compression="zstd")
+        write_with_sha256(part.rows, local, definition, compression="zstd")
         self.report.rows_written += part.height
         self.report.bytes_written += local.stat().st_size
         self.storage.publish_file(path, local)

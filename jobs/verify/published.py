@@ -13,7 +13,7 @@ import polars as pl
 from lake import paths
 from lake.aggregates.publish import published_files
 from lake.aggregates.sums import exact_totals
-from lake.checksums import rows_checksum, stamp_of
+from lake.checksums import embedded_and_actual_sha256, rows_checksum
 from lake.state.rebuild import decode_record
 from lake.state.records import PUBLISH_ORDER, SEALED_WINNERS, PartitionState, is_same_record, is_sealed_alike
 from lake.storage import Storage, StoredFile, read_each
@@ -77,7 +77,7 @@ def difference(what: str, where: str, expected: str, found: str, hint: str = "")
 
 
 def _stamped(path: str, content: bytes) -> Iterator[DifferenceError]:
-    expected, found = stamp_of(content)
+    expected, found = embedded_and_actual_sha256(content)
     if expected != found or not expected:
         yield difference(
             "damaged", path, f"bytes of SHA-256 {expected or 'in its metadata'}", found or "no checksum"
@@ -100,7 +100,7 @@ def _one_table(of: Published, table: str, path: str) -> Iterator[DifferenceError
         return
     wrong = [*_stamped(path, content)]
     yield from wrong
-    if wrong and stamp_of(content)[0]:
+    if wrong and embedded_and_actual_sha256(content)[0]:
         # Not read: readers may do anything with damaged bytes.
         return
     read = _read(path, content)

@@ -10,7 +10,7 @@ import polars as pl
 
 from lake import paths
 from lake.aggregates.valid_tables import ValidTables
-from lake.checksums import rows_checksum, write_stamped
+from lake.checksums import rows_checksum, write_with_sha256
 from lake.state.rebuild import read_record
 from lake.state.records import METADATA_KEY, PLACE_KEY, PUBLISH_ORDER, PartitionState
 from lake.storage import Storage, StoredFile
@@ -28,7 +28,7 @@ def publish_partition(
     for table in PUBLISH_ORDER:
         metadata = {METADATA_KEY: stored, PLACE_KEY: paths.aggregate(table, meter, date)}
         local = storage.scratch(".parquet")
-        write_stamped(tables[table], local, metadata, compression="zstd", compression_level=ZSTD_LEVEL)
+        write_with_sha256(tables[table], local, metadata, compression="zstd", compression_level=ZSTD_LEVEL)
         size_bytes += local.stat().st_size
         storage.publish_file(paths.aggregate(table, meter, date), local)
     return size_bytes

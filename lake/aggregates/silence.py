@@ -87,8 +87,8 @@ def _limited(placed: pl.LazyFrame, silent: Silence) -> pl.LazyFrame:
 def _spread(rows: pl.LazyFrame, silent: Silence) -> pl.LazyFrame:
     """Return a row for each bucket between the bucket of a row and its `_NEXT`."""
     first = pl.col(_INDEX) + 1
-    wanted = rows.filter(first < pl.col(_NEXT), pl.col("quantity_last") != 0)
-    spread = wanted.with_columns(pl.int_ranges(first, _NEXT).alias(_INDEX)).explode(_INDEX)
+    carried = rows.filter(first < pl.col(_NEXT), pl.col("quantity_last") != 0)
+    spread = carried.with_columns(pl.int_ranges(first, _NEXT).alias(_INDEX)).explode(_INDEX)
     level = {"quantity": pl.col("quantity_last"), "events": pl.lit(0, pl.Int64)}
     schema = rows.collect_schema()
     nulls = {name: pl.lit(None, schema[name]) for name in MEASURES if name not in level}

@@ -26,8 +26,8 @@ def valid_tables(
 
     The partitions are checked together, which takes hardly longer than checking one.
     """
-    whole = {date: tables for date, tables in sorted(partitions.items()) if tables}
-    if _are_valid(meter, whole):
+    with_tables = {date: tables for date, tables in sorted(partitions.items()) if tables}
+    if _are_valid(meter, with_tables):
         return {date: ValidTables(tables) for date, tables in partitions.items()}
     return {date: _valid_or_error(meter, date, tables) for date, tables in partitions.items()}
 

@@ -15,7 +15,7 @@ import msgspec
 import polars as pl
 
 from lake import paths
-from lake.checksums import KEY, UNSTAMPED, stamp
+from lake.checksums import SHA256_KEY, ZERO_SHA256, embed_sha256
 from lake.concurrency import map_ahead
 from lake.decoding import Count, decode
 from lake.dedupe.winners import DATE, HASH, HASH_BITS, key_hash
@@ -71,22 +71,22 @@ class KeyIndex:
 
     def keys(self, dates: Iterable[dt.date] | None = None) -> pl.LazyFrame:
         """Return `date` and `key_hash` of every key in the partitions of these dates, of valid rows or not."""
-        wanted = set(self._partitions if dates is None else dates)
+        selected = set(self._partitions if dates is None else dates)
         frames = [pl.LazyFrame(schema=KEYS)]
         for segment, live in self._live:
-            of_these = live & wanted
+            of_these = live & selected
             if of_these:
                 rows = self._scan(segment)
-                whole = of_these == segment.dates.keys()
-                frames.append(rows if whole else rows.filter(pl.col(DATE).is_in(sorted(of_these))))
-        frames += [_keys_of(missing) for date, missing in self._missing.items() if date in wanted]
+                is_whole = of_these == segment.dates.keys()
+                frames.append(rows if is_whole else rows.filter(pl.col(DATE).is_in(sorted(of_these))))
+        frames += [_keys_of(missing) for date, missing in self._missing.items() if date in selected]
         return pl.concat(frames)
 
     def rows(self, dates: Iterable[dt.date]) -> int:
         """Return how many keys the partitions of these dates have; an estimate for files in no segment."""
-        wanted = set(dates)
-        known = sum(_rows(segment, live & wanted) for segment, live in self._live)
-        return known + _estimate(self._missing[date] for date in wanted & self._missing.keys())
+        selected = set(dates)
+        known = sum(_rows(segment, live & selected) for segment, live in self._live)
+        return known + _estimate(self._missing[date] for date in selected & self._missing.keys())
 
     def dates_with(self, key_hashes: pl.Series, dates: Iterable[dt.date]) -> set[dt.date]:
         """Return those of the dates whose keys include one of these hashes."""
@@ -128,23 +128,23 @@ class KeyIndex:
 
     def _choose_segments(self) -> None:
         """Choose segments so that each file's keys are used once, larger segments first."""
-        wanted = {date: _fingerprints(partition) for date, partition in self._partitions.items()}
-        taken: dict[dt.date, set[str]] = {date: set() for date in wanted}
+        files = {date: _fingerprints(partition) for date, partition in self._partitions.items()}
+        indexed: dict[dt.date, set[str]] = {date: set() for date in files}
         self._live: list[tuple[Segment, set[dt.date]]] = []
         for segment in sorted(self._segments, key=lambda each: (-each.rows, each.file.path)):
             live = {
                 date
                 for date, contents in segment.dates.items()
-                if date in wanted and contents.files <= wanted[date].keys() - taken[date]
+                if date in files and contents.files <= files[date].keys() - indexed[date]
             }
             for date in live:
-                taken[date] |= segment.dates[date].files
+                indexed[date] |= segment.dates[date].files
             if live:
                 self._live.append((segment, live))
         self._missing = {
-            date: partition.with_files(wanted[date][each] for each in wanted[date] if each not in taken[date])
+            date: partition.with_files(files[date][each] for each in files[date] if each not in indexed[date])
             for date, partition in self._partitions.items()
-            if wanted[date].keys() - taken[date]
+            if files[date].keys() - indexed[date]
         }
         if not hasattr(self, "_needed"):
             self._needed = {segment.file.path for segment, _ in self._live}
@@ -186,8 +186,8 @@ class KeyIndex:
                 if len(sorted_hashes):
                     rows = pl.select(pl.lit(date).alias(DATE), sorted_hashes)
                     writer.write_table(rows.to_arrow().cast(schema), row_group_size=ROW_GROUP_ROWS)
-            writer.add_key_value_metadata({METADATA_KEY: _encoded(contents), KEY: UNSTAMPED})
-        stamp(local)
+            writer.add_key_value_metadata({METADATA_KEY: _encoded(contents), SHA256_KEY: ZERO_SHA256})
+        embed_sha256(local)
         fingerprints = {
             date.isoformat(): ",".join(sorted(of_date.files)) for date, of_date in contents.items()
         }

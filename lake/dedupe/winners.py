@@ -23,8 +23,8 @@ def key_hash(key: pl.Expr | None = None) -> pl.Expr:
 
     It is the same in every process of one Polars version, and differs between versions.
     """
-    whole = (pl.col("idempotency_key") if key is None else key).hash()
-    return whole.and_(pl.lit(2**HASH_BITS - 1, pl.UInt64)).alias(HASH)
+    full_hash = (pl.col("idempotency_key") if key is None else key).hash()
+    return full_hash.and_(pl.lit(2**HASH_BITS - 1, pl.UInt64)).alias(HASH)
 
 
 def losing_duplicates(duplicates: pl.DataFrame, meter: Meter) -> pl.DataFrame:

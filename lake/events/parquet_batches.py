@@ -80,8 +80,8 @@ def read_batches(
     `source` is a path, or a function that opens the file, which is read in two places by turns. Raises one of `DAMAGE`,
     also for a row that would not fit into a few hundred megabytes.
     """
-    whole = source if isinstance(source, Path) else source()
-    with source.open("rb") if isinstance(source, Path) else source() as pages, _opened(whole) as file:
+    content = source if isinstance(source, Path) else source()
+    with source.open("rb") if isinstance(source, Path) else source() as pages, _opened(content) as file:
         parts = (
             part
             for group in range(file.num_row_groups)
@@ -90,8 +90,8 @@ def read_batches(
             )
         )
         # A name with dots may also be that of a nested column.
-        wanted = file.schema_arrow.names if columns is None else list(columns)
-        yield from _as_blocks(_decode_dictionaries(part.select(wanted)) for part in parts)
+        names = file.schema_arrow.names if columns is None else list(columns)
+        yield from _as_blocks(_decode_dictionaries(part.select(names)) for part in parts)
 
 
 def _opened(source: Path | BinaryIO) -> pq.ParquetFile:

@@ -112,12 +112,12 @@ def _decoded_bytes(page: _Page, width: int | None, longest: int) -> int:
 def _pages(source: BinaryIO, chunk: Any) -> Iterator[_Page]:
     """Yield the pages of a column chunk, until all of its values are in them."""
     starts = [start for start in (chunk.dictionary_page_offset, chunk.data_page_offset) if start]
-    position, left = min(starts, default=0), chunk.num_values
-    while left > 0:
+    position, remaining = min(starts, default=0), chunk.num_values
+    while remaining > 0:
         page = _page_at(source, position)
         yield page
         if page.kind != _DICTIONARY:
-            left -= page.values
+            remaining -= page.values
         position = page.start + page.compressed_bytes
 
 
@@ -140,11 +140,11 @@ def _page(fields: dict[int, Any], position: int, start: int) -> _Page:
     kind = fields.get(1)
     inner = fields.get(5 if kind == _DATA else 7 if kind == _DICTIONARY else 8, {})
     numbers = [kind, fields.get(2), fields.get(3), inner.get(1), inner.get(4 if kind == _DATA_V2 else 2)]
-    found = [number for number in numbers if isinstance(number, int) and number >= 0]
+    valid = [number for number in numbers if isinstance(number, int) and number >= 0]
     # A page without any byte would be read forever.
-    if len(found) < len(numbers) or start <= position:
+    if len(valid) < len(numbers) or start <= position:
         raise ValueError(f"no header of a page at byte {position}")
-    kind, uncompressed, compressed, values, encoding = found
+    kind, uncompressed, compressed, values, encoding = valid
     return _Page(kind, uncompressed, compressed, values, encoding, start)
 
 

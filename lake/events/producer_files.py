@@ -77,12 +77,12 @@ def converted_rows(storage: Storage, file: StoredFile, columns: Columns) -> pl.L
         n_rows: int | None,
         batch_size: int | None,  # noqa: ARG001 - the file decides
     ) -> Iterator[pl.DataFrame]:
-        left = n_rows
+        remaining = n_rows
         for df in _convert_batches(storage, file, columns, with_columns or list(schema)):
-            rows = df if left is None else df.head(left)
-            left = left if left is None else left - rows.height
+            rows = df if remaining is None else df.head(remaining)
+            remaining = remaining if remaining is None else remaining - rows.height
             yield rows if predicate is None else rows.filter(predicate)
-            if left == 0:
+            if remaining == 0:
                 return
 
     return register_io_source(frames, schema=schema)
@@ -94,12 +94,12 @@ def damaged_file(where: str, found: str) -> BadInputError:
 
 
 def _convert_batches(
-    storage: Storage, file: StoredFile, columns: Columns, wanted: list[str]
+    storage: Storage, file: StoredFile, columns: Columns, names: list[str]
 ) -> Iterator[pl.DataFrame]:
     path = storage.local(file)
     try:
         stored_columns = set(read_footer(path).schema.arrow.names)
-        sources = {name: "quantity" if name == AS_WRITTEN else name for name in wanted}
+        sources = {name: "quantity" if name == AS_WRITTEN else name for name in names}
         # At least one column is read, to know how many rows there are.
         needed = {source for source in sources.values() if source in stored_columns} or {"subject"}
         for batch, _ in read_batches(path, sorted(needed)):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from lake import paths
-from lake.checksums import write_stamped
+from lake.checksums import write_with_sha256
 from lake.events.partition import Partition, fingerprint
 from lake.storage import Storage, StoredFile
 from schemas.columns import INSTANT, QUARANTINE_TYPES, ROW, event_columns
@@ -104,5 +104,5 @@ def publish_rejected(storage: Storage, path: str, rejected: pl.DataFrame) -> Non
     columns = pl.Schema(QUARANTINE_TYPES)
     rows = rejected.select(columns.names()).cast(columns)
     check_quarantine(rows, path)
-    write_stamped(rows, local)
+    write_with_sha256(rows, local)
     storage.publish_file(path, local)

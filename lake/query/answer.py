@@ -21,7 +21,7 @@ from lake.query.question import Question, adds_levels
 from lake.query.question_numbers import Numbers, numbers
 from lake.query.time_buckets import bucket_of_date, bucket_of_instant, by_bucket
 from lake.readers import deduplicated, from_aggregates
-from lake.snapshot import out_of_date
+from lake.snapshot import stale_dates
 from lake.state.records import MeterState
 from lake.state.state_file import load_state
 from lake.storage import Storage
@@ -101,7 +101,7 @@ def explain(storage: Storage, meter: Meter, plan: Plan) -> Explanation:
     dates = [date for date in state.partitions if since <= date < until]
     sealed = len(state.sealed.intersection(dates))
     # Answers from events use the files as they are now, so they are never stale.
-    stale = out_of_date(storage, meter, state, since, until) if plan.source == "aggregates" else {}
+    stale = stale_dates(storage, meter, state, since, until) if plan.source == "aggregates" else {}
     return Explanation(
         plan.source, plan.table, plan.why, len(dates), sealed, stale, most_ambiguous(meter, state)
     )

@@ -59,12 +59,12 @@ def history_questions(meter: Meter, before: Question, first: dt.date) -> list[Qu
     midnight = before.since.replace(hour=0, minute=0, second=0, microsecond=0)
     begin = min(instant(first), midnight)
     # A group in a rolling window was also in one of its days.
-    whole = replace(before, rolling=None)
+    undivided = replace(before, rolling=None)
     is_end = before.distinct is None and meter.aggregation in _ENDS
     if not (is_end or adds_levels(meter, before)):
-        whole = replace(whole, bucket="none")
+        undivided = replace(undivided, bucket="none")
     parts = [
-        replace(whole, since=since, until=until)
+        replace(undivided, since=since, until=until)
         for since, until in ((begin, midnight), (midnight, before.since))
         if since < until
     ]

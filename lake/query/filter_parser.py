@@ -198,15 +198,15 @@ class _Parser:
     def _keyword(self, word: str) -> bool:
         """Consume the next token if it is this keyword; return whether it was."""
         token = self._peek()
-        taken = token.kind == "word" and token.text.lower() == word
-        self._next += taken
-        return taken
+        is_next = token.kind == "word" and token.text.lower() == word
+        self._next += is_next
+        return is_next
 
     def _operator(self, sign: str) -> bool:
         """Consume the next token if it is this sign; return whether it was."""
-        taken = self._peek()[:2] == ("operator", sign)
-        self._next += taken
-        return taken
+        is_next = self._peek()[:2] == ("operator", sign)
+        self._next += is_next
+        return is_next
 
     def _expect(self, sign: str, what: str) -> None:
         if not self._operator(sign):

@@ -55,8 +55,8 @@ def _changes(values: pl.LazyFrame, by: Sequence[str], length: dt.timedelta) -> p
     )
     begun = counted.group_by(BUCKET, *by).agg(pl.col(COUNT, "events").sum())
     ended = counted.group_by(pl.col(_END).alias(BUCKET), *by).agg(-pl.col(COUNT).sum())
-    left = begun.select(pl.col(BUCKET) + length, *by, (0 - pl.col("events")).alias("events"))
-    changes = pl.concat([begun, ended, left], how="diagonal")
+    expired = begun.select(pl.col(BUCKET) + length, *by, (0 - pl.col("events")).alias("events"))
+    changes = pl.concat([begun, ended, expired], how="diagonal")
     return changes.group_by(BUCKET, *by).agg(pl.col(COUNT, "events").sum())
 
 

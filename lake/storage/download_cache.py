@@ -36,19 +36,19 @@ class DownloadCache:
 
     def add(self, files: Iterable[StoredFile], fetch: Callable[[str, Path], None], *, whole: bool) -> None:
         """Copy small files, or all with `whole`, in parallel; a file with a copy is not fetched again."""
-        wanted = []
+        missing = []
         for file in files:
             small = file.size_bytes <= SMALL_BYTES and self._small_bytes + file.size_bytes <= MAX_CACHED_BYTES
             if (whole or small) and (file.path, file.identity) not in self._paths:
                 self._small_bytes += 0 if whole else file.size_bytes
-                wanted.append(file)
-        targets = {(file.path, file.identity): self.new_path(".parquet") for file in wanted}
+                missing.append(file)
+        targets = {(file.path, file.identity): self.new_path(".parquet") for file in missing}
         with ThreadPoolExecutor(PARALLEL) as threads:
             list(threads.map(fetch, (path for path, _ in targets), targets.values()))
         # A file that was replaced since it was listed has another content, so it is no copy of the listed one.
         self._paths |= {
             (file.path, file.identity): targets[file.path, file.identity]
-            for file in wanted
+            for file in missing
             if targets[file.path, file.identity].stat().st_size == file.size_bytes
         }
 

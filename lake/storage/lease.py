@@ -136,13 +136,13 @@ def take_lease(storage: Storage, job: str, lease_time: dt.timedelta, *, wait: bo
         if holder and not _has_ended(holder) and not (take and _ends_too_late(holder)):
             waiting.wait_for(holder)
             continue
-        since, mine = time.monotonic(), _holder(owner, job, lease_time)
-        if storage.create(paths.lease(number + 1), msgspec.json.encode(mine)):
+        since, own_holder = time.monotonic(), _holder(owner, job, lease_time)
+        if storage.create(paths.lease(number + 1), msgspec.json.encode(own_holder)):
             numbers = _numbers(storage)
             # Meanwhile others may have taken, released and deleted this very number.
             if max(numbers) == number + 1:
                 storage.delete_all(paths.lease(old) for old in numbers if old <= number)
-                return Lease(storage, number + 1, mine, lease_time, since)
+                return Lease(storage, number + 1, own_holder, lease_time, since)
             storage.delete(paths.lease(number + 1))
 
 

@@ -15,14 +15,14 @@ def open_storage(url: str, options: Mapping[str, str] | None = None) -> Storage:
     `options` are those of the URL's storage, see `S3Settings`. Raises StorageError for an unknown option or scheme. Sends
     no request.
     """
-    scheme, found, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     options = options or {}
-    if not found or scheme == "file":
+    if not separator or scheme == "file":
         if options:
             raise StorageError(
                 "a local lake takes no storage options", where=url, found=", ".join(sorted(options))
             )
-        return LocalStorage(rest if found else url)
+        return LocalStorage(rest if separator else url)
     if scheme == "s3":
         # Imported here: botocore alone takes as long to load as everything else.
         from lake.storage.s3 import S3Storage

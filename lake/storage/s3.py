@@ -61,17 +61,17 @@ class S3Storage(FsspecStorage):
     def list(self, prefix: str) -> list[StoredFile]:
         """Return all files below a folder: one request a thousand."""
         start = "/".join(part for part in (self._prefix, check_folder(prefix)) if part)
-        found, more = [], {"Prefix": f"{start}/" if start else ""}
+        objects, more = [], {"Prefix": f"{start}/" if start else ""}
         with self._naming(prefix, "list"):
             while more:
                 page = self._fs.call_s3("list_objects_v2", Bucket=self._bucket, **more)
                 self._listed_at = _date(page) or self._listed_at
-                found += page.get("Contents", [])
+                objects += page.get("Contents", [])
                 more = (
                     more | {"ContinuationToken": page["NextContinuationToken"]} if page["IsTruncated"] else {}
                 )
         # Keys that end with a slash are folders made by bucket browsers.
-        return sorted(self._stored_object(each) for each in found if not each["Key"].endswith("/"))
+        return sorted(self._stored_object(each) for each in objects if not each["Key"].endswith("/"))
 
     def server_time(self) -> dt.datetime | None:
         """Return the date of the last listing, by the server's clock."""
@@ -87,10 +87,10 @@ class S3Storage(FsspecStorage):
         full = [self._full(path) for path in paths]
         if not full:
             return []
-        found = self._fs.cat(full, on_error="return", max_concurrency=1) if len(full) > 1 else {}
+        contents = self._fs.cat(full, on_error="return", max_concurrency=1) if len(full) > 1 else {}
         # A failed one is read once more, which raises an error with its path.
         return [
-            found[name] if isinstance(found.get(name), bytes) else self.read(path)
+            contents[name] if isinstance(contents.get(name), bytes) else self.read(path)
             for path, name in zip(paths, full, strict=True)
         ]
 
@@ -239,10 +239,10 @@ def _date(answer: Mapping[str, Any]) -> dt.datetime | None:
     """Return the date of a server's answer; None if it has no valid one."""
     text = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
-        found = email.utils.parsedate_to_datetime(text)
+        date = email.utils.parsedate_to_datetime(text)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+    return date if date.tzinfo else date.replace(tzinfo=dt.UTC)
 
 
 def _identity(size_bytes: int, etag: str) -> str:

@@ -18,7 +18,7 @@ from jobs.cli import app
 from jobs.nightly import nightly
 from jobs.run_report import reported
 from lake import Lake, paths
-from lake.checksums import KEY, UNSTAMPED, stamp
+from lake.checksums import SHA256_KEY, ZERO_SHA256, embed_sha256
 from lake.events.listing import METADATA_KEY as COMPACTED_KEY
 from lake.state.records import METADATA_KEY
 from support import DAY, METER, a_lake, event, put, retained
@@ -282,8 +282,8 @@ def test_a_record_of_a_compacted_file_stops_nothing(
     local = Path(lake.storage.uri(path))
     meter = lake.meter(BROKEN)
     put(lake, meter, local.name, event("z"))
-    pl.read_parquet(local).write_parquet(local, metadata={COMPACTED_KEY: record, KEY: UNSTAMPED})
-    stamp(local)
+    pl.read_parquet(local).write_parquet(local, metadata={COMPACTED_KEY: record, SHA256_KEY: ZERO_SHA256})
+    embed_sha256(local)
     code, done = meterlake(*command.split())
     found = problems_of(done)
     if command == "status":

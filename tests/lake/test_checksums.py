@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lake.checksums import KEY, rows_checksum, stamp_of, write_stamped
+from lake.checksums import SHA256_KEY, embedded_and_actual_sha256, rows_checksum, write_with_sha256
 from schemas.columns import INSTANT, QUANTITY
 
 NOON = dt.datetime(2026, 6, 19, 12, tzinfo=dt.UTC)
@@ -37,13 +37,13 @@ ROWS = pl.DataFrame(
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    write_stamped(ROWS, tmp_path / "a.parquet", {"record": "{}"})
+    write_with_sha256(ROWS, tmp_path / "a.parquet", {"record": "{}"})
     return tmp_path / "a.parquet"
 
 
 def test_a_stamped_file_says_the_checksum_of_its_own_bytes(file: Path) -> None:
-    said, found = stamp_of(file.read_bytes())
-    assert said == found == pl.read_parquet_metadata(file)[KEY]
+    said, found = embedded_and_actual_sha256(file.read_bytes())
+    assert said == found == pl.read_parquet_metadata(file)[SHA256_KEY]
     assert pl.read_parquet_metadata(file)["record"] == "{}"
     assert pl.read_parquet(file).equals(ROWS)
 
@@ -52,26 +52,28 @@ def test_any_flipped_bit_anywhere_is_found(file: Path) -> None:
     body = file.read_bytes()
     for place in range(len(body)):
         for bit in (1, 0x80):
-            said, found = stamp_of(body[:place] + bytes([body[place] ^ bit]) + body[place + 1 :])
+            said, found = embedded_and_actual_sha256(
+                body[:place] + bytes([body[place] ^ bit]) + body[place + 1 :]
+            )
             assert said != found or not said, place
 
 
 def test_a_file_cut_short_or_made_longer_is_found(file: Path) -> None:
     body = file.read_bytes()
     for other in (body[:-1], body + b"\0", body[: len(body) // 2], b""):
-        said, found = stamp_of(other)
+        said, found = embedded_and_actual_sha256(other)
         assert said != found or not said
 
 
 def test_the_same_rows_give_the_same_bytes(file: Path, tmp_path: Path) -> None:
-    write_stamped(ROWS, tmp_path / "b.parquet", {"record": "{}"})
+    write_with_sha256(ROWS, tmp_path / "b.parquet", {"record": "{}"})
     assert (tmp_path / "b.parquet").read_bytes() == file.read_bytes()
 
 
 def test_values_that_look_like_a_checksum_are_not_taken_for_it(tmp_path: Path) -> None:
-    texts = [f"{KEY}\x18@{'0' * 64}", "0" * 64]
-    write_stamped(pl.DataFrame({"subject": texts}), tmp_path / "a.parquet", {texts[1]: texts[1]})
-    said, found = stamp_of((tmp_path / "a.parquet").read_bytes())
+    texts = [f"{SHA256_KEY}\x18@{'0' * 64}", "0" * 64]
+    write_with_sha256(pl.DataFrame({"subject": texts}), tmp_path / "a.parquet", {texts[1]: texts[1]})
+    said, found = embedded_and_actual_sha256((tmp_path / "a.parquet").read_bytes())
     assert said == found
 
 
@@ -111,6 +113,6 @@ def test_text_can_not_move_from_one_row_to_the_next() -> None:
 
 def test_no_rows_have_a_checksum_too(tmp_path: Path) -> None:
     assert rows_checksum(ROWS.clear()) != rows_checksum(ROWS)
-    write_stamped(ROWS.clear(), tmp_path / "a.parquet")
-    said, found = stamp_of((tmp_path / "a.parquet").read_bytes())
+    write_with_sha256(ROWS.clear(), tmp_path / "a.parquet")
+    said, found = embedded_and_actual_sha256((tmp_path / "a.parquet").read_bytes())
     assert said == found

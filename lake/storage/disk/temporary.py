@@ -62,8 +62,8 @@ def sweep_files(folder: Path) -> int:
     is not followed.
     """
     with _opened(folder, os.O_NOFOLLOW) as descriptor:
-        left = [entry for entry in _abandoned(descriptor, _FILE) if entry.is_file(follow_symlinks=False)]
-        return sum(_removed(os.unlink, entry.name, descriptor) for entry in left)
+        abandoned = [entry for entry in _abandoned(descriptor, _FILE) if entry.is_file(follow_symlinks=False)]
+        return sum(_removed(os.unlink, entry.name, descriptor) for entry in abandoned)
 
 
 def sweep_folders(folder: Path) -> int:
@@ -72,10 +72,10 @@ def sweep_folders(folder: Path) -> int:
     A folder of such a name that contains a folder or a lake's marker is not ours, and is left.
     """
     with _opened(folder) as descriptor:
-        left = [
+        abandoned = [
             entry.name for entry in _abandoned(descriptor, _FOLDER) if entry.is_dir(follow_symlinks=False)
         ]
-        return sum(_emptied(folder / name) and _removed(os.rmdir, name, descriptor) for name in left)
+        return sum(_emptied(folder / name) and _removed(os.rmdir, name, descriptor) for name in abandoned)
 
 
 def _emptied(folder: Path) -> bool:
@@ -91,8 +91,8 @@ def _emptied(folder: Path) -> bool:
 
 def _abandoned(descriptor: int | None, pattern: re.Pattern[str]) -> list[os.DirEntry[str]]:
     """Return the entries with such names whose owners are dead, or that are too old to have one."""
-    found = [(entry, pattern.fullmatch(entry.name)) for entry in _entries(descriptor)]
-    return [entry for entry, match in found if match and _is_abandoned(entry, match)]
+    matches = [(entry, pattern.fullmatch(entry.name)) for entry in _entries(descriptor)]
+    return [entry for entry, match in matches if match and _is_abandoned(entry, match)]
 
 
 def _is_abandoned(entry: os.DirEntry[str], match: re.Match[str]) -> bool:

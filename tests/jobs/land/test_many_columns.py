@@ -117,7 +117,7 @@ def test_a_landing_that_fails_leaves_no_scratch_file(tmp_path: Path, monkeypatch
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the test says no")
 
-    monkeypatch.setattr("jobs.land.write.write_stamped", fail)
+    monkeypatch.setattr("jobs.land.write.write_with_sha256", fail)
     lake, _ = a_lake(tmp_path / "lake", dimensions=DIMENSIONS)
     with pytest.raises(RuntimeError, match="the test says no"), reported(lake, "land") as report:
         land(lake, [str(file)], report)

@@ -15,7 +15,7 @@ from jobs.run_report import RunReport, reported
 from jobs.verify import job as verify_module
 from jobs.verify.job import verify
 from lake import Lake, paths
-from lake.checksums import write_stamped
+from lake.checksums import write_with_sha256
 from lake.state.records import METADATA_KEY
 from schemas.meter import Meter
 from support import DAY, METER, a_lake, aggregated, content, define, event, put, retained
@@ -106,12 +106,12 @@ def test_an_edited_row_is_found_though_the_file_looks_right(
     ):
         rows = pl.read_parquet(file, hive_partitioning=False)
         edited = rows.with_columns(edit.cast(rows.schema[edit.meta.output_name()]))
-        write_stamped(edited, file, {METADATA_KEY: record})
+        write_with_sha256(edited, file, {METADATA_KEY: record})
         kinds = {what for what, _ in found(lake)}
         assert kinds == {"sealed rows changed" if date == DAY else "rows differ"}
         edited.write_parquet(file, metadata={METADATA_KEY: record})
         assert ("damaged", paths.aggregate(table, meter.name, date)) in found(lake)
-        write_stamped(rows, file, {METADATA_KEY: record})
+        write_with_sha256(rows, file, {METADATA_KEY: record})
         assert verified(lake).errors == []
 
 
@@ -120,7 +120,7 @@ def test_an_added_row_breaks_the_totals(whole: tuple[Lake, Meter, Path]) -> None
     file = folder / paths.aggregate("usage_by_subject", meter.name, NEXT)
     record = pl.read_parquet_metadata(file)[METADATA_KEY]
     rows = pl.read_parquet(file, hive_partitioning=False)
-    write_stamped(pl.concat([rows, rows]), file, {METADATA_KEY: record})
+    write_with_sha256(pl.concat([rows, rows]), file, {METADATA_KEY: record})
     assert {"totals", "rows differ"} <= {what for what, _ in found(lake)}
 
 
@@ -129,11 +129,11 @@ def test_another_order_and_other_columns_are_found(whole: tuple[Lake, Meter, Pat
     file = folder / paths.aggregate("usage", meter.name, NEXT)
     record = pl.read_parquet_metadata(file)[METADATA_KEY]
     rows = pl.read_parquet(file, hive_partitioning=False)
-    write_stamped(rows.reverse(), file, {METADATA_KEY: record})
+    write_with_sha256(rows.reverse(), file, {METADATA_KEY: record})
     assert ("not sorted", paths.aggregate("usage", meter.name, NEXT)) in found(lake)
-    write_stamped(rows.drop("plan"), file, {METADATA_KEY: record})
+    write_with_sha256(rows.drop("plan"), file, {METADATA_KEY: record})
     assert ("other columns", paths.aggregate("usage", meter.name, NEXT)) in found(lake)
-    write_stamped(rows, file)
+    write_with_sha256(rows, file)
     assert ("other inputs", paths.aggregate("usage", meter.name, NEXT)) in found(lake)
 
 
@@ -172,7 +172,7 @@ def test_the_seal_is_held_to_its_checksum_after_the_state_was_lost(whole: tuple[
     record = pl.read_parquet_metadata(file)[METADATA_KEY]
     rows = pl.read_parquet(file, hive_partitioning=False)
     edited = rows.with_columns((pl.col("quantity_max") + 1).cast(rows.schema["quantity_max"]))
-    write_stamped(edited, file, {METADATA_KEY: record})
+    write_with_sha256(edited, file, {METADATA_KEY: record})
     assert {what for what, _ in found(lake)} == {"sealed rows changed"}
 
 
@@ -227,7 +227,7 @@ def test_a_settled_file_that_is_removed_edited_or_left_over_is_found(tmp_path: P
     path = paths.sealed_winners(meter.name, DAY)
     file = tmp_path / path
     body = file.read_bytes()
-    write_stamped(pl.read_parquet(file, hive_partitioning=False).with_columns(subject=pl.lit("x")), file)
+    write_with_sha256(pl.read_parquet(file, hive_partitioning=False).with_columns(subject=pl.lit("x")), file)
     assert ("sealed rows changed", path) in found(lake)
     file.write_bytes(body[:-9])
     assert ("damaged", path) in found(lake)
