@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from docs.generate import PAGE, page
-from documents.pages import PAGES, ROOT, name_of
+from documents.pages import PAGES, README, ROOT, name_of
 from jobs.run_report import ExportReport, PartitionReport, RunReport
 from jobs.status import MeterStatus, Status
 from schemas.columns import DIMENSION_TYPES, EVENT_TYPES, MEASURE_TYPES, QUARANTINE_TYPES
@@ -17,7 +17,7 @@ from schemas.event_rules import REASONS
 from schemas.meter import AGGREGATIONS
 
 REFERENCE = ROOT / "docs" / "reference"
-LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]+)?\)")
+LINK = re.compile(r"(?:\]\(|src=\")(?!https?:)([^)#\s\"]*)(#[^)\s]+)?[)\"]")
 
 
 def test_every_reason_is_explained() -> None:
@@ -71,3 +71,11 @@ def _anchor(heading: str) -> str:
 def test_files_and_folders_that_a_page_names_are_there(name: str) -> None:
     named = re.findall(r"`((?:jobs|lake|schemas|tests)/[^`\s]*)`", (ROOT / "docs" / f"{name}.md").read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_readme_is_short_and_begins_with_what_to_type() -> None:
+    text = README.read_text()
+    assert len(text.encode()) <= 9_000
+    first_screen = text.splitlines()[:20]
+    assert any(line.startswith("make demo") for line in first_screen)
+    assert any(line.startswith("make test") for line in first_screen)
