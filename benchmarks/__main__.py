@@ -29,9 +29,9 @@ from benchmarks.timing import Timing, apart, forget, median, way
 WAYS = {
     "meterlake": ("Meterlake", True),
     "polars_read": ("Polars: read and hash only", False),
-    "polars_group_by": ("Polars: group only, copies counted", False),
-    "polars_tables": ("Polars: fewer columns, copies counted", False),
-    "polars_same_tables": ("Polars: same columns, copies counted", False),
+    "polars_group_by": ("Polars: group only, duplicates counted", False),
+    "polars_tables": ("Polars: fewer columns, duplicates counted", False),
+    "polars_same_tables": ("Polars: same columns, duplicates counted", False),
     "duckdb_row_number": ("DuckDB: row_number() = 1", True),
     "duckdb_repeated_keys": ("DuckDB: window over repeated keys", True),
     "duckdb_hashed_keys": ("DuckDB: window over repeated hashes", True),

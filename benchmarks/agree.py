@@ -24,7 +24,7 @@ def same_rows(lake: Path, outs: Mapping[str, Path]) -> None:
             files = sorted((out / table).rglob("*.parquet"))
             found = _said(pl.scan_parquet(files, hive_partitioning=False))
             if found != expected:
-                sys.exit(f"{name} gives other rows of {table} than Meterlake: {found}, not {expected}")
+                sys.exit(f"{name} has other rows of {table} than Meterlake: {found}, not {expected}")
 
 
 def _said(rows: pl.LazyFrame) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""A seeded lake of one meter: dates, subjects with a heavy tail, and copies within and across dates."""
+"""A seeded lake of one meter: dates, subjects with a heavy tail, and duplicates within and across dates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVENTS = paths.events(METER) + "*/*.parquet"
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What a generated lake is like. The same shape gives the same events, whatever machine makes them."""
+    """The parameters of a generated lake. The same ones make the same events on every machine."""
 
     events: int
     dates: int

@@ -16,9 +16,9 @@ OTHERS = ("#edae49", "#66a182", "#8d96a3", "#b08968", "#2e4057", "#00798c", "#4f
 
 
 def plot(
-    timings: Mapping[str, Mapping[str, Timing]], said: Mapping[str, tuple[str, bool]], target: Path
+    timings: Mapping[str, Mapping[str, Timing]], labels: Mapping[str, tuple[str, bool]], target: Path
 ) -> None:
-    """Write a PNG; `timings` by millions of events, then by way, `said` what to call a way, and if it deduplicates.
+    """Write a PNG; `timings` by millions of events, then by way; `labels` has the label of a way, and whether it deduplicates.
 
     The lines of those that do not are dashed.
     """
@@ -38,9 +38,9 @@ def plot(
                 marker="o",
                 markersize=4,
                 linewidth=2.6 if ours else 1.3,
-                linestyle="-" if said[way][1] else "--",
+                linestyle="-" if labels[way][1] else "--",
                 color=OURS if ours else OTHERS[number % len(OTHERS)],
-                label=said[way][0],
+                label=labels[way][0],
                 zorder=3 if ours else 2,
             )
         axis.set(xscale="log", yscale="log", xlabel="million events", title=title)

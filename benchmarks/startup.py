@@ -21,7 +21,7 @@ COMMANDS = (HELP, ("--version",), ("query", "--help"), ("status",))
 
 
 def main() -> int:
-    """Print a line for each command; gives the exit code."""
+    """Print a line for each command; return the exit code."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
     print(f"{runs} runs on {os.cpu_count()} cores, Python {sys.version.split()[0]}")
     print(f"{'meterlake':<14}  median s   best s  worst s")

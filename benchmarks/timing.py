@@ -28,10 +28,10 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 def timed(command: Sequence[str]) -> Timing:
-    """Run a command to its end. Exits with what it said if it fails."""
-    with tempfile.TemporaryFile() as said:
+    """Run a command to its end. Exits with its output if it fails."""
+    with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=said, stderr=said)
+        process = subprocess.Popen(command, stdout=output, stderr=output)
         # Until the process is waited for, its figures can be read.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         read_bytes = _read_bytes(process.pid)
@@ -39,16 +39,16 @@ def timed(command: Sequence[str]) -> Timing:
         wall_seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            said.seek(0)
-            sys.exit(f"{' '.join(command)} failed:\n{said.read().decode(errors='replace')}")
+            output.seek(0)
+            sys.exit(f"{' '.join(command)} failed:\n{output.read().decode(errors='replace')}")
     # Linux counts in KiB, others in bytes.
     unit = 1024 if sys.platform == "linux" else 1024**2
     return Timing(wall_seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit, read_bytes)
 
 
 def _read_bytes(process_id: int) -> int:
-    said = Path(f"/proc/{process_id}/io")
-    return int(said.read_text().split()[1]) if said.exists() else 0
+    counters = Path(f"/proc/{process_id}/io")
+    return int(counters.read_text().split()[1]) if counters.exists() else 0
 
 
 def way(name: str, lake: Path, out: Path) -> Timing:
@@ -57,7 +57,7 @@ def way(name: str, lake: Path, out: Path) -> Timing:
 
 
 def apart(work: Callable[..., None], *arguments: object) -> None:
-    """Call a function in a process of its own: what this one has ever held counts as the peak of those it starts."""
+    """Call a function in a new process: the peak memory of this one would count as that of its children."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         process.submit(work, *arguments).result()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.generate import DIMENSIONS, EVENTS
 
 KEYS = ", ".join(["subject", *DIMENSIONS])
-# Tuples compare part by part, so ties are settled as Meterlake settles them.
+# Tuples compare part by part, so ties are resolved as in Meterlake.
 MEASURES = """count() as events, sum(quantity) as quantity_sum, min(quantity) as quantity_min,
     max(quantity) as quantity_max, min(tuple(timestamp, received_at, quantity)) as first_event,
     max(tuple(timestamp, received_at, quantity)) as last_event"""

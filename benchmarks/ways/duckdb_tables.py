@@ -11,7 +11,7 @@ from benchmarks.generate import DIMENSIONS, EVENTS
 KEYS = ", ".join(["subject", *DIMENSIONS])
 COLUMNS = f"date, {KEYS}, quantity, timestamp, received_at"
 ORDER = f"received_at, timestamp, quantity, {KEYS}"
-# Structs compare field by field, so ties are settled as Meterlake settles them.
+# Structs compare field by field, so ties are resolved as in Meterlake.
 MOMENT = "struct_pack(at := timestamp, received_at := received_at, quantity := quantity)"
 MEASURES = f"""count(*) events, sum(quantity) quantity_sum, min(quantity) quantity_min, max(quantity) quantity_max,
     min({MOMENT}) first_event, max({MOMENT}) last_event"""
@@ -23,7 +23,7 @@ SAID = """quantity_sum quantity, events, quantity_sum, quantity_min, quantity_ma
 
 
 def run(winners: str, lake: str, out: str, first: str = "") -> None:
-    """Write the tables for the rows that a query gives; `first` is a statement that it needs."""
+    """Write the tables for the rows of a query; `first` is a statement that it needs."""
     target = Path(out)
     target.mkdir(parents=True)
     connection = duckdb.connect(config={"preserve_insertion_order": False})

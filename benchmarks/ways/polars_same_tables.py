@@ -1,6 +1,6 @@
 """Polars with every column that Meterlake writes: no deduplication, the three tables, a file a date.
 
-First and last are settled by timestamp, received_at and quantity. Both times as one number take less time than as a
+Ties of first and last are resolved by timestamp, received_at and quantity. Both times as one number take less time than as a
 struct of them, in which they would be compared field by field.
 """
 
@@ -25,12 +25,12 @@ def main(lake: str, out: str) -> None:
     """Group by moments, and tell their parts in the end."""
     at, received_at = (pl.col(name).cast(pl.Int64).cast(pl.Int128) for name in ("timestamp", "received_at"))
     moment = at * HIGH + received_at
-    kept = [moment.alias("first"), moment.alias("last")]
+    moments = [moment.alias("first"), moment.alias("last")]
     quantities = [QUANTITY.alias(name) for name in ("quantity_first", "quantity_last")]
-    write_tables(lake, out, [*kept, *quantities], ENDS, _told)
+    write_tables(lake, out, [*moments, *quantities], ENDS, _finalize)
 
 
-def _told(rows: pl.LazyFrame) -> pl.LazyFrame:
+def _finalize(rows: pl.LazyFrame) -> pl.LazyFrame:
     instant = pl.Datetime("us", "UTC")
     parts = [
         part.cast(pl.Int64).cast(instant).alias(f"{end}_{name}")

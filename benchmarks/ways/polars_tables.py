@@ -27,8 +27,8 @@ MERGED = [
     pl.col("quantity_min").min(),
     pl.col("quantity_max").max(),
 ]
-# What is kept of an event to find the first and the last, and how it is merged.
-KEPT = [
+# The columns that find the first and the last event of a group, and how they are merged.
+MOMENT_COLUMNS = [
     QUANTITY.alias("quantity_first"),
     TIMESTAMP.alias("first_at"),
     QUANTITY.alias("quantity_last"),
@@ -42,9 +42,11 @@ ENDS = [
 ]
 
 
-def grouped(lake: str, kept: Sequence[pl.Expr] = KEPT, ends: Sequence[pl.Expr] = ENDS) -> pl.DataFrame:
+def grouped(
+    lake: str, columns: Sequence[pl.Expr] = MOMENT_COLUMNS, ends: Sequence[pl.Expr] = ENDS
+) -> pl.DataFrame:
     """Every event by date and all keys."""
-    lf = pl.scan_parquet(Path(lake) / EVENTS, hive_partitioning=False).with_columns(kept)
+    lf = pl.scan_parquet(Path(lake) / EVENTS, hive_partitioning=False).with_columns(columns)
     by_date = lf.group_by(TIMESTAMP.dt.date().alias("date"), *KEYS)
     return by_date.agg(*SUMS, *ends).collect(engine="streaming")
 
@@ -52,12 +54,12 @@ def grouped(lake: str, kept: Sequence[pl.Expr] = KEPT, ends: Sequence[pl.Expr] =
 def write_tables(
     lake: str,
     out: str,
-    kept: Sequence[pl.Expr] = KEPT,
+    columns: Sequence[pl.Expr] = MOMENT_COLUMNS,
     ends: Sequence[pl.Expr] = ENDS,
-    told: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda rows: rows,
+    finalize: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda rows: rows,
 ) -> None:
-    """Group once, merge the smaller tables from it, write all as `told` tells them."""
-    usage = grouped(lake, kept, ends).lazy()
+    """Group once, merge the smaller tables from it, write all after `finalize`."""
+    usage = grouped(lake, columns, ends).lazy()
     by_subject = usage.group_by("date", "subject").agg(*MERGED, *ends)
     subjects = pl.col("subject").n_unique().alias("subjects")
     by_dimension = pl.concat(
@@ -66,9 +68,9 @@ def write_tables(
         .select("date", pl.lit(name).alias("dimension"), pl.exclude("date"))
         for name in DIMENSIONS
     )
-    _write(told(usage).sort("date", *KEYS), out, "usage")
-    _write(told(by_subject).sort("date", "subject"), out, "usage_by_subject")
-    _write(told(by_dimension).sort("date", "dimension", "value"), out, "usage_by_dimension")
+    _write(finalize(usage).sort("date", *KEYS), out, "usage")
+    _write(finalize(by_subject).sort("date", "subject"), out, "usage_by_subject")
+    _write(finalize(by_dimension).sort("date", "dimension", "value"), out, "usage_by_dimension")
 
 
 def _write(rows: pl.LazyFrame, out: str, table: str) -> None:

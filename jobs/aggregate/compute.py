@@ -77,7 +77,7 @@ def compute_partition(
 
 
 def _winners(partition: Partition, rows: pl.LazyFrame, lost: pl.DataFrame) -> pl.LazyFrame:
-    """Of the rows of `Partition.coded` those that count: the valid ones but those of `lost`."""
+    """Return the winning ones of `Partition.measured_rows`: valid rows that are not in `lost`."""
     rules = [*measured_rules(partition.meter), partition_rule(partition.date)]
     winners = rows.filter(keeps(rules) & ~pl.col(ROW).is_in(lost[ROW].implode()))
     # Each distinct subject is checked once; every row is trimmed and checked only if one of them breaks a rule.

@@ -1,4 +1,4 @@
-"""Lines with undeclared metadata, which is usual: types from pyarrow as on the fast way, the rest from its own text."""
+"""Parse lines with undeclared metadata: declared columns as in `by_column`, undeclared members as their own text."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from jobs.land.parse.parsed import LINE, Parsed, at_lines, concat
 from schemas.meter import Meter
 
 _REST = "#rest"
-# Members are counted by the end of their names, which this would hide.
+# Members are counted by the end of their names, which space before the colon would hide.
 _SPACED = re.compile(rb'"[ \t\r]+:')
 _SPACES = (b" :", b"\t:", b"\r:")
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    """A usage body of which the metadata's members are kept as their text."""
+    """A usage body; members of its metadata are their own text."""
 
     meter: str
     subject: str | msgspec.UnsetType | None = msgspec.UNSET
@@ -37,11 +37,11 @@ _BODIES = msgspec.json.Decoder(_Body)
 
 
 def parse_rest(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
-    """The events of the lines with dimensions and metadata; None if a line is not plainly right.
+    """Return the events of the lines by meter, in the columns of `parsed_columns`; None if the block is doubtful.
 
-    Lines that need a closer look (escapes, nested metadata, another meter) are given to the careful way one by one.
+    Single doubtful lines (escapes, nested metadata, another meter) are parsed one by one.
     """
-    # The pattern is slow, and almost never needed.
+    # The pattern is slow, and rarely needed.
     spaced = any(space in lines for space in _SPACES) and _SPACED.search(lines)
     table = None if spaced else read_typed(lines, meters, "ignore", {})
     if table is None:
@@ -64,8 +64,8 @@ def parse_rest(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
 
 
 def _rests(texts: list[bytes], bodies: list[_Body], present: list[Meter]) -> list[str | bool | None]:
-    """The undeclared metadata of each line as compact JSON, None if there is none; False where that isn't plain."""
-    # The one loop over lines on this way; it only sorts texts that msgspec has cut and checked.
+    """Return the undeclared metadata of each line as compact JSON, None if it has none, False if it is doubtful."""
+    # The only loop over lines of this parser; it only sorts texts that msgspec has split and checked.
     own = {meter.name: frozenset(meter.dimension_names) for meter in present}
     roots = {m.name: frozenset(n.split(".")[0] for n in m.dimension_names if "." in n) for m in present}
     keys: dict[str, bytes] = {}
@@ -81,7 +81,7 @@ def _rest(
 ) -> str | bool | None:
     mine = own.get(body.meter)
     metadata: dict[str, Any] = body.metadata or {}
-    # A member more than there are names is one that stands twice, or lies deeper; a backslash may hide one.
+    # More names than members: one is duplicated, or nested; a backslash may hide one.
     if mine is None or b"\\" in text or text.count(b'":') != _members(body) + len(metadata):
         return False
     if not roots[body.meter].isdisjoint(metadata):
