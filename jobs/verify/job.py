@@ -50,8 +50,10 @@ def verify(lake: Lake, report: RunReport, *, meter: str | None = None) -> None:
 
     report.keep_going(names, work)
     if meter is None:
-        for error in [*_errors_outside_meters(lake.storage, names), *_unexpected(lake.storage, names)]:
+        for error in _errors_outside_meters(lake.storage, names):
             report.add_error(error)
+        for unexpected in _unexpected(lake.storage, names):
+            report.add_error(unexpected)
 
 
 def _meter_errors(storage: Storage, name: str, report: RunReport) -> list[MeterlakeError]:
