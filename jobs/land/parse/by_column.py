@@ -10,19 +10,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.json
 
+from jobs.land.parse.guard import NULLABLE, is_plain, may_have_null
 from jobs.land.parse.parsed import LINE, Parsed
 from jobs.land.parse.undeclared import START_BYTES, likely_metadata, metadata_texts
-from jobs.land.read.byte_values import byte_values, count_line_ends, line_ends
+from jobs.land.read.byte_values import count_line_ends
 from schemas.meter import Dimension, Meter
 
 _NAMES = re.compile(rb'"meter"\s*:\s*"([^"\\]*)"')
-# A quantity that is not a short plain number: pyarrow lets digits beyond 38 overflow silently.
-_ODD_QUANTITY = re.compile(rb'"quantity"\s*+:\s*+"?+(?![-+]?\d{0,18}(?:\.\d{0,9})?"?\s*[,}])')
-# An escape in a key, which would hide the key from these patterns.
-_ESCAPED_KEY = re.compile(rb'"[^"\\]*\\u[^"]*"\s*:')
-# Fields that are often null; a null of any other name may be metadata.
-_NULLABLE = frozenset({"idempotency_key", "timestamp", "received_at"})
-_NULL = re.compile(rb'"(?!(?:idempotency_key|timestamp|received_at)")[^"\\]*"\s*:\s*null')
 _ARROW = {"string": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
 
 
@@ -55,7 +49,7 @@ def read_typed(
     text, duplicate fields are errors, and so are unknown ones unless they are ignored. What it tolerates is checked
     here, before and after.
     """
-    if not _is_plain(lines):
+    if not is_plain(lines):
         return None
     # The first lines usually name all meters of the block; whether they do is checked once all lines are read.
     likely = _present(lines[:START_BYTES], meters)
@@ -65,14 +59,6 @@ def read_typed(
         return table
     present = _present(lines, meters)
     return table if present == likely else _read(lines, present, unexpected, metadata)
-
-
-def _is_plain(lines: bytes) -> bool:
-    """Return whether the lines have nothing that pyarrow's reader tolerates or crashes on."""
-    if not _one_object_a_line(lines) or _ODD_QUANTITY.search(lines):
-        return False
-    # A search for one byte is forty times as fast as for two, and most inputs have no backslash.
-    return not (b"\\" in lines and b"\\u" in lines and _ESCAPED_KEY.search(lines))
 
 
 def _present(lines: bytes, meters: Mapping[str, Meter]) -> list[Meter]:
@@ -113,16 +99,6 @@ def _read(
     if df.height != count_line_ends(lines) + 1:
         return None
     return Table(df.with_row_index(LINE), present, undeclared)
-
-
-def _one_object_a_line(lines: bytes) -> bool:
-    # A line `null` crashes pyarrow's reader; two objects on a line would become two events.
-    whole = lines.startswith(b"{") and lines.endswith(b"}")
-    if not whole:
-        return False
-    values = byte_values(lines)
-    ends = line_ends(values)
-    return bool((values.gather(ends - 1) == ord("}")).all() and (values.gather(ends + 1) == ord("{")).all())
 
 
 def _declared(meters: list[Meter]) -> dict[str, Any] | None:
@@ -207,7 +183,7 @@ def _hides_null(lines: bytes, table: Table) -> bool:
     if len(meters) == 1 and not _dotted(meters[0]) and not table.undeclared:
         return False
     roots = {name.split(".")[0] for meter in meters for name in meter.dimension_names}
-    return b"null" in lines and (not roots.isdisjoint(_NULLABLE) or _NULL.search(lines) is not None)
+    return (b"null" in lines and not roots.isdisjoint(NULLABLE)) or may_have_null(lines)
 
 
 def _value(dimension: Dimension) -> pl.Expr:

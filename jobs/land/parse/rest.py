@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from json.encoder import encode_basestring
 from typing import Any
@@ -12,13 +11,11 @@ import polars as pl
 
 from jobs.land.parse.by_column import Table, columns, odd_values, read_typed
 from jobs.land.parse.by_line import parse_by_line
+from jobs.land.parse.guard import has_spaced_name
 from jobs.land.parse.parsed import LINE, Parsed, at_lines, concat
 from schemas.meter import Meter
 
 _REST = "#rest"
-# Members are counted by the end of their names, which space before the colon would hide.
-_SPACED = re.compile(rb'"[ \t\r]+:')
-_SPACES = (b" :", b"\t:", b"\r:")
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,9 +38,8 @@ def parse_rest(lines: bytes, meters: Mapping[str, Meter]) -> Parsed | None:
 
     Single doubtful lines (escapes, nested metadata, another meter) are parsed one by one.
     """
-    # The pattern is slow, and rarely needed.
-    spaced = any(space in lines for space in _SPACES) and _SPACED.search(lines)
-    table = None if spaced else read_typed(lines, meters, "ignore", {})
+    # Members are counted by the end of their names.
+    table = None if has_spaced_name(lines) else read_typed(lines, meters, "ignore", {})
     if table is None:
         return None
     try:
