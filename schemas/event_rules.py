@@ -98,7 +98,7 @@ def measured_rules(meter: Meter) -> list[Rule]:
 
 
 def partition_rule(date: dt.date) -> Rule:
-    """Return the rule that an event lies in the partition of its timestamp's UTC date."""
+    """Return the rule that an event is in the partition of its timestamp's UTC date."""
     timestamp = pl.col("timestamp")
     # Comparing timestamps costs a tenth of computing the date of each.
     first, last = (dt.datetime.combine(date, time, dt.UTC) for time in (dt.time.min, dt.time.max))

@@ -31,7 +31,7 @@ _UNITS = {"s": (1, 10**6), "ms": (10**3, 10**3), "us": (10**6, 1)}
 def to_frame(batch: pa.RecordBatch) -> pl.DataFrame:
     """Return the batch as a frame in which timestamps are integers of their unit, and maps lists of key and value.
 
-    Names are to be distinct. Raises pyarrow.ArrowInvalid if the batch is damaged, such as text that is not UTF-8.
+    Names must be distinct. Raises pyarrow.ArrowInvalid if the batch is damaged, such as text that is not UTF-8.
     """
     batch.validate(full=True)
     # Column by column: a column of a whole batch would keep the memory of all of them.

@@ -157,7 +157,7 @@ def optional_columns(meter: Meter) -> set[str]:
 
 
 def check_file(storage: Storage, meter: Meter, file: StoredFile) -> FileCheck:
-    """Return what is wrong with the structure of a producer's file, or how it is to be read. Reads its footer only."""
+    """Return what is wrong with the structure of a producer's file, or how to read it. Reads its footer only."""
     # Imported here, since a run that finds no new file needs no pyarrow.
     from lake.events.producer_files import check_columns
 

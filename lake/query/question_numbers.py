@@ -47,7 +47,8 @@ def numbers(  # noqa: PLR0913, PLR0917 - the parts of one question
 ) -> Numbers:
     """Return the numbers of rows that have a `BUCKET`, which `group` groups: events, or rows of aggregates.
 
-    `parts` are the same rows by bucket, where they are at hand so. Where levels are added, the rows are those of `usage` with `BEFORE`, and `series_condition` is a condition on whole series.
+    `parts` are the same rows by bucket, if the caller has them so. Where levels are added, the rows are those of `usage`
+    with `BEFORE`, and `series_condition` is a condition on whole series.
     """
     if adds_levels(meter, question):
         return _levels(rows, meter, question, grid, series_condition)

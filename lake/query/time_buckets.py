@@ -109,7 +109,7 @@ def bucket_label(size: Size, start: dt.datetime, zone: dt.tzinfo) -> str:
 
 
 def bucket_of_instant(size: Size, zone: str) -> pl.Expr:
-    """Return the key of the bucket that a row's `timestamp` lies in."""
+    """Return the key of the bucket of a row's `timestamp`."""
     timestamp = pl.col("timestamp")
     if size == "hour":
         return timestamp.dt.truncate("1h").alias(BUCKET)
@@ -117,7 +117,7 @@ def bucket_of_instant(size: Size, zone: str) -> pl.Expr:
 
 
 def bucket_of_date(size: Size, date: pl.Expr) -> pl.Expr:
-    """Return the key of the bucket, of a day or longer, that a date of the buckets' zone lies in."""
+    """Return the key of the bucket, of a day or longer, of a date in the buckets' zone."""
     key = pl.lit(None, pl.Date) if size == "none" else date.dt.truncate(_LENGTHS[size])
     return key.alias(BUCKET)
 
@@ -152,7 +152,7 @@ def _edges(
 
 
 def _first_date(size: Size, date: dt.date) -> dt.date:
-    """Return the first date of the bucket that a date lies in."""
+    """Return the first date of a date's bucket."""
     first = {
         "week": date - DAY * date.weekday(),
         "month": date.replace(day=1),

@@ -77,7 +77,7 @@ def why_immovable(files: Iterable[StoredFile]) -> str:
         if file.unreadable:
             return f"{file.path.rpartition('/')[0]} is {file.unreadable}"
         if file.linked:
-            return f"{file.path} is a link, or lies behind one"
+            return f"{file.path} is a link, or is reached through one"
     return ""
 
 

@@ -96,7 +96,7 @@ class KnownMeter(msgspec.Struct, frozen=True):
 
 
 class ExportedMonth(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of the last nightly export of a month, and its inputs: nothing is to be done while they are the same.
+    """The result of the last nightly export of a month, and its inputs: while they are the same, nothing needs to be done.
 
     `pending` is how many rows of a closed month differ because its definition or the program changed; nights don't
     adjust these.

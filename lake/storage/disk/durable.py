@@ -142,7 +142,7 @@ def sync_folder(folder: str) -> None:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
-        # One that may be written but not read can't be opened to be synced by itself.
+        # A folder that may be written but not read can't be opened, so everything is synced.
         os.sync()
     else:
         _sync_descriptor(descriptor)

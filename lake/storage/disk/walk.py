@@ -56,7 +56,7 @@ def regular_file(path: str, status: os.stat_result, *, linked: bool = False) -> 
 
 
 def _look_at(root: str, path: str, entry: os.DirEntry[str], *, linked: bool) -> StoredFile | str | None:
-    """Return the file, or the path of a linked folder that is to be listed too; None for an entry that is gone."""
+    """Return the file, or the path of a linked folder that must be listed too; None for an entry that is gone."""
     is_link = entry.is_symlink()
     try:
         status = entry.stat(follow_symlinks=is_link)
