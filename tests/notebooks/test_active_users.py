@@ -196,6 +196,13 @@ def test_seats_are_the_same_in_notebook_export_page_and_answers(shown: Shown, de
     (ranking,) = (each for each in figures.rankings if each.field == "subject")
     assert all(Decimal(bar.quantity) == seats[str(bar.name)] for bar in ranking.bars)
     assert (ranking.bars[0].name, ranking.bars[0].quantity) == ("org_acme", "61")
+    answer = page.answers.seats
+    assert answer is not None
+    assert answer.rows is not None
+    assert answer.total is not None
+    rows: list[Any] = [*answer.rows.rows]
+    assert {row.subject: Decimal(row.seats) for row in rows} == drawn
+    assert answer.total.seats == "168"
 
 
 def test_who_has_gone_quiet(shown: Shown, sql: duckdb.DuckDBPyConnection) -> None:

@@ -19,7 +19,7 @@ from jobs.cli import app
 from jobs.report_page.figures import Choice, Page, gather
 from jobs.report_page.render import document
 from lake import Lake
-from support import a_lake, aggregated, define, event, put
+from support import a_lake, aggregated, define, event, put, retained
 
 APRIL, MAY, JUNE, JULY = (dt.date(2026, month, 1) for month in (4, 5, 6, 7))
 DAY = dt.timedelta(days=1)
@@ -327,6 +327,13 @@ def test_named_meters_are_answered_about(lake: Lake, capsys: pytest.CaptureFixtu
 
 def _number(text: str | None) -> Decimal | None:
     return None if text is None else Decimal(text)
+
+
+def test_answers_stay_when_retention_has_dropped_the_events(lake: Lake, page: Page, tmp_path: Path) -> None:
+    copy = shutil.copytree(lake.url, tmp_path / "lake")
+    assert retained(Lake(str(copy)), dt.date(2026, 8, 1)).exit_code == 0
+    assert not [*(copy / "events").rglob("*.parquet")]
+    assert gather(Lake(str(copy)), JULY, 91).answers == page.answers
 
 
 def test_a_report_reads_no_event_data(lake: Lake, tmp_path: Path) -> None:
