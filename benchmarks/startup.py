@@ -1,5 +1,7 @@
 """How soon the command line answers: medians of whole processes for `--help`, `--version` and an empty lake's `status`.
 
+And what `import lake` takes beside `import polars`.
+
 `python -m benchmarks.startup [RUNS]`; ends with 1 if the help takes longer than it may.
 """
 
@@ -17,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 RUNS = 15
 HELP_SECONDS = 0.4
 HELP = ("--help",)
+IMPORTS = ("import polars", "import lake")
 COMMANDS = (HELP, ("--version",), ("query", "--help"), ("status",))
 
 
@@ -28,26 +31,32 @@ def main() -> int:
     medians = {}
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "METERLAKE_LAKE": folder, "PYTHONPATH": str(ROOT)}
-        _seconds(("init",), environment)
+        _seconds(["-m", "jobs.cli", "init"], environment)
         for command in COMMANDS:
-            took = [_seconds(command, environment) for _ in range(runs)]
+            took = [_seconds(["-m", "jobs.cli", *command], environment) for _ in range(runs)]
             medians[command] = statistics.median(took)
-            figures = (medians[command], min(took), max(took))
-            print(f"{' '.join(command):<14}  " + " ".join(f"{seconds:8.3f}" for seconds in figures))
+            _print(" ".join(command), took)
+        for code in IMPORTS:
+            _print(code, [_seconds(["-c", f"{code}; print()"], environment) for _ in range(runs)])
     return int(medians[HELP] > HELP_SECONDS)
 
 
-def _seconds(command: tuple[str, ...], environment: dict[str, str]) -> float:
+def _print(what: str, took: list[float]) -> None:
+    figures = (statistics.median(took), min(took), max(took))
+    print(f"{what:<14}  " + " ".join(f"{seconds:8.3f}" for seconds in figures))
+
+
+def _seconds(command: list[str], environment: dict[str, str]) -> float:
     """From the start of a process to the first line of its answer."""
     start = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", *command], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, *command], env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
         first = process.stdout.readline() if process.stdout else ""
         took = time.perf_counter() - start
         process.communicate()
     if process.returncode or not first:
-        sys.exit(f"meterlake {' '.join(command)} ended with {process.returncode}")
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
     return took
 
 

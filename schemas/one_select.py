@@ -53,8 +53,7 @@ def rule(name: str, holds: pl.Expr, expected: str, found: pl.Expr | None = None)
 
     `name` is what it is of, a column or a word; `found` is shown of the first row that breaks it, else that column.
     """
-    shown = (pl.col(name) if found is None else found).cast(pl.String).fill_null("null")
-    stated = {"holds": holds, "found": shown.str.slice(0, MAX_FOUND_CHARS)}
+    stated = {"holds": holds, "found": pl.col(name) if found is None else found}
     return pa.Check(lambda data: data.lazyframe.select(holds), name=name, error=expected, statistics=stated)
 
 
@@ -110,8 +109,8 @@ def _broken_rules(frame: Frame, schema: TableSchema) -> Iterator[SchemaError]:
 
 def _example(frame: Frame, check: pa.Check, keys: Sequence[str]) -> tuple[str, str]:
     """Return what was found in the first row that breaks a rule, and what names the row."""
-    found = (check.statistics or {})["found"].alias("#found")
-    rows = frame.lazy().select(*keys, found, (~_holds(check)).alias("#broken"))
+    shown = (check.statistics or {})["found"].cast(pl.String).fill_null("null").str.slice(0, MAX_FOUND_CHARS)
+    rows = frame.lazy().select(*keys, shown.alias("#found"), (~_holds(check)).alias("#broken"))
     *named, example, _ = _only_row(rows.filter("#broken").head(1))
     row = ", ".join(f"{key} {_text(value)}" for key, value in zip(keys, named, strict=True))
     return str(example), f", first where {row}" if row else ""

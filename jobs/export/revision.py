@@ -28,7 +28,7 @@ from jobs.run_report import ExportReport
 from lake.aggregates.sums import lacks_quantity
 from lake.revisions import Close, Manifest, Revisions
 from schemas.columns import MEASURES
-from schemas.validation import check_exported_adjustments, check_exported_usage
+from schemas.validation import Frame, check_exported_adjustments, check_exported_usage
 
 
 def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
@@ -83,7 +83,7 @@ def _adjust(
     changed_rows = [_adjustments(export, before.filter(share), usage.filter(share)) for share in parts]
     name = f"{ADJUSTMENTS}.parquet"
 
-    def check(rows: pl.LazyFrame) -> None:
+    def check(rows: Frame) -> None:
         check_exported_adjustments(rows, export.meter, export.options.by, export.folder + name)
 
     adjustments = made.parquet(name, changed_rows, check)
@@ -128,7 +128,7 @@ def _usage(
     """Write the billed rows; return them, and the keys of the rows that are omitted, since a sum is too large."""
     name = f"{USAGE}.parquet"
 
-    def check(rows: pl.LazyFrame) -> None:
+    def check(rows: Frame) -> None:
         billed = rows.filter(~lacks_quantity())
         check_exported_usage(billed, export.meter, export.options.by, export.folder + name)
 
