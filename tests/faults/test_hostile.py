@@ -111,11 +111,11 @@ HOSTILE = {
 # Lands each of some files into a lake of its own, and prints for each, on a line, its exit code and both outputs.
 LAND_EACH = """
 import contextlib, io, json, sys
-from jobs import cli
+from jobs.cli import app
 for file in sys.argv[1:]:
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.run(["--lake", file + " lake", "land", file, "--json"])
+        code = app.run(["--lake", file + " lake", "land", file, "--json"])
     print(json.dumps([code, *(each.buffer.getvalue().decode() for each in (out, err))]), flush=True)
 """
 
