@@ -20,6 +20,7 @@ from jobs.cli import app
 
 # What needs no shell: most of all, and much faster in this process.
 SIMPLE = re.compile(r"(meterlake|export) [^|<>;&$]*")
+PROGRAM = re.compile(r"python - <<'EOF'\n(.*)\nEOF", re.DOTALL)
 # What is different each time, or on another machine.
 VARYING = [
     (r"\d{8}T\d{6}\.\d{6}Z", "TIME"),
@@ -45,14 +46,21 @@ class Reader:
 
     def paste(self, language: str, text: str) -> str:
         """Run a block; returns what is then on the screen."""
-        run = {"sh": self._shell, "python": self._python, "sql": lambda sql: f"{duckdb.sql(sql)}\n"}[language]
+        run = {
+            "sh": self._shell,
+            "python": lambda snippet: run_python(snippet, self._names),
+            "sql": lambda sql: f"{duckdb.sql(sql)}\n",
+        }[language]
         return PROGRESS.sub("", run(text))
 
     def _shell(self, script: str) -> str:
-        return "".join(
-            self._command(statement) if SIMPLE.fullmatch(statement) else self._bash(statement)
-            for statement in commands(script)
-        )
+        return "".join(map(self._statement, commands(script)))
+
+    def _statement(self, statement: str) -> str:
+        if SIMPLE.fullmatch(statement):
+            return self._command(statement)
+        program = PROGRAM.fullmatch(statement)
+        return run_python(program[1], {}) if program else self._bash(statement)
 
     def _bash(self, script: str) -> str:
         ran = subprocess.run(
@@ -79,21 +87,22 @@ class Reader:
         assert code == (1 if _refused(printed) else 0), f"{line} ended with {code}: {printed}"
         return printed
 
-    def _python(self, snippet: str) -> str:
-        """Run a snippet; a last line that is an expression is shown, as a prompt or a notebook shows it."""
-        body = ast.parse(snippet).body
-        last = body.pop() if isinstance(body[-1], ast.Expr) else None
-        with contextlib.redirect_stdout(io.StringIO()) as screen:
-            exec(compile(ast.Module(body, []), "snippet", "exec"), self._names)  # noqa: S102
-            shown = eval(ast.unparse(last), self._names) if last else None  # noqa: S307
-        return screen.getvalue() + (f"{shown}\n" if shown is not None else "")
-
     def steady(self, printed: str) -> str:
         """Return what is printed with a sign for each thing that differs from run to run."""
         printed = printed.replace(str(self._folder), "/home/you")
         for pattern, sign in VARYING:
             printed = re.sub(pattern, sign, printed)
         return "\n".join(line.rstrip() for line in printed.strip().splitlines())
+
+
+def run_python(snippet: str, names: dict[str, Any]) -> str:
+    """Run a snippet; returns what it prints. A last line that is an expression is shown, as a prompt or a notebook does."""
+    body = ast.parse(snippet).body
+    last = body.pop() if isinstance(body[-1], ast.Expr) else None
+    with contextlib.redirect_stdout(io.StringIO()) as screen:
+        exec(compile(ast.Module(body, []), "snippet", "exec"), names)  # noqa: S102
+        shown = eval(ast.unparse(last), names) if last else None  # noqa: S307
+    return screen.getvalue() + (f"{shown}\n" if shown is not None else "")
 
 
 def program(folder: Path) -> Path:

@@ -51,10 +51,12 @@ def test_the_demo_prints_what_the_readme_shows(demo: Path) -> None:
 
 def test_the_commands_that_the_demo_prints_run_and_do_not_age(demo: Path, reader: Reader) -> None:
     found = re.findall(r"(?m)^  (.+ --lake demo-lake .+)$", (demo / "printed").read_text())
-    assert len(found) == 3
-    for command in found:
-        assert command.endswith(" --as-of 2026-06-30")
-        assert "error" not in reader.paste("sh", command)
+    program, _, _ = found[0].partition(" --lake")
+    first, *others = found
+    assert "error" not in reader.paste("sh", first)
+    for command in others:  # in this process, which is faster
+        assert "error" not in reader.paste("sh", command.replace(program, "meterlake", 1))
+    assert [command.endswith(" --as-of 2026-06-30") for command in found] == [True] * 3
 
 
 @pytest.mark.parametrize(
