@@ -62,7 +62,7 @@ def _run(lake: Lake, inputs: Inputs, console: Console) -> dict[str, Any]:
     prose(console, f"First night, as of {TODAY}: {len(recomputed)} partitions aggregated.")
     for said in (
         f"{first.duplicates} retries count once, {across} of them sent again on another date;",
-        f"{first.conflicts} of them said another quantity: a conflict, kept for a look.",
+        f"{first.conflicts} of them has a different quantity: a conflict, to be looked at.",
         f"{len(dropped)} partition was older than 180 days: sealed, its events dropped ({dropped[0].date}).",
     ):
         prose(console, f"  {said}")
