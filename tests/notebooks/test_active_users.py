@@ -18,7 +18,7 @@ from demo_lake import demo_folder
 from jobs.demo.data import FIRST, TODAY
 from jobs.report_page.figures import gather
 from lake import Lake
-from notebooks.running import Shown, run
+from notebooks.running import NAMES, Shown, run
 from support import DAY, a_lake, aggregated, define, event, put
 
 Rows = list[tuple[Any, ...]]
@@ -315,6 +315,13 @@ def test_a_lake_without_usage_is_named_as_such(
     shown = run("active_users", tmp_path, **settings)
     assert message in shown.text
     assert "Nobody is new" in shown.text
+
+
+def test_a_meter_that_cannot_be_read_is_named_and_passed_over(tmp_path: Path) -> None:
+    _used(tmp_path, dimensions=[])
+    (tmp_path / "meters" / "a.json").write_text("{")
+    for name in NAMES:
+        assert "meters/a.json" in run(name, tmp_path).text
 
 
 @pytest.mark.parametrize("period", ["2030-01", "2019-02"])

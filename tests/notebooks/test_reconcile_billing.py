@@ -119,7 +119,7 @@ def test_every_rejected_row_of_the_customer_is_shown(shown: Shown, demo_lake: Pa
     lines = (demo_lake / "input" / "activity.jsonl").read_text().splitlines()
     rejected = [line for line in lines if '"broken"' in line and '"org_acme"' in line]
     assert [line in shown.text for line in rejected] == [True] * 6
-    assert len(shown.table("reason", "detail", "source", "position")) == 6
+    assert len(shown.table("reason", "source", "position", "detail")) == 6
 
 
 @pytest.mark.parametrize(
