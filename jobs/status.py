@@ -158,10 +158,10 @@ def meter_status(
     records = state.partitions
     with_events = [date for date, record in records.items() if record.events]
     names = {date: {file_name(file) for file in listed} for date, listed in files.items()}
-    rejected = [
-        {part: text for part, text in error.items() if part != "identity"}
+    rejected_files = [
+        rejected.error_parts()
         for date, record in sorted(records.items())
-        for name, error in sorted(record.rejected.items())
+        for name, rejected in sorted(record.rejected.items())
         if name in names.get(date, ())
     ]
     return MeterStatus(
@@ -178,7 +178,7 @@ def meter_status(
         conflicts=sum(record.conflicts for record in records.values()),
         late=_late(record.late for record in records.values() if record.late),
         ambiguous_subjects=most_ambiguous(meter, state),
-        rejected_files=rejected + [error.to_dict() for error in unexpected],
+        rejected_files=rejected_files + [error.to_dict() for error in unexpected],
     )
 
 

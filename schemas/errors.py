@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from schemas.redaction import redacted
 
@@ -41,12 +41,6 @@ class MeterlakeError(Exception):
         parts = {"kind": self.kind, "what": self.what, "where": self.where}
         parts |= {"expected": self.expected, "found": self.found, "hint": self.hint}
         return {name: text for name, text in parts.items() if text}
-
-    @classmethod
-    def from_dict(cls, parts: dict[str, str]) -> Self:
-        """Return the error of parts that `to_dict` returned; further parts are ignored."""
-        names = ("where", "expected", "found", "hint")
-        return cls(parts["what"], **{name: parts[name] for name in names if name in parts})
 
 
 class BadInputError(MeterlakeError):

@@ -10,7 +10,7 @@ import polars as pl
 from jobs.aggregate.compute import PartitionResult, compute_partition
 from lake.aggregates.valid_tables import ValidTables, valid_tables
 from lake.events.partition import Partition
-from lake.state.records import PartitionState
+from lake.state.records import PartitionState, RejectedFile
 from schemas.errors import MeterlakeError, SumTooLargeError
 
 # Batches up to this size are computed while the one before is published; larger ones one after the other.
@@ -24,7 +24,7 @@ class Due(NamedTuple):
 
     partition: Partition
     lost: pl.DataFrame
-    rejected: dict[str, dict[str, str]]
+    rejected: dict[str, RejectedFile]
     reason: str
 
     @property

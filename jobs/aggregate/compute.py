@@ -15,7 +15,7 @@ from lake.aggregates.publish import table_checksums
 from lake.dedupe.winners import CONFLICT
 from lake.events.partition import Partition, fingerprint
 from lake.state.lateness import arrivals, lateness
-from lake.state.records import READING_RULES, PartitionState
+from lake.state.records import READING_RULES, PartitionState, RejectedFile
 from schemas.columns import ROW
 from schemas.event_rules import keeps, measured_rules, partition_rule, subject_rules
 
@@ -35,11 +35,11 @@ class PartitionResult(NamedTuple):
 
 
 def compute_partition(
-    partition: Partition, lost: pl.DataFrame, rejected: dict[str, dict[str, str]]
+    partition: Partition, lost: pl.DataFrame, rejected: dict[str, RejectedFile]
 ) -> PartitionResult:
     """Return the tables and the record of a partition, from its winning events; publishes nothing.
 
-    `lost` are the losers in it, with the column `row`, `rejected` the errors of its files that can't be read. Raises
+    `lost` are the losers in it, with the column `row`, `rejected` its files that can't be read. Raises
     SumTooLargeError naming meter, date and keys of a sum that is too large.
     """
     meter, rows = partition.meter, partition.measured_rows()

@@ -29,7 +29,7 @@ from lake.state.records import READING_RULES, PartitionState, interrupted_record
 from lake.storage import Storage
 from lake.storage.changed_files import ATTEMPTS, FilesChangedError, changed_files, watch_for_changes
 from lake.storage.errors import is_storage_failure, storage_failures
-from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError
+from schemas.errors import BrokenLakeError, MeterlakeError
 from schemas.meter import Meter
 
 DUPLICATE_MOVED = "a duplicate in another partition"
@@ -78,7 +78,7 @@ def _aggregate_meter(storage: Storage, snapshot: MeterSnapshot, report: RunRepor
         report.note(ambiguity_note(snapshot.meter.name, subjects))
     for record in snapshot.state.partitions.values():
         for rejected in record.rejected.values():
-            report.add_error(BadInputError.from_dict(rejected))
+            report.add_error(rejected.error())
 
 
 def _bring_up_to_date(storage: Storage, snapshot: MeterSnapshot, report: RunReport, *, rebuild: bool) -> None:
@@ -119,7 +119,7 @@ def _recompute(storage: Storage, snapshot: MeterSnapshot, plan: Plan, report: Ru
 def _cannot_aggregate(meter: Meter, plan: Plan, error: BaseException) -> BrokenLakeError:
     """Return the error where all files of stale partitions can be read: a duplicate may be in a damaged other file."""
     find_damaged_files(plan.partitions, plan.rejected, plan.others)
-    damaged = sorted(each["where"] for date in plan.others for each in plan.rejected[date].values())
+    damaged = sorted(each.where for date in plan.others for each in plan.rejected[date].values())
     return BrokenLakeError(
         "the events can't be aggregated",
         where=damaged[0] if damaged else f"meter {meter.name!r}",

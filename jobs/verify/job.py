@@ -16,7 +16,7 @@ from lake import Lake, paths
 from lake.dedupe.find_losers import find_losers, load_sealed_winners
 from lake.dedupe.key_index import KeyIndex
 from lake.dedupe.winners import CONFLICT, DATE
-from lake.events.file_check import find_damaged_files, recorded_partition
+from lake.events.file_check import Rejected, find_damaged_files, recorded_partition
 from lake.events.listing import is_compacted
 from lake.events.partition import Partition
 from lake.partition_files import by_meter_folder, unexpected_files
@@ -203,12 +203,12 @@ def _damaged_files(
     snapshot: MeterSnapshot, partitions: dict[dt.date, Partition], dates: set[dt.date]
 ) -> Iterator[DifferenceError]:
     """Yield an error for each aggregated file that can't be read any more; removes it from its partition."""
-    rejected: dict[dt.date, dict[str, dict[str, str]]] = {date: {} for date in partitions}
+    rejected: Rejected = {date: {} for date in partitions}
     if find_damaged_files(partitions, rejected, dates):
         for date, files in rejected.items():
-            for name, error in files.items():
+            for name, damaged in files.items():
                 where = paths.events(snapshot.meter.name, date) + name
-                yield difference("damaged", where, "the file that was aggregated", error["found"])
+                yield difference("damaged", where, "the file that was aggregated", damaged.found)
 
 
 def _unknown_tables(storage: Storage, snapshot: MeterSnapshot) -> Iterator[DifferenceError]:

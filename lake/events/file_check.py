@@ -12,18 +12,18 @@ import polars as pl
 from lake import paths
 from lake.events.partition import Partition, check_file
 from lake.state.changes import file_name
-from lake.state.records import READING_RULES, MeterState, PartitionState
+from lake.state.records import READING_RULES, MeterState, PartitionState, RejectedFile
 from lake.storage import Storage, StoredFile
 from lake.storage.changed_files import changed_files, is_missing_file
 from lake.storage.errors import is_storage_failure
-from schemas.errors import BadInputError, BrokenLakeError, MeterlakeError, StorageError
+from schemas.errors import BadInputError, BrokenLakeError, StorageError
 from schemas.meter import Meter
 
 if TYPE_CHECKING:
     from lake.events.producer_files import FileCheck
 
-# By date, the files that are not counted: their identity and the parts of the error, by name.
-Rejected = dict[dt.date, dict[str, dict[str, str]]]
+# By date and name, the files that are not counted.
+Rejected = dict[dt.date, dict[str, RejectedFile]]
 
 
 def readable_partitions(
@@ -59,7 +59,7 @@ def find_damaged_files(partitions: dict[dt.date, Partition], rejected: Rejected,
         for file in partition.files:
             error = _read_whole(partition.with_files([file]))
             if error:
-                rejected[date][file_name(file)] = _error_record(file, error)
+                rejected[date][file_name(file)] = RejectedFile.of(file.identity, error)
         good = [file for file in partition.files if file_name(file) not in rejected[date]]
         partitions[date] = partition.with_files(good)
     return sum(len(bad) for bad in rejected.values()) > before
@@ -76,7 +76,7 @@ def recorded_partition(
 class _FileChecks(NamedTuple):
     """Errors of a partition's files by name, the files that can't be read now, and names of files to convert."""
 
-    bad: dict[str, dict[str, str]]
+    bad: dict[str, RejectedFile]
     unread: set[StoredFile]
     converted: set[str]
 
@@ -90,7 +90,7 @@ def _check_files(
     result = _FileChecks({}, set(), set())
     for file in files:
         name = file_name(file)
-        if known_errors.get(name, {}).get("identity") == file.identity:
+        if name in known_errors and known_errors[name].identity == file.identity:
             result.bad[name] = known_errors[name]
         elif known and known.files.get(name) == file.identity:
             result.converted.update({name} & set(known.converted))
@@ -98,7 +98,9 @@ def _check_files(
             check = _check_or_none(storage, meter, file)
             if check is None or check.error:
                 result.unread.add(file)
-                result.bad.update({name: _error_record(file, check.error)} if check and check.error else {})
+                result.bad.update(
+                    {name: RejectedFile.of(file.identity, check.error)} if check and check.error else {}
+                )
             elif check.converted:
                 result.converted.add(name)
     return result
@@ -133,7 +135,3 @@ def _read_whole(partition: Partition) -> BadInputError | None:
 
         return damaged_file(partition.files[0].path, str(error).splitlines()[0])
     return None
-
-
-def _error_record(file: StoredFile, error: MeterlakeError) -> dict[str, str]:
-    return {"identity": file.identity, **error.to_dict()}

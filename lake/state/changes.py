@@ -63,7 +63,7 @@ def stale_partitions(
 
 def known_files(record: PartitionState) -> dict[str, str]:
     """Return the identity of every file in a partition's record, counted or rejected, by name."""
-    return record.files | {name: error["identity"] for name, error in record.rejected.items()}
+    return record.files | {name: file.identity for name, file in record.rejected.items()}
 
 
 def file_name(file: StoredFile) -> str:

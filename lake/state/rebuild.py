@@ -16,7 +16,6 @@ from lake.state.records import (
     METADATA_KEY,
     PLACE_KEY,
     PUBLISH_ORDER,
-    REJECTED_PARTS,
     MeterState,
     PartitionState,
     before_sealing,
@@ -82,17 +81,9 @@ def read_record(storage: Storage, file: StoredFile) -> PartitionState | None:
 def decode_record(metadata: dict[str, str]) -> PartitionState | None:
     """Return the record in an aggregate file's key-value metadata; None if there is none."""
     try:
-        record = decode(metadata.get(METADATA_KEY, ""), PartitionState, "not a record", where="")
+        return decode(metadata.get(METADATA_KEY, ""), PartitionState, "not a record", where="")
     except BrokenLakeError:
         return None
-    return None if lacks_parts(record) else record
-
-
-def lacks_parts(record: PartitionState) -> bool:
-    """Return whether the record of a rejected file lacks one of `REJECTED_PARTS`."""
-    return bool(record.rejected) and not all(
-        error.keys() >= REJECTED_PARTS for error in record.rejected.values()
-    )
 
 
 def published_tables(storage: Storage, meter: str) -> dict[dt.date, dict[str, StoredFile]]:

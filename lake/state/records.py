@@ -13,7 +13,7 @@ import msgspec
 from lake import paths
 from lake.decoding import Count, Moment, check_moments
 from lake.state.lateness import Lateness
-from schemas.errors import BadInputError
+from schemas.errors import BadInputError, MeterlakeError
 from schemas.meter import Meter, check_meter
 
 # The key of a Parquet file's key-value metadata that has the record of its partition.
@@ -22,8 +22,6 @@ METADATA_KEY = "meterlake"
 PLACE_KEY = "meterlake-path"
 # The version of the rules by which files and rows are read; 0 in records of programs that did not record it.
 READING_RULES = 1
-# The parts that the record of every rejected file has; the other parts of its error may be missing.
-REJECTED_PARTS = frozenset({"identity", "what", "where"})
 # The key of the sealed winners in `PartitionState.checksums`, beside the tables.
 SEALED_WINNERS = "settled"
 # The order in which a partition's tables are published; they are removed in the reverse order.
@@ -34,6 +32,34 @@ INTERRUPTED_VERSION = ""
 # The rule in the record of a sealed partition whose tables have different rules of `quantity`; no meter has it.
 INTERRUPTED_RULE = "interrupted"
 UNKNOWN_TIME = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+class RejectedFile(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):
+    """An event file that could not be read: its identity then, and the parts of the error."""
+
+    identity: str
+    kind: str = ""
+    what: str
+    where: str
+    expected: str = ""
+    found: str = ""
+    hint: str = ""
+
+    @classmethod
+    def of(cls, identity: str, error: MeterlakeError) -> RejectedFile:
+        """Return the record of a file of this identity."""
+        return cls(identity=identity, **error.to_dict())
+
+    def error(self) -> BadInputError:
+        """Return the error, as it is reported again in each run."""
+        return BadInputError(
+            self.what, where=self.where, expected=self.expected, found=self.found, hint=self.hint
+        )
+
+    def error_parts(self) -> dict[str, str]:
+        """Return the parts of the error that are not empty, as `MeterlakeError.to_dict` does."""
+        parts = msgspec.structs.asdict(self)
+        return {name: text for name, text in parts.items() if text and name != "identity"}
 
 
 class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
@@ -47,8 +73,8 @@ class PartitionState(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     files: dict[str, str]
     # Names of the files whose types are not the lake's own, which are converted while they are read.
     converted: list[str] = msgspec.field(default_factory=list)
-    # Files that could not be read, by name, with what was wrong; they are not counted.
-    rejected: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    # Files that could not be read, by name; they are not counted.
+    rejected: dict[str, RejectedFile] = msgspec.field(default_factory=dict)
     # The reading rules of the program that made the record.
     rules: Count = 0
     # The inputs as sixteen hex digits: files, meter version and reading rules.

@@ -8,8 +8,8 @@ import msgspec
 
 from lake import paths
 from lake.decoding import decode
-from lake.state.rebuild import lacks_parts, rebuild_state
-from lake.state.records import REJECTED_PARTS, KnownMeter, MeterState
+from lake.state.rebuild import rebuild_state
+from lake.state.records import KnownMeter, MeterState
 from lake.storage import Storage
 from schemas.errors import BrokenLakeError
 
@@ -55,10 +55,6 @@ def _decode(meter: str, body: bytes) -> MeterState:
     hint = "remove it; the next run rebuilds it from the aggregates"
     where, expected = paths.state(meter), "the JSON of a state"
     state = decode(body, MeterState, "not a state file", where=where, expected=expected, hint=hint)
-    incomplete = [str(date) for date, record in state.partitions.items() if lacks_parts(record)]
-    if incomplete:
-        found = f"a rejected file of {incomplete[0]} without {' or '.join(sorted(REJECTED_PARTS))}"
-        raise BrokenLakeError("not a state file", where=where, expected=expected, found=found, hint=hint)
     expected = hashlib.sha256(
         body.replace(state.checksum.encode(), b"", 1) if state.checksum else body
     ).hexdigest()

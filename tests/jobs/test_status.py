@@ -17,7 +17,7 @@ from jobs.status import Late, MeterStatus, RunStatus, Undefined, meter_status, o
 from lake import Lake, paths
 from lake.meters import save_meter
 from lake.state.lateness import Lateness
-from lake.state.records import READING_RULES, MeterState, PartitionState
+from lake.state.records import READING_RULES, MeterState, PartitionState, RejectedFile
 from lake.state.state_file import save_state
 from lake.storage import StoredFile
 from schemas.columns import QUARANTINE_TYPES
@@ -116,8 +116,8 @@ def test_what_is_out_of_date() -> None:
 def test_rejected_files_are_named_as_long_as_they_are_there() -> None:
     said = {"kind": "bad input", "what": "unreadable file", "where": "events/…/b.parquet"}
     rejected = {
-        "b.parquet": {"identity": "1", **said},
-        "gone.parquet": {"identity": "1", **said, "where": "gone"},
+        "b.parquet": RejectedFile(identity="1", **said),
+        "gone.parquet": RejectedFile(identity="1", **said | {"where": "gone"}),
     }
     stray = BadInputError("stray file", where="events/x")
     files = {D1: listed(D1, "a.parquet", "b.parquet")}
@@ -284,7 +284,7 @@ def test_what_people_see(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None
     one = record(
         events=1234567,
         files={"a.parquet": identity},
-        rejected={"b.parquet": said},
+        rejected={"b.parquet": RejectedFile(**said)},
         late=late(5, 7200, {10: 60, 26: 36, 52: 4}),
         duplicates=12,
         conflicts=1,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lake.state.changes import Change, stale_partitions
-from lake.state.records import READING_RULES, MeterState, PartitionState
+from lake.state.records import READING_RULES, MeterState, PartitionState, RejectedFile
 from lake.storage import StoredFile
 
 DAY = dt.date(2026, 6, 19)
@@ -40,7 +40,8 @@ def change_of(listed: list[StoredFile], known: PartitionState | None) -> Change 
 
 
 A, B, A2 = stored("a.parquet"), stored("b.parquet"), stored("a.parquet", "2")
-REJECTED = {"b.parquet": {"identity": "1", "what": "unreadable file"}}
+UNREADABLE = RejectedFile(identity="1", what="unreadable file", where="events/…")
+REJECTED = {"b.parquet": UNREADABLE}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ REJECTED = {"b.parquet": {"identity": "1", "what": "unreadable file"}}
         ([A2], record(sealed_at=SEALED_AT), Change("late files in sealed partition", (A2,))),
         (
             [A2],
-            record(files={}, rejected={"a.parquet": {"identity": "1"}}),
+            record(files={}, rejected={"a.parquet": UNREADABLE}),
             Change("files replaced", (A2,), ("a.parquet",)),
         ),
     ],
