@@ -19,8 +19,46 @@ if TYPE_CHECKING:
     from jobs.report_page.figures import Page
 
 page_app = typer.Typer(**PLAIN)
-DEFAULT_DAYS = 90
+DEFAULT_DAYS, DEFAULT_ROWS = 90, 10
 STDOUT = Path("-")
+
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the page to this file; - is stdout.")
+]
+Days = Annotated[
+    int,
+    typer.Option(
+        "--days", parser=whole_number(1, 3660), metavar="N", help="How many dates up to --as-of, 1 to 3660."
+    ),
+]
+Month = Annotated[
+    str | None,
+    typer.Option(
+        "--month", metavar="YYYY-MM", help="The month of the answers; default the last that is over."
+    ),
+]
+Activity = Annotated[
+    str | None,
+    typer.Option(
+        "--activity", metavar="M", help="The meter that counts activity.", autocompletion=complete_meter
+    ),
+]
+Seats = Annotated[
+    str | None,
+    typer.Option("--seats", metavar="M", help="The meter of the seats.", autocompletion=complete_meter),
+]
+Meters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--meter",
+        metavar="M",
+        help="Show this meter's usage; several: again.",
+        autocompletion=complete_meter,
+    ),
+]
+Top = Annotated[
+    int, typer.Option("--top", parser=whole_number(1, 1000), metavar="N", help="Rows of a table, 1 to 1000.")
+]
 
 
 @command(
@@ -31,48 +69,14 @@ STDOUT = Path("-")
 )
 def report(  # noqa: PLR0913, PLR0917 - a page has this many options
     context: typer.Context,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the page to this file; - is stdout.")
-    ] = None,
-    days: Annotated[
-        int,
-        typer.Option(
-            "--days",
-            parser=whole_number(1, 3660),
-            metavar="N",
-            help="How many dates up to --as-of, 1 to 3660.",
-        ),
-    ] = DEFAULT_DAYS,
+    out: Out = None,
+    days: Days = DEFAULT_DAYS,
     as_of: AsOf = None,
-    month: Annotated[
-        str | None,
-        typer.Option(
-            "--month", metavar="YYYY-MM", help="The month of the answers; default the last that is over."
-        ),
-    ] = None,
-    activity: Annotated[
-        str | None,
-        typer.Option(
-            "--activity", metavar="M", help="The meter that counts activity.", autocompletion=complete_meter
-        ),
-    ] = None,
-    seats: Annotated[
-        str | None,
-        typer.Option("--seats", metavar="M", help="The meter of the seats.", autocompletion=complete_meter),
-    ] = None,
-    meter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--meter",
-            metavar="M",
-            help="Show this meter's usage; several: again.",
-            autocompletion=complete_meter,
-        ),
-    ] = None,
-    top: Annotated[
-        int,
-        typer.Option("--top", parser=whole_number(1, 1000), metavar="N", help="Rows of a table, 1 to 1000."),
-    ] = 10,
+    month: Month = None,
+    activity: Activity = None,
+    seats: Seats = None,
+    meter: Meters = None,
+    top: Top = DEFAULT_ROWS,
 ) -> int:
     """Write a page about the lake for a browser or a printer.
 
