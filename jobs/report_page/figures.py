@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from jobs.report_page.dates import Dates, page_dates
-from jobs.report_page.exports import Exports, newest_exports
+from jobs.report_page.exports import ExportFigures, newest_exports
 from jobs.report_page.meter_roles import check_activity, check_seats, choose_activity, choose_seats
 from jobs.report_page.questions import Answers, ask
 from jobs.report_page.scope import Scope
@@ -41,7 +41,7 @@ class Choice(NamedTuple):
 class Page(msgspec.Struct, kw_only=True):
     """All that the page shows, of since <= date < until. `other_meters` have no charts and rankings.
 
-    `meters_left_out` is how many are in neither.
+    `meters_left_out` is how many are in neither, and `exports_left_out` how many older exports there are.
     """
 
     lake: str
@@ -51,7 +51,8 @@ class Page(msgspec.Struct, kw_only=True):
     meters: list[MeterFigures]
     other_meters: list[MeterFigures]
     meters_left_out: int
-    exports: Exports
+    exports: list[ExportFigures]
+    exports_left_out: int
     status: Status
 
 
@@ -77,6 +78,7 @@ def gather(lake: Lake, until: dt.date, days: int, choice: Choice | None = None) 
     count = len(choice.detailed) or MAX_DETAILED
     shown, others = figures[:count], figures[count : count + MAX_METERS]
     _fill(scope, meters, shown, others)
+    exports = newest_exports(lake.storage, status)
     return Page(
         lake=lake.url,
         since=scope.dates.since,
@@ -85,7 +87,8 @@ def gather(lake: Lake, until: dt.date, days: int, choice: Choice | None = None) 
         meters=shown,
         other_meters=others,
         meters_left_out=len(figures) - len(shown) - len(others),
-        exports=newest_exports(lake.storage, status),
+        exports=exports.shown,
+        exports_left_out=exports.left_out,
         status=status,
     )
 
