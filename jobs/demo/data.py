@@ -100,7 +100,7 @@ class Inputs(NamedTuple):
 
 
 def write_inputs(folder: Path) -> Inputs:
-    """Write the demo's files; gives their paths."""
+    """Write the demo's files, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     meters = [folder / f"{meter['name']}.json" for meter in METERS]
     for path, meter in zip(meters, METERS, strict=True):

@@ -24,7 +24,7 @@ MONTH = TODAY.replace(day=1)
 
 
 def demo(folder: str, console: Console, program: str = "meterlake") -> dict[str, Any]:
-    """Make a lake in an empty folder, run everything on it, and print what happened; gives the same as a document."""
+    """Make a lake in an empty folder, run everything on it, print what happened, and return it as a document."""
     lake = Lake.init(folder)
     inputs = write_inputs(Path(folder) / "input")
     for path in inputs.meters:
@@ -60,12 +60,12 @@ def _run(lake: Lake, inputs: Inputs, console: Console) -> dict[str, Any]:
     across = _across(lake)
     line(console)
     prose(console, f"First night, as of {TODAY}: {len(recomputed)} partitions aggregated.")
-    for said in (
+    for text in (
         f"{first.duplicates} retries count once, {across} of them sent again on another date;",
         f"{first.conflicts} of them has a different quantity: a conflict, to be looked at.",
         f"{len(dropped)} partition was older than 180 days: sealed, its events dropped ({dropped[0].date}).",
     ):
-        prose(console, f"  {said}")
+        prose(console, f"  {text}")
     late = _land(lake, inputs.late)
     second = _nightly(lake)
     line(console)

@@ -1,4 +1,4 @@
-"""Finds the duplicates that do not count, across all partitions of a meter, with few bytes read and held in memory."""
+"""Find the duplicates that do not count, across all partitions of a meter, with few bytes read and held in memory."""
 
 from __future__ import annotations
 

@@ -155,8 +155,8 @@ def _without_long(lines: list[bytes], position: int) -> Iterator[Batch]:
 
 
 def _too_long(line: bytes, position: int) -> Batch:
-    kept = line[:KEPT_OF_LONG_LINE_BYTES]
-    return Batch(kept, position, Refused(kept, "too_large", TOO_LONG))
+    start = line[:KEPT_OF_LONG_LINE_BYTES]
+    return Batch(start, position, Refused(start, "too_large", TOO_LONG))
 
 
 def _skip_line(stream: ByteStream) -> bytes:
