@@ -14,7 +14,7 @@ from jobs.aggregate.job import aggregate
 from jobs.clock import check_as_of
 from jobs.land.landed_input import decode_landed
 from jobs.progress import track
-from jobs.run_report import LOG, PartitionReport, RunReport, now
+from jobs.run_report import LOG, PartitionAction, PartitionReport, RunReport, now
 from lake import Lake, paths
 from lake.calendar import days_before
 from lake.checksums import SHA256_KEY, ZERO_SHA256, embed_sha256
@@ -289,7 +289,7 @@ def _report_of(due: _Due) -> PartitionReport:
     return PartitionReport(
         meter=due.partition.meter.name,
         date=due.partition.date,
-        action="compacted",
+        action=PartitionAction.COMPACTED,
         reason=f"{len(merged)} files into {len(due.groups)}",
         bytes_merged=_size_bytes(merged),
     )

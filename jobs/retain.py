@@ -10,7 +10,7 @@ import polars as pl
 
 from jobs.aggregate.tables import partial_usage, usage_tables
 from jobs.clock import check_as_of, check_clock
-from jobs.run_report import PartitionReport, RunReport, now
+from jobs.run_report import PartitionAction, PartitionReport, RunReport, now
 from lake import Lake, paths
 from lake.aggregates.publish import publish_partition, read_partition, read_records, table_checksums
 from lake.aggregates.valid_tables import ValidTables, valid_earlier_tables
@@ -136,7 +136,9 @@ def _retain_meter(lake: _MeterLake, until: dt.date, report: RunReport, *, dry_ru
     for date in sorted({*to_seal, *leftover}):
         partition = lake.partition(date)
         reason = "interrupted before" if date in leftover else f"before {until}"
-        done = PartitionReport(meter=lake.meter.name, date=date, action="dropped", reason=reason)
+        done = PartitionReport(
+            meter=lake.meter.name, date=date, action=PartitionAction.DROPPED, reason=reason
+        )
         done.events = lake.state.partitions[date].events
         folder = paths.events(lake.meter.name, date)
         replaced = [file for file in lake.snapshot.replaced if file.path.startswith(folder)]

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -33,12 +34,31 @@ NEW_EXPORT_NAMES: NewNames = {"left_out": "omitted_rows"}
 NEW_ACTIONS: NewNames = {"withdrawn": "deleted"}
 
 
+class PartitionAction(StrEnum):
+    """What a run did to a partition, as run reports name it."""
+
+    AGGREGATED = "aggregated"
+    RECOMPUTED = "recomputed"
+    DELETED = "deleted"
+    COMPACTED = "compacted"
+    QUARANTINED = "quarantined"
+    DROPPED = "dropped"
+
+
+class ExportAction(StrEnum):
+    """What a run did to a month's export, as run reports name it."""
+
+    EXPORTED = "exported"
+    UNCHANGED = "unchanged"
+    NOTHING_USED = "nothing used"
+
+
 class PartitionReport(msgspec.Struct, kw_only=True):
     """What a run did to one partition, and the reason. `events` are the winning ones, after deduplication."""
 
     meter: str
     date: dt.date
-    action: str
+    action: PartitionAction
     reason: str
     events: int = 0
     duplicates: int = 0
@@ -56,8 +76,7 @@ class ExportReport(msgspec.Struct, kw_only=True):
 
     meter: str
     period: str
-    # `exported`, `unchanged`, or `nothing used`.
-    action: str
+    action: ExportAction
     folder: str
     # The newest revision after the run (0: none), and whether the period is final.
     revision: int = 0
@@ -80,7 +99,7 @@ class ExportReport(msgspec.Struct, kw_only=True):
     @property
     def is_news(self) -> bool:
         """Whether a revision was made, or something is left to do."""
-        return self.action == "exported" or bool(
+        return self.action == ExportAction.EXPORTED or bool(
             self.pending_adjustments or self.omitted_rows or self.out_of_date
         )
 

@@ -15,7 +15,7 @@ from jobs.aggregate.plan import Plan, find_affected, make_plan, rebuild_from_tab
 from jobs.aggregate.rejected_rows import quarantine_again, quarantine_invalid
 from jobs.aggregate.sealed_quantities import recompute_sealed
 from jobs.progress import track
-from jobs.run_report import PartitionReport, RunReport
+from jobs.run_report import PartitionAction, PartitionReport, RunReport
 from lake import Lake, paths
 from lake.aggregates.ambiguity import ambiguity_note, most_ambiguous
 from lake.aggregates.publish import delete_partition, publish_partition
@@ -205,7 +205,7 @@ def _publish(due: Due, result: Ready, before: PartitionState | None, report: Run
     done = PartitionReport(
         meter=partition.meter.name,
         date=partition.date,
-        action="aggregated",
+        action=PartitionAction.AGGREGATED,
         reason=due.reason,
         events=record.events,
     )
@@ -216,7 +216,7 @@ def _publish(due: Due, result: Ready, before: PartitionState | None, report: Run
             partition.storage, partition.meter.name, partition.date, tables, record
         )
     else:
-        done.action = "deleted"
+        done.action = PartitionAction.DELETED
         delete_partition(partition.storage, partition.meter.name, partition.date)
     report.events_read += result.rows
     report.add_partition(done)

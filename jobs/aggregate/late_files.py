@@ -6,7 +6,7 @@ import datetime as dt
 
 import polars as pl
 
-from jobs.run_report import LOG, PartitionReport, RunReport, now
+from jobs.run_report import LOG, PartitionAction, PartitionReport, RunReport, now
 from lake import paths
 from lake.events.partition import Partition, check_file
 from lake.events.quarantine import quarantine_rows
@@ -60,7 +60,9 @@ def _quarantine_one(
     report.quarantine(quarantine_rows(partition, file, rows, now()))
     storage.delete(file.path)
     report.add_partition(
-        PartitionReport(meter=meter.name, date=date, action="quarantined", reason=LATE_IN_SEALED)
+        PartitionReport(
+            meter=meter.name, date=date, action=PartitionAction.QUARANTINED, reason=LATE_IN_SEALED
+        )
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 
 from jobs.aggregate.tables import with_quantities
-from jobs.run_report import PartitionReport, RunReport
+from jobs.run_report import PartitionAction, PartitionReport, RunReport
 from lake import paths
 from lake.aggregates.measures import billed
 from lake.aggregates.publish import publish_partition, published_files, table_checksums
@@ -24,7 +24,7 @@ from lake.storage.errors import is_storage_failure
 from schemas.errors import BrokenLakeError, SumTooLargeError
 from schemas.meter import Meter
 
-ACTION, REASON = "recomputed", "another rule of quantity"
+REASON = "another rule of quantity"
 Tables = Mapping[str, pl.DataFrame]
 
 
@@ -86,7 +86,9 @@ def _publish(  # noqa: PLR0913, PLR0917 - what is published, and where
         earlier_checksums=record.checksums,
         ambiguous_subjects=msgspec.UNSET,
     )
-    done = PartitionReport(meter=meter.name, date=date, action=ACTION, reason=REASON, events=record.events)
+    done = PartitionReport(
+        meter=meter.name, date=date, action=PartitionAction.RECOMPUTED, reason=REASON, events=record.events
+    )
     done.rows_written = sum(rows.height for rows in tables.values())
     done.bytes_written = publish_partition(storage, meter.name, date, tables, record)
     report.add_partition(done)

@@ -14,7 +14,7 @@ from jobs.demo.data import TODAY, Inputs, write_inputs
 from jobs.demo.questions import active_customers, ranked, to_bill
 from jobs.land.job import land
 from jobs.nightly import nightly
-from jobs.run_report import RunReport, reported
+from jobs.run_report import PartitionAction, RunReport, reported
 from jobs.screen.table import Share, Table, heading, line, prose, shares
 from lake import Lake
 from lake.meters import save_meter
@@ -56,7 +56,7 @@ def _run(lake: Lake, inputs: Inputs, console: Console) -> dict[str, Any]:
     for reason, count in sorted(landed.quarantined.items()):
         line(console, f"  {count}  {reason}")
     first = _nightly(lake)
-    recomputed, dropped = _done(first, "aggregated"), _done(first, "dropped")
+    recomputed, dropped = _done(first, PartitionAction.AGGREGATED), _done(first, PartitionAction.DROPPED)
     across = _across(lake)
     line(console)
     prose(console, f"First night, as of {TODAY}: {len(recomputed)} partitions aggregated.")
@@ -73,7 +73,7 @@ def _run(lake: Lake, inputs: Inputs, console: Console) -> dict[str, Any]:
         console,
         f"A file came late, with {late.events_landed} events. Second night, only what it touches:",
     )
-    for partition in _done(second, "aggregated"):
+    for partition in _done(second, PartitionAction.AGGREGATED):
         line(console, f"  {partition.meter} {partition.date}  {partition.reason}")
     line(console)
     return {
@@ -83,7 +83,9 @@ def _run(lake: Lake, inputs: Inputs, console: Console) -> dict[str, Any]:
         "duplicates_across_dates": across,
         "conflicts": lake.duplicates("active_users").filter("conflict").collect().height,
         "dropped": [partition.date for partition in dropped],
-        "recomputed_for_late_file": sorted({partition.date for partition in _done(second, "aggregated")}),
+        "recomputed_for_late_file": sorted(
+            {partition.date for partition in _done(second, PartitionAction.AGGREGATED)}
+        ),
     }
 
 
@@ -99,7 +101,7 @@ def _nightly(lake: Lake) -> RunReport:
     return report
 
 
-def _done(report: RunReport, action: str) -> list[Any]:
+def _done(report: RunReport, action: PartitionAction) -> list[Any]:
     return [partition for partition in report.partitions if partition.action == action]
 
 

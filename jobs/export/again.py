@@ -16,7 +16,7 @@ from jobs.export.inputs import (
 )
 from jobs.export.listing import ExportListing, Files, MonthForm
 from jobs.export.month import MonthExport, Options
-from jobs.run_report import ExportReport
+from jobs.run_report import ExportAction, ExportReport
 from lake import paths
 from lake.calendar import days_before
 from lake.events.partition import fingerprint
@@ -85,7 +85,7 @@ class MeterExports:
         return ExportReport(
             meter=name,
             period=str(form.period),
-            action=noted.action,
+            action=ExportAction.UNCHANGED if noted.revision else ExportAction.NOTHING_USED,
             folder=form.folder(name),
             revision=noted.revision,
             closed=noted.closed,
@@ -105,7 +105,7 @@ class MeterExports:
         files = ExportListing(listed).of(self.meter.name).get(form, [])
         self._state.exported[str(form)] = ExportedMonth(
             fingerprint=self._fingerprint(form, files),
-            action="unchanged" if done.revision else done.action,
+            action=ExportAction.UNCHANGED if done.revision else done.action,
             revision=done.revision,
             closed=done.closed,
             files=_files_fingerprint(files),

@@ -7,7 +7,7 @@ from jobs.export.inputs import MadeOf, made_of_by
 from jobs.export.month import MAX_DATES, MonthExport, Options
 from jobs.export.revision import revise
 from jobs.export.rows import billed_rows
-from jobs.run_report import ExportReport, RunReport, now
+from jobs.run_report import ExportAction, ExportReport, RunReport, now
 from lake import Lake
 from lake.aggregates.ambiguity import HINT, ambiguity_note, most_ambiguous
 from lake.aggregates.sums import sum_too_large
@@ -81,7 +81,10 @@ def _export(export: MonthExport, *, close: bool) -> tuple[ExportReport, MadeOf]:
     revisions = Revisions(export.storage, export.folder, export.files)
     closed = revisions.close()
     done = ExportReport(
-        meter=export.meter.name, period=str(export.period), action="unchanged", folder=export.folder
+        meter=export.meter.name,
+        period=str(export.period),
+        action=ExportAction.UNCHANGED,
+        folder=export.folder,
     )
     done.revision, done.out_of_date = revisions.last, export.out_of_date
     done.closed, is_closing = closed is not None, close and closed is None
@@ -95,10 +98,10 @@ def _export(export: MonthExport, *, close: bool) -> tuple[ExportReport, MadeOf]:
     elif done.revision:
         done.omitted_rows = revisions.left_out(done.revision)
     if not done.revision:
-        done.action = "nothing used"
+        done.action = ExportAction.NOTHING_USED
     elif is_closing:
         _close(export, revisions, done)
-    elif done.action == "exported":
+    elif done.action == ExportAction.EXPORTED:
         publish_latest(revisions, closed=done.closed)
     return done, made_of_by(revisions.manifest(done.revision)) if done.revision else MadeOf("", "")
 

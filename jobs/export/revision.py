@@ -24,7 +24,7 @@ from jobs.export.billing import (
 from jobs.export.files import ADJUSTMENTS, USAGE, Drafts
 from jobs.export.inputs import BilledEvents, event_fingerprints, has_same_events
 from jobs.export.month import MonthExport
-from jobs.run_report import ExportReport
+from jobs.run_report import ExportAction, ExportReport
 from lake.aggregates.sums import lacks_quantity
 from lake.revisions import Close, Manifest, Revisions
 from schemas.columns import MEASURES
@@ -65,7 +65,7 @@ def revise(  # noqa: PLR0913 - of one export, taken apart by what it found
         publish_revision(revisions, manifest, made)
     finally:
         made.clear()
-    done.action, done.revision = "exported", manifest.revision
+    done.action, done.revision = ExportAction.EXPORTED, manifest.revision
     done.rows = manifest.files[f"{USAGE}.csv"].rows if not closed else 0
     done.bytes_written = sum(file.size_bytes for file in manifest.files.values())
 

@@ -6,12 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 
-from jobs.run_report import ExportReport, PartitionReport, RunReport
+from jobs.run_report import ExportAction, ExportReport, PartitionAction, PartitionReport, RunReport
 from jobs.screen.console import MAX_LINES
 from jobs.screen.humanize import counted, number, reasons, size
 from jobs.screen.table import Table, line, prose
 from jobs.status import outcome
 from lake import paths
+
+# What a step of a nightly run does to partitions.
+STEPS = {
+    "aggregate": PartitionAction.AGGREGATED,
+    "quarantine": PartitionAction.QUARANTINED,
+    "retain": PartitionAction.DROPPED,
+}
 
 
 def print_run(console: Console, run: RunReport, file: str | None) -> None:
@@ -34,14 +41,14 @@ def _steps(console: Console, run: RunReport) -> None:
     """Print the steps of a nightly run, each with its counts."""
     table = Table("=step", ">done", "=of", ">events", ">rows", ">size")
     actions = _by_action(run.partitions)
-    for step, action in (("aggregate", "aggregated"), ("quarantine", "quarantined"), ("retain", "dropped")):
+    for step, action in STEPS.items():
         done = actions.get(action, [])
         if step == "retain":
             _export_steps(table, run.exports)
-        if done or action != "quarantined":
+        if done or action != PartitionAction.QUARANTINED:
             what = "partition" if len(done) == 1 else "partitions"
             events = sum(each.events for each in done)
-            wrote = action == "aggregated"
+            wrote = action == PartitionAction.AGGREGATED
             rows = sum(each.rows_written for each in done)
             size_bytes = sum(each.bytes_written for each in done) if wrote else _dropped_bytes(done)
             written = rows if wrote and done else "-"
@@ -53,19 +60,19 @@ def _steps(console: Console, run: RunReport) -> None:
 
 
 def _export_steps(table: Table, exports: Sequence[ExportReport]) -> None:
-    made = [each for each in exports if each.action == "exported"]
+    made = [each for each in exports if each.action == ExportAction.EXPORTED]
     what = "revision" if len(made) == 1 else "revisions"
     rows, size_bytes = sum(each.rows for each in made), sum(each.bytes_written for each in made)
     table.add("export", len(made), what, "-", rows if made else "-", size(size_bytes) if made else "-")
 
 
 def _partitions(
-    console: Console, action: str, partitions: Sequence[PartitionReport], *, dry_run: bool
+    console: Console, action: PartitionAction, partitions: Sequence[PartitionReport], *, dry_run: bool
 ) -> None:
     """Print a row per partition if they are few, else per meter and reason; what retention drops always so."""
-    if action == "compacted":
+    if action == PartitionAction.COMPACTED:
         _compacted(console, partitions, dry_run=dry_run)
-    elif action == "dropped" or len(partitions) > MAX_LINES:
+    elif action == PartitionAction.DROPPED or len(partitions) > MAX_LINES:
         _ranges(console, action, partitions, dry_run=dry_run)
     else:
         table = Table(action, "=date", ">events", "why")
@@ -84,7 +91,9 @@ def _compacted(console: Console, partitions: Sequence[PartitionReport], *, dry_r
     cut(console, partitions, MAX_LINES)
 
 
-def _ranges(console: Console, action: str, partitions: Sequence[PartitionReport], *, dry_run: bool) -> None:
+def _ranges(
+    console: Console, action: PartitionAction, partitions: Sequence[PartitionReport], *, dry_run: bool
+) -> None:
     """Print a row per meter and reason, in the order of their first partition."""
     groups: dict[tuple[str, str], list[PartitionReport]] = {}
     for partition in partitions:
@@ -101,9 +110,9 @@ def _ranges(console: Console, action: str, partitions: Sequence[PartitionReport]
     cut(console, rows, MAX_LINES)
 
 
-def _sums(partitions: Sequence[PartitionReport], action: str) -> tuple[int, int, str]:
+def _sums(partitions: Sequence[PartitionReport], action: PartitionAction) -> tuple[int, int, str]:
     written = sum(each.bytes_written for each in partitions)
-    size_bytes = _dropped_bytes(partitions) if action == "dropped" else written
+    size_bytes = _dropped_bytes(partitions) if action == PartitionAction.DROPPED else written
     return len(partitions), sum(each.events for each in partitions), size(size_bytes)
 
 
@@ -111,8 +120,8 @@ def _dropped_bytes(partitions: Iterable[PartitionReport]) -> int:
     return sum(each.bytes_dropped for each in partitions)
 
 
-def _by_action(partitions: Iterable[PartitionReport]) -> dict[str, list[PartitionReport]]:
-    groups: dict[str, list[PartitionReport]] = {}
+def _by_action(partitions: Iterable[PartitionReport]) -> dict[PartitionAction, list[PartitionReport]]:
+    groups: dict[PartitionAction, list[PartitionReport]] = {}
     for partition in partitions:
         groups.setdefault(partition.action, []).append(partition)
     return groups
@@ -121,9 +130,9 @@ def _by_action(partitions: Iterable[PartitionReport]) -> dict[str, list[Partitio
 def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
     table = Table("export", "=period", ">revision", ">rows", ">adjustments", "=outcome")
     # New revisions come first, so that a long list is never cut before them.
-    for each in sorted(exports, key=lambda export: export.action != "exported")[:MAX_LINES]:
+    for each in sorted(exports, key=lambda export: export.action != ExportAction.EXPORTED)[:MAX_LINES]:
         outcome_text = f"{each.action}, closed" if each.closed else each.action
-        counts = (each.rows, each.adjustments) if each.action == "exported" else ("-", "-")
+        counts = (each.rows, each.adjustments) if each.action == ExportAction.EXPORTED else ("-", "-")
         table.add(each.meter, each.form, each.revision or "-", *counts, outcome_text)
     table.print(console)
     cut(console, exports, MAX_LINES)
@@ -143,7 +152,7 @@ def _exports(console: Console, exports: Sequence[ExportReport]) -> None:
                 f"by: meterlake export --period {each.period}",
                 "  ",
             )
-    made = [each for each in exports if each.action == "exported"]
+    made = [each for each in exports if each.action == ExportAction.EXPORTED]
     for each in made[:MAX_LINES]:
         line(console, f"wrote {paths.revision(each.folder, each.revision)}")
     cut(console, made, MAX_LINES)
@@ -192,7 +201,7 @@ def _results(run: RunReport) -> Iterator[str]:
     for action, partitions in _by_action(run.partitions).items():
         yield f"{counted(len(partitions), 'partition')} {would}{action}"
     if run.exports:
-        yield f"{counted(sum(each.action == 'exported' for each in run.exports), 'revision')} exported"
+        yield f"{counted(sum(each.action == ExportAction.EXPORTED for each in run.exports), 'revision')} exported"
     if run.events_landed or run.inputs:
         yield f"{counted(run.events_landed, 'event')} landed"
     if run.events_read:
