@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any, cast
 
-import polars as pl
-
-from lake.storage.base import Storage, StoredFile
+from lake.storage.base import Storage
 from lake.storage.exclusive_create import check_exclusive_create
 from lake.storage.lease import LEASE_TIME, Lease, take_lease
+
+# Operations that change nothing that anybody reads: all others are checked, those too that are not thought of here.
+UNCHECKED = frozenset(
+    {
+        *("list", "read", "read_all", "exists", "modified", "server_time", "uri"),
+        *("scan", "schema", "footer", "local", "metadata", "prefetch", "scratch"),
+        # They remove what dead processes left, and make durable what is there.
+        *("sweep", "sync"),
+    }
+)
 
 
 @contextmanager
@@ -33,109 +41,24 @@ def leased(
     check_exclusive_create(storage)
     lease = take_lease(storage, job, lease_time, wait=wait, take=take)
     try:
-        yield LeasedStorage(storage, lease)
+        # It has every member of the storage, which a type checker does not see.
+        yield cast("Storage", LeasedStorage(storage, lease))
     finally:
         lease.release()
 
 
 class LeasedStorage:
-    """A storage that checks the lease before each operation that changes something."""
+    """A storage that checks the lease before each operation, except those that change nothing in the lake."""
 
     def __init__(self, storage: Storage, lease: Lease) -> None:
         """Wrap a storage with the lease of its lake."""
-        self._storage, self._lease, self.url = storage, lease, storage.url
-        self.creates_exclusively = storage.creates_exclusively
+        self._storage, self._lease = storage, lease
 
-    @property
-    def server(self) -> str:
-        """The server of the storage."""
-        return self._storage.server
+    def __getattr__(self, name: str) -> Any:
+        """Return what the storage has of this name."""
+        member = getattr(self._storage, name)
+        return member if name in UNCHECKED or not callable(member) else partial(self._checked, member)
 
-    def list(self, prefix: str) -> list[StoredFile]:
-        """Forward to the storage."""
-        return self._storage.list(prefix)
-
-    def read(self, path: str) -> bytes | None:
-        """Forward to the storage."""
-        return self._storage.read(path)
-
-    def read_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
-        """Forward to the storage."""
-        return self._storage.read_all(paths)
-
-    def publish(self, path: str, content: bytes) -> None:
-        """Forward to the storage while the lease is held."""
+    def _checked(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         self._lease.check()
-        self._storage.publish(path, content)
-
-    def publish_file(self, path: str, local: Path, *, keep: bool = False) -> StoredFile:
-        """Forward to the storage while the lease is held."""
-        self._lease.check()
-        return self._storage.publish_file(path, local, keep=keep)
-
-    def create(self, path: str, content: bytes) -> StoredFile | None:
-        """Forward to the storage while the lease is held."""
-        self._lease.check()
-        return self._storage.create(path, content)
-
-    def delete(self, path: str) -> None:
-        """Forward to the storage while the lease is held."""
-        self._lease.check()
-        self._storage.delete(path)
-
-    def delete_all(self, paths: Iterable[str]) -> None:
-        """Forward to the storage while the lease is held."""
-        self._lease.check()
-        self._storage.delete_all(paths)
-
-    def sync(self, paths: Iterable[str]) -> None:
-        """Forward to the storage."""
-        self._storage.sync(paths)
-
-    def exists(self, path: str) -> bool:
-        """Forward to the storage."""
-        return self._storage.exists(path)
-
-    def modified(self, path: str) -> dt.datetime | None:
-        """Forward to the storage."""
-        return self._storage.modified(path)
-
-    def server_time(self) -> dt.datetime | None:
-        """Forward to the storage."""
-        return self._storage.server_time()
-
-    def uri(self, path: str) -> str:
-        """Forward to the storage."""
-        return self._storage.uri(path)
-
-    def scan(self, files: Sequence[StoredFile], **options: Any) -> pl.LazyFrame:
-        """Forward to the storage."""
-        return self._storage.scan(files, **options)
-
-    def schema(self, file: StoredFile) -> pl.Schema:
-        """Forward to the storage."""
-        return self._storage.schema(file)
-
-    def footer(self, file: StoredFile) -> Path | BinaryIO:
-        """Forward to the storage."""
-        return self._storage.footer(file)
-
-    def local(self, file: StoredFile) -> Path:
-        """Forward to the storage."""
-        return self._storage.local(file)
-
-    def metadata(self, file: StoredFile) -> dict[str, str]:
-        """Forward to the storage."""
-        return self._storage.metadata(file)
-
-    def prefetch(self, files: Sequence[StoredFile], *, whole: bool = False) -> None:
-        """Forward to the storage."""
-        self._storage.prefetch(files, whole=whole)
-
-    def scratch(self, suffix: str) -> Path:
-        """Forward to the storage."""
-        return self._storage.scratch(suffix)
-
-    def sweep(self) -> int:
-        """Forward to the storage."""
-        return self._storage.sweep()
+        return operation(*arguments, **options)

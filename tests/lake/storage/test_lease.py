@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -23,7 +24,7 @@ from jobs.run_report import reported
 from lake import Lake, paths
 from lake.storage import LocalStorage, Storage
 from lake.storage import lease as lease_module
-from lake.storage.lease import Holder, current_holder
+from lake.storage.lease import Holder, Lease, current_holder
 from lake.storage.leased_storage import LeasedStorage, leased
 from schemas.errors import LeaseLostError, MeterlakeError, RefusedError, StorageError
 from support import ROOT, a_lake, aggregated, content, define, event, put, usage
@@ -203,6 +204,26 @@ def test_a_suspended_holder_publishes_nothing_once_another_has_taken_over(tmp_pa
     assert said.startswith(f"{tmp_path}: this job lost its lease")
     assert (holder.returncode, errors) == (0, "")
     assert not (tmp_path / "beat").exists()
+
+
+class _LostLease:
+    """A lease that another job has taken over."""
+
+    def check(self) -> None:
+        raise LeaseLostError("lost")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in vars(Storage) if callable(getattr(Storage, name)) and name[0] != "_"]
+)
+def test_what_changes_something_looks_at_the_lease_first(name: str, tmp_path: Path) -> None:
+    storage: Any = LeasedStorage(LocalStorage(tmp_path), cast("Lease", _LostLease()))
+    changes = {"publish", "publish_file", "create", "delete", "delete_all"}
+    if name in changes:
+        with pytest.raises(LeaseLostError):
+            getattr(storage, name)("x")
+    else:
+        assert getattr(storage, name).__self__ is storage._storage
 
 
 def test_waiting_ends_when_the_other_job_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
