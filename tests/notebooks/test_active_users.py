@@ -243,7 +243,7 @@ def _used(lake: Path, **definition: Any) -> tuple[Lake, Any]:
     return made, meter
 
 
-@pytest.mark.parametrize("aggregation", ["sum", "avg", "max", "rate", "count"])
+@pytest.mark.parametrize("aggregation", ["sum", "avg", "rate"])
 def test_a_lake_with_one_meter_without_dimensions(tmp_path: Path, aggregation: str) -> None:
     lake, meter = _used(tmp_path, name="api calls", aggregation=aggregation, dimensions=[])
     shown = run("active_users", tmp_path)
@@ -302,7 +302,6 @@ def test_names_of_every_kind(tmp_path: Path) -> None:
     ("has_meter", "settings", "message"),
     [
         (False, {}, "This lake has no meters yet"),
-        (True, {}, "active_users has no usage yet"),
         (True, {"PERIOD": "2030-01"}, "active_users has no usage yet"),
     ],
 )
@@ -324,9 +323,8 @@ def test_a_meter_that_cannot_be_read_is_named_and_passed_over(tmp_path: Path) ->
         assert "meters/a.json" in run(name, tmp_path).text
 
 
-@pytest.mark.parametrize("period", ["2030-01", "2019-02"])
-def test_a_month_without_usage_is_named_as_such(demo_lake: Path, period: str) -> None:
-    shown = run("active_users", demo_lake, PERIOD=period)
+def test_a_month_without_usage_is_named_as_such(demo_lake: Path) -> None:
+    shown = run("active_users", demo_lake, PERIOD="2030-01")
     assert "active_users has no usage in" in shown.text
     assert "its newest is of 2026-06-30: set PERIOD" in shown.text
 
