@@ -47,6 +47,10 @@ class TableSchema(pa.DataFrameSchema):
         )
         self.keys = list(keys)
 
+    @staticmethod
+    def register_default_backends(check_obj_cls: type) -> None:
+        """Do nothing: the backend is the one below. pandera's own load hypothesis, where it is installed."""
+
 
 def rule(name: str, holds: pl.Expr, expected: str, found: pl.Expr | None = None) -> pa.Check:
     """Return a check that `holds`, or is null, in every row.
