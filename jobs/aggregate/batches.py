@@ -15,8 +15,10 @@ from schemas.errors import MeterlakeError, SumTooLargeError
 
 # Batches up to this size are computed while the one before is published; larger ones one after the other.
 SMALL_BYTES = 64 * 2**20
-# Validating few small partitions at a time would take a large part of their time.
+# Validating few small partitions at a time would take a large part of their time; tables of larger ones, kept until
+# all of a batch are computed, would take a large part of the memory.
 MAX_DATES = 16
+BATCH_BYTES = 2**20
 
 
 class Due(NamedTuple):
@@ -45,7 +47,7 @@ def batches(partitions: Iterable[Due]) -> Iterator[list[Due]]:
     """Yield the partitions in order; neighbours that are small are in one batch."""
     batch: list[Due] = []
     for due in partitions:
-        if batch and (len(batch) == MAX_DATES or not is_small([*batch, due])):
+        if batch and (len(batch) == MAX_DATES or _size_bytes([*batch, due]) > BATCH_BYTES):
             yield batch
             batch = []
         batch.append(due)
@@ -55,7 +57,11 @@ def batches(partitions: Iterable[Due]) -> Iterator[list[Due]]:
 
 def is_small(batch: Sequence[Due]) -> bool:
     """Return whether another batch may be computed beside this one."""
-    return sum(due.size_bytes for due in batch) <= SMALL_BYTES
+    return _size_bytes(batch) <= SMALL_BYTES
+
+
+def _size_bytes(batch: Iterable[Due]) -> int:
+    return sum(due.size_bytes for due in batch)
 
 
 def compute_batch(batch: Sequence[Due]) -> list[Ready | MeterlakeError]:
