@@ -164,7 +164,7 @@ def test_an_answer_that_could_not_be_taken_is_told(prepared: Path, tmp_path: Pat
         def scan(self, files: Sequence[StoredFile], **_: Any) -> pl.LazyFrame:
             raise FileNotFoundError(files[0].path)
 
-    with pytest.raises(StorageError, match="each time that they were read") as raised:
+    with pytest.raises(StorageError, match="each time they were read") as raised:
         lake.over(Vanishing(lake.url)).totals(NAME)
     assert len(looks) == ATTEMPTS + 1
     assert "ask again" in raised.value.hint
