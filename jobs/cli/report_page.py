@@ -12,7 +12,6 @@ from jobs.cli.command import command
 from jobs.cli.completion import complete_meter
 from jobs.cli.help import whole_number
 from jobs.cli.options import PLAIN, AsOf, date_or_today, session_of
-from schemas.errors import StorageError
 
 if TYPE_CHECKING:
     from jobs.cli.session import Session
@@ -115,7 +114,7 @@ def report(  # noqa: PLR0913, PLR0917 - a page has this many options
 
 def _write(page: Page, out: Path, session: Session) -> None:
     from jobs.report_page.render import document
-    from jobs.screen.console import write
+    from jobs.screen.console import replace_file, write
 
     text = document(page)
     if out == STDOUT:
@@ -123,12 +122,4 @@ def _write(page: Page, out: Path, session: Session) -> None:
             raise typer.BadParameter("stdout is for the JSON document; name a file", param_hint="--out")
         write(text)
         return
-    part = out.with_name(f".{out.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(out)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(
-            "could not write the page", where=str(out), found=error.strerror or str(error)
-        ) from error
+    replace_file(out, text.encode(), "the page")

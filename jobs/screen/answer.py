@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jobs.exact_text import format_columns
 from jobs.query import Answer
-from jobs.screen.console import as_json, for_people, write, write_bytes
+from jobs.screen.console import as_json, for_people, replace_file, write, write_bytes
 from jobs.screen.humanize import counted
 from jobs.screen.table import Table, prose, shares
 from lake.query.compare import STATE
@@ -18,7 +18,6 @@ from lake.query.compound import Part
 from lake.query.question import Question
 from lake.query.share import SHARE
 from lake.query.time_buckets import bucket_label, zone_of
-from schemas.errors import StorageError
 
 # Nobody reads more lines; the other formats have all rows, and the table says so.
 MAX_ROWS = 1_000
@@ -34,14 +33,7 @@ def write_result(answer: Answer, form: str, output: Path | None = None) -> None:
     if output is None:
         write_bytes(content) if isinstance(content, bytes) else write(content)
         return
-    try:
-        temporary = output.with_name(f".{output.name}.part")
-        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
-        temporary.replace(output)
-    except OSError as error:
-        raise StorageError(
-            "could not write the answer", where=str(output), found=error.strerror or ""
-        ) from error
+    replace_file(output, content if isinstance(content, bytes) else content.encode(), "the answer")
 
 
 def _content(answer: Answer, form: str, *, on_screen: bool) -> str | bytes:

@@ -8,7 +8,8 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from schemas.errors import StorageError
@@ -75,6 +76,21 @@ def write_bytes(content: bytes) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
+
+
+def replace_file(path: Path, content: bytes, what: str) -> None:
+    """Replace a file of the user at once and whole. Raises StorageError that names `what` where it can't be written."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        # The failure that is reported is the first; where its folder is none, there is no part either.
+        with suppress(OSError):
+            part.unlink()
+        raise StorageError(
+            f"could not write {what}", where=str(path), found=error.strerror or str(error)
+        ) from error
 
 
 def write_json(document: Any) -> None:

@@ -235,4 +235,6 @@ def test_a_page_that_cannot_be_written_leaves_what_was_there(lake: Lake, tmp_pat
     assert app.run(["--lake", lake.url, "report", "--out", str(tmp_path)]) == 3
     assert app.run(["--lake", lake.url, "report", "--out", str(tmp_path / "no" / "report.html")]) == 3
     assert [*tmp_path.iterdir()] == []
+    (tmp_path / "file").write_text("x")
+    assert app.run(["--lake", lake.url, "report", "--out", str(tmp_path / "file" / "report.html")]) == 3
     assert app.run(["--lake", lake.url, "report"]) == 2
