@@ -66,13 +66,13 @@ class ActivityQuestions:
 
     def dimension(self, name: str) -> Ranked:
         """Return the values of a dimension in the month."""
-        month = self.scope.dates.month, self.scope.dates.month_until
+        month = self.scope.month
         beside: dict[str, Any] = {}
         if name.lower() not in _BESIDE:
             beside = {
                 "share": True,
                 "over": self._over if self._is_in_seats(name) else None,
-                **self._compared,
+                **self.scope.compared,
             }
         quantities = self._query(*month, by=[name], **({"bucket": "none"} | beside))
         customers = self._query(*month, bucket="none", by=[name], distinct="subject")
@@ -80,10 +80,10 @@ class ActivityQuestions:
 
     def movements(self) -> Movements | None:
         """Return how customers moved against the month before; None as long as the month is not over."""
-        if not self._compared:
+        if not self.scope.compared:
             return None
-        month = self.scope.dates.month, self.scope.dates.month_until
-        return answers.movements(self._query(*month, by=["subject"], **self._compared), self.scope.top)
+        rows = self._query(*self.scope.month, by=["subject"], **self.scope.compared)
+        return answers.movements(rows, self.scope.top)
 
     def quiet(self) -> Ranked:
         """Return the customers that have gone quiet."""
@@ -91,20 +91,13 @@ class ActivityQuestions:
         usage = self._query(since, until, bucket="none", by=["subject"], measures=True)
         seats = None
         if self.seats is not None:
-            month = self.scope.dates.month, self.scope.dates.month_until
-            seats = self.scope.lake.query(self.seats.name, *month, bucket="none", by=["subject"]).collect()
+            seats = self.scope.query(self.seats, *self.scope.month, bucket="none", by=["subject"])
         return answers.quiet(usage, seats, until, QUIET_DAYS, self.scope.top)
 
     @property
     def _over(self) -> str | None:
         """The meter of the seats, where users can be compared with them."""
         return self.seats.name if self.seats and self.meter.unique else None
-
-    @property
-    def _compared(self) -> dict[str, Any]:
-        """The options that compare the month with the one before, where that can be asked."""
-        can = self.scope.dates.is_over and self.scope.dates.month > FIRST_DATE
-        return {"bucket": "month", "compare": "previous"} if can else {}
 
     def _is_in_seats(self, name: str) -> bool:
         theirs = self.seats.dimension_dtypes if self.seats else {}
@@ -116,4 +109,4 @@ class ActivityQuestions:
         return answers.counts(customers, users, until)
 
     def _query(self, since: dt.date, until: dt.date, **options: Any) -> pl.DataFrame:
-        return self.scope.lake.query(self.meter.name, since, until, **options).collect()
+        return self.scope.query(self.meter, since, until, **options)

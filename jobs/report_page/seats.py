@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
 from jobs.report_page import answers
 from jobs.report_page.answers import Ranked, SeatRow
-from jobs.report_page.dates import FIRST_DATE
 from jobs.report_page.scope import Scope
 from schemas.meter import Meter
 
@@ -32,15 +30,10 @@ class SeatQuestions:
         return answers.seat_total(self._seats([]), self._used([]))
 
     def _seats(self, by: Sequence[str]) -> pl.DataFrame:
-        can = self.scope.dates.is_over and self.scope.dates.month > FIRST_DATE
-        options: dict[str, Any] = {"bucket": "month", "compare": "previous"} if can else {"bucket": "none"}
-        month = self.scope.dates.month, self.scope.dates.month_until
-        return self.scope.lake.query(self.meter.name, *month, by=by, **options).collect()
+        options = self.scope.compared or {"bucket": "none"}
+        return self.scope.query(self.meter, *self.scope.month, by=by, **options)
 
     def _used(self, by: Sequence[str]) -> pl.DataFrame | None:
         if self.users is None:
             return None
-        month = self.scope.dates.month, self.scope.dates.month_until
-        return self.scope.lake.query(
-            self.users.name, *month, bucket="none", by=by, over=self.meter.name
-        ).collect()
+        return self.scope.query(self.users, *self.scope.month, bucket="none", by=by, over=self.meter.name)

@@ -110,7 +110,7 @@ def _quantity(scope: Scope, meter: Meter) -> str:
 
 
 def _days(scope: Scope, meter: Meter) -> list[Bar]:
-    daily = scope.lake.query(meter.name, scope.dates.since, scope.dates.until, bucket="day").collect()
+    daily = scope.query(meter, scope.dates.since, scope.dates.until, bucket="day")
     return _bars(daily.with_columns(name=pl.col("bucket_start").dt.date().cast(pl.String)))
 
 
@@ -122,7 +122,7 @@ def _late(scope: Scope, meter: Meter) -> dict[str, int]:
 
 def _ranking(scope: Scope, meter: Meter, name: str) -> Ranking:
     since, until = scope.dates.since, scope.dates.until
-    rows = scope.lake.query(meter.name, since, until, bucket="none", by=[name], top=scope.top).collect()
+    rows = scope.query(meter, since, until, bucket="none", by=[name], top=scope.top)
     if name == "subject":
         seen = scope.lake.usage_by_subject(meter.name, since, until).select(pl.col("subject").n_unique())
     else:
