@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NewType
 
 import polars as pl
@@ -37,9 +37,7 @@ def valid_earlier_tables(meter: Meter, date: dt.date, tables: Tables) -> ValidTa
 
     Raises BrokenLakeError if one breaks a rule.
     """
-    for table, rows in tables.items():
-        check_earlier_aggregate(_dated({date: rows}), meter, table, paths.aggregate(table, meter.name, date))
-    return ValidTables(tables)
+    return _checked(check_earlier_aggregate, meter, date, tables)
 
 
 def _are_valid(meter: Meter, partitions: Mapping[dt.date, Tables]) -> bool:
@@ -55,10 +53,16 @@ def _are_valid(meter: Meter, partitions: Mapping[dt.date, Tables]) -> bool:
 
 def _valid_or_error(meter: Meter, date: dt.date, tables: Tables) -> ValidTables | BrokenLakeError:
     try:
-        for table, rows in tables.items():
-            check_aggregate(_dated({date: rows}), meter, table, paths.aggregate(table, meter.name, date))
+        return _checked(check_aggregate, meter, date, tables)
     except BrokenLakeError as error:
         return error
+
+
+def _checked(
+    check: Callable[[pl.DataFrame, Meter, str, str], None], meter: Meter, date: dt.date, tables: Tables
+) -> ValidTables:
+    for table, rows in tables.items():
+        check(_dated({date: rows}), meter, table, paths.aggregate(table, meter.name, date))
     return ValidTables(tables)
 
 
