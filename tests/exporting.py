@@ -27,7 +27,7 @@ ABOUT = ["period_start", "period_end", "meter", "unit", "aggregation"]
 
 
 def run(lake: Lake, period: str = "2026-06", **options: Any) -> RunReport:
-    """Run the export; gives its report."""
+    """Run the export, and return its report."""
     chosen = {name: options.pop(name) for name in ("by", "columns", "csv_safe") if name in options}
     with reported(lake, "export") as report:
         export(lake, report, parse_period(period), options=Options(**chosen), **options)
@@ -35,7 +35,7 @@ def run(lake: Lake, period: str = "2026-06", **options: Any) -> RunReport:
 
 
 def exported(lake: Lake, **options: Any) -> ExportReport:
-    """Export the only meter, which has to go well; gives what was done."""
+    """Export the only meter, which has to go well, and return what was done."""
     report = run(lake, **options)
     assert report.errors == []
     assert len(report.exports) == 1

@@ -78,19 +78,19 @@ class PackedEvents(NamedTuple):
     def _packed(self, end: End) -> pl.Expr:
         since = (_number(end.at) - self.timestamp).cast(pl.Int128)
         late = _number(end.received_at) - _number(end.at) - self.late
-        said = pl.col(end.quantity).to_physical() - _wide(self.quantity)
-        return (since * _wide(2**self.late_bits) + late) * _wide(2**self.quantity_bits) + said
+        quantity = pl.col(end.quantity).to_physical() - _wide(self.quantity)
+        return (since * _wide(2**self.late_bits) + late) * _wide(2**self.quantity_bits) + quantity
 
     def _unpacked(self, packed: str, end: End) -> list[pl.Expr]:
         times = pl.col(packed) // _wide(2**self.quantity_bits)
         since = times // _wide(2**self.late_bits)
         timestamp = since + _wide(self.timestamp)
         late = times - since * _wide(2**self.late_bits) + _wide(self.late)
-        said = pl.col(packed) - times * _wide(2**self.quantity_bits) + _wide(self.quantity)
+        quantity = pl.col(packed) - times * _wide(2**self.quantity_bits) + _wide(self.quantity)
         return [
             _instant(timestamp).alias(end.at),
             _instant(timestamp + late).alias(end.received_at),
-            said.reinterpret(dtype=QUANTITY).alias(end.quantity),
+            quantity.reinterpret(dtype=QUANTITY).alias(end.quantity),
         ]
 
 
@@ -153,8 +153,8 @@ def _parts(moment: str, end: End) -> list[pl.Expr]:
     # Half is added, so that a received_at before 1970, which is negative, does not borrow from the timestamp.
     high = (pl.col(moment) + _HIGH // 2) // _HIGH
     low = pl.col(moment) - high * _HIGH
-    said = ((high, end.at), (low, end.received_at))
-    return [part.cast(pl.Int64).cast(INSTANT).alias(name) for part, name in said]
+    parts = ((high, end.at), (low, end.received_at))
+    return [part.cast(pl.Int64).cast(INSTANT).alias(name) for part, name in parts]
 
 
 def _number(moment: str) -> pl.Expr:

@@ -70,7 +70,7 @@ def partials_for(events: pl.LazyFrame, count: int) -> Partials:
 def measure(events: pl.LazyFrame, keys: Sequence[str], partials: Partials = ANY_PARTIALS) -> pl.LazyFrame:
     """Return measures of events by `keys`: the keys, then every measure but `quantity`. Row order is not defined.
 
-    With `partials` that suit the events it takes less time, and gives the same. A sum is an exact decimal, or null
+    With `partials` that suit the events it takes less time, with the same result. A sum is an exact decimal, or null
     where it has more than 38 digits.
     """
     return partials.finalize(partials.group(events, keys))

@@ -19,7 +19,7 @@ def is_cloudevent(body: dict[str, Any]) -> bool:
 def usage_body(event: dict[str, Any]) -> dict[str, Any]:
     """Return the usage body of a CloudEvent.
 
-    The key is that of `key_of`, since only source and id together are unique; an empty id gives no key. `type` is the
+    The key is that of `key_of`, since only source and id together are unique; for an empty id there is no key. `type` is the
     meter, `time` the timestamp. In `data`, `quantity` is the quantity; `metadata`, the other members and extension
     attributes are the metadata. A `metadata` that is no object is passed on, to be rejected.
     """
